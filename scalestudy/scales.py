@@ -1,0 +1,238 @@
+"""Internal scales: small modules that return the S sigmas of a scale convolution.
+
+Each class is one way to parameterise the scales of a network.  All of them return absolute sigmas in
+pixels, shape (S,), smallest first when created; share one instance between layers and the layers
+share their scales, as every network of the paper does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Increment = Literal["squared", "linear", "leaky_relu"]
+_INCREMENTS = {
+    "squared": torch.square,
+    "linear": lambda gamma: gamma,
+    "leaky_relu": torch.nn.functional.leaky_relu,
+}
+
+
+def log_spaced_scales(sigma_basis: float, isr: float, num_scales: int) -> tuple[float, ...]:
+    """Internal scales of Eq. 2: log-uniform between ``sigma_basis`` and ``sigma_basis * isr``.
+
+    Parameters
+    ----------
+    sigma_basis : float
+        Smallest scale in pixels, > 0.
+    isr : float
+        Internal scale range, largest over smallest scale, > 1 (exactly 1 for a single scale).
+    num_scales : int
+        Number of scales S, >= 1.
+
+    Returns
+    -------
+    tuple of float
+        S sigmas in pixels, ascending, in double precision.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range.
+
+    Examples
+    --------
+    >>> [round(sigma, 3) for sigma in log_spaced_scales(2.0, 3.0, 3)]
+    [2.0, 3.464, 6.0]
+    """
+    if isinstance(num_scales, bool) or not isinstance(num_scales, int) or num_scales < 1:
+        raise ValueError(f"num_scales must be an integer >= 1, got {num_scales!r}")
+    if not (math.isfinite(sigma_basis) and sigma_basis > 0):
+        raise ValueError(
+            f"sigma_basis must be finite and > 0 pixels, got {sigma_basis!r}; the paper uses 1 to 4"
+        )
+    if num_scales == 1:
+        if isr != 1:
+            raise ValueError(f"a single scale spans no range: isr must be 1 with num_scales=1, got {isr!r}")
+        return (float(sigma_basis),)
+    if not (math.isfinite(isr) and isr > 1):
+        raise ValueError(
+            f"isr (largest over smallest internal scale) must be finite and > 1, got {isr!r}; "
+            "the paper uses 1.5 to 7.56"
+        )
+    return tuple(sigma_basis * isr ** (i / (num_scales - 1)) for i in range(num_scales))
+
+
+class InternalScales(nn.Module):
+    """Base class: a module whose forward pass returns the internal scales, shape (S,), in pixels.
+
+    Attributes
+    ----------
+    num_scales : int
+        Number of scales S.
+    """
+
+    num_scales: int
+
+    def forward(self) -> Tensor:
+        """Return the internal scales in pixels, shape (S,)."""
+        raise TypeError(f"{type(self).__name__} does not say how its internal scales are computed")
+
+    @property
+    def isr(self) -> float:
+        """Present internal scale range: last over first scale, no unit."""
+        scales = self.values()
+        return scales[-1] / scales[0]
+
+    def values(self) -> list[float]:
+        """Present internal scales in pixels as Python floats."""
+        return self().detach().double().tolist()
+
+    def extra_repr(self) -> str:
+        return "internal_scales=[" + ", ".join(f"{sigma:.4g}" for sigma in self.values()) + "]"
+
+
+class FixedScales(InternalScales):
+    """Fixed internal scales (Eq. 2 without learning).
+
+    Kept in double precision, as the official code computes its fixed bases; a later ``.float()`` rounds them.
+
+    Parameters
+    ----------
+    sigma_basis, isr, num_scales
+        See `log_spaced_scales`.
+    """
+
+    def __init__(self, sigma_basis: float, isr: float, num_scales: int) -> None:
+        super().__init__()
+        self._set(log_spaced_scales(sigma_basis, isr, num_scales))
+
+    @classmethod
+    def from_values(cls, values: Sequence[float]) -> FixedScales:
+        """Fixed scales given one by one, in pixels, each > 0 (not in the paper; SESN rounds its scales so)."""
+        if len(values) == 0 or not all(math.isfinite(value) and value > 0 for value in values):
+            raise ValueError(f"values must be one or more finite sigmas > 0 pixels, got {list(values)!r}")
+        scales = cls.__new__(cls)
+        nn.Module.__init__(scales)
+        scales._set(values)
+        return scales
+
+    def _set(self, values: Sequence[float]) -> None:
+        self.num_scales = len(values)
+        self.register_buffer("internal_scales", torch.tensor(values, dtype=torch.float64))
+
+    def forward(self) -> Tensor:
+        return self.internal_scales
+
+
+class IsrScales(InternalScales):
+    """Learnable sigma_basis and ISR, exactly as printed in the paper (Eq. 2 and Eq. 5): ISR = 1 + gamma^2.
+
+    The official code computes something else under the same name, see `StepRatioScales`.
+
+    Parameters
+    ----------
+    sigma_basis, isr, num_scales
+        Initial values, see `log_spaced_scales`; num_scales >= 2.
+    """
+
+    def __init__(self, sigma_basis: float, isr: float, num_scales: int) -> None:
+        super().__init__()
+        _require_a_range(log_spaced_scales(sigma_basis, isr, num_scales))
+        self.num_scales = num_scales
+        self.sigma_basis = nn.Parameter(torch.tensor(float(sigma_basis)))
+        self.gamma = nn.Parameter(torch.tensor(math.sqrt(isr - 1.0)))
+        steps = torch.arange(num_scales, dtype=torch.float64) / (num_scales - 1)
+        self.register_buffer("exponents", steps.to(self.gamma.dtype), persistent=False)
+
+    def forward(self) -> Tensor:
+        return self.sigma_basis * (1 + self.gamma.square()) ** self.exponents
+
+
+class _SteppedScales(InternalScales):
+    """Scales built step by step: s_0 = sigma_basis, s_i = s_(i-1) (1 + increment(gamma_i))."""
+
+    def __init__(
+        self, sigma_basis: float, isr: float, num_scales: int, increment: Increment, shared: bool
+    ) -> None:
+        super().__init__()
+        _require_a_range(log_spaced_scales(sigma_basis, isr, num_scales))
+        if increment not in _INCREMENTS:
+            raise ValueError(f"increment must be one of {sorted(_INCREMENTS)}, got {increment!r}")
+        self.num_scales = num_scales
+        self.increment = increment
+        step = isr ** (1.0 / (num_scales - 1)) - 1.0
+        gamma = math.sqrt(step) if increment == "squared" else step
+        self.sigma_basis = nn.Parameter(torch.tensor([float(sigma_basis)]))
+        self.gamma = nn.Parameter(torch.tensor(gamma) if shared else torch.full((num_scales - 1,), gamma))
+
+    def forward(self) -> Tensor:
+        ratio = 1 + _INCREMENTS[self.increment](self.gamma)
+        return torch.cat([self.sigma_basis, ratio.expand(self.num_scales - 1)]).cumprod(0)
+
+
+class StepRatioScales(_SteppedScales):
+    """Learnable sigma_basis and one shared step ratio, as the official code computes its "ISR".
+
+    Where the paper prints ISR = 1 + gamma^2 (Eq. 5), the released code makes the ratio of *adjacent* scales
+    1 + gamma^2, so that ISR = (1 + gamma^2)^(S-1): the same set of scales, other learning dynamics.
+
+    Parameters
+    ----------
+    sigma_basis, isr, num_scales
+        Initial values, see `log_spaced_scales`; num_scales >= 2.
+    increment : {"squared", "linear", "leaky_relu"}
+        What is added to 1 for a gamma.  "squared" is the one used for the paper's tables; the released
+        code also holds the two others.
+    """
+
+    def __init__(
+        self, sigma_basis: float, isr: float, num_scales: int, increment: Increment = "squared"
+    ) -> None:
+        super().__init__(sigma_basis, isr, num_scales, increment, shared=True)
+
+
+class SpacingScales(_SteppedScales):
+    """Learnable sigma_basis and individual spacings (Section 4.2, parameterisation 2).
+
+    s_i = s_(i-1) (1 + gamma_i^2), from the official code; the paper gives no formula.
+
+    Parameters
+    ----------
+    sigma_basis, isr, num_scales
+        Initial values, see `log_spaced_scales`; num_scales >= 2.
+    increment : {"squared", "linear", "leaky_relu"}
+        As in `StepRatioScales`; with "linear" a spacing can shrink below 1.
+    """
+
+    def __init__(
+        self, sigma_basis: float, isr: float, num_scales: int, increment: Increment = "squared"
+    ) -> None:
+        super().__init__(sigma_basis, isr, num_scales, increment, shared=False)
+
+
+class DirectScales(InternalScales):
+    """Each internal scale is its own parameter (Section 4.2, parameterisation 3): no order, no bound.
+
+    Parameters
+    ----------
+    sigma_basis, isr, num_scales
+        Initial values, see `log_spaced_scales`.
+    """
+
+    def __init__(self, sigma_basis: float, isr: float, num_scales: int) -> None:
+        super().__init__()
+        self.num_scales = num_scales
+        self.sigmas = nn.Parameter(torch.tensor(log_spaced_scales(sigma_basis, isr, num_scales)))
+
+    def forward(self) -> Tensor:
+        return self.sigmas
+
+
+def _require_a_range(scales: Sequence[float]) -> None:
+    if len(scales) < 2:
+        raise ValueError("num_scales must be >= 2 to learn a range of scales, got 1; use DirectScales for one")
