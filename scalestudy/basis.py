@@ -107,6 +107,8 @@ class SeparableBasis:
         Hermite order n of each 1-D function; order n + 2 of the same sigma stands two places later.
     rows, cols : tuple of int
         The two 1-D functions of each basis function, length F.
+    supports : tuple of int
+        Half-width in pixels of each scale's functions, length S.
     """
 
     functions: Tensor
@@ -114,6 +116,7 @@ class SeparableBasis:
     orders: tuple[int, ...]
     rows: tuple[int, ...]
     cols: tuple[int, ...]
+    supports: tuple[int, ...]
 
     def dense(self) -> Tensor:
         """The basis as pictures, shape (F, S, K, K)."""
@@ -182,11 +185,13 @@ class HermiteBasis:
         sigmas = scales.double() / multipliers[:, None]  # (J, S)
         functions = hermite_gaussians(sigmas, self._num_orders + 2, half)  # (orders + 2, J, S, K)
         offsets = torch.arange(-half, half + 1, device=scales.device).abs()
-        functions = functions * (offsets <= supports(scales, size)[:, None])
+        reach = supports(scales, size)
+        functions = functions * (offsets <= reach[:, None])
         functions = functions.transpose(0, 1).flatten(0, 1)  # (M = J * (orders + 2), S, K)
         norms = torch.linalg.vector_norm(functions[:, 0], dim=-1)
         orders = tuple(range(self._num_orders + 2)) * len(self._multipliers)
-        return SeparableBasis(functions, norms, orders, self.rows, self.cols)
+        reach = tuple(int(half_width) for half_width in reach.nan_to_num(half).tolist())
+        return SeparableBasis(functions, norms, orders, self.rows, self.cols, reach)
 
 
 class VaryingOrderBasis(HermiteBasis):

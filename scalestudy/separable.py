@@ -1,9 +1,12 @@
-"""The exact fast algorithm behind the scale convolutions: Toeplitz matrix products.
+"""The exact fast algorithms behind the scale convolutions: Toeplitz matrix products, and small kernels.
 
 Each basis function is a product of two 1-D functions, so correlating a plane X with it is R X C^T with two
 banded Toeplitz matrices.  All basis functions of one scale cost two batched matrix products, and a third
 one mixes them with the weights.  No shape depends on the scales: the cost is the same at any internal
 scale range, and learning the kernel size changes nothing.
+
+A scale whose kernel is small (see `_convolution` for the rule) is convolved directly instead.  Both ways compute
+the same sums in another order.
 
 The backward pass is written by hand.  It keeps the input only and recomputes the projections on the basis,
 chunk by chunk, so memory stays near that of input and output.  Gradients in weights and scales come from
@@ -15,7 +18,7 @@ scales costs the projections on two more orders, nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -54,11 +57,9 @@ def correlate_separable(
     Tensor
         (B, O, S, H, W), or (B, O, H, W) with `project`.
     """
-    pairs = tuple(zip(basis.rows, basis.cols, strict=True))
     functions = basis.functions.detach().to(x.dtype)
-    return _SeparableCorrelation.apply(
-        x, basis.normalise(weight), scales, functions, basis.orders, pairs, project
-    )
+    constant = replace(basis, functions=functions, norms=basis.norms.detach())
+    return _SeparableCorrelation.apply(x, basis.normalise(weight), scales, functions, constant, project)
 
 
 def toeplitz(functions: Tensor, length: int) -> Tensor:
@@ -88,46 +89,127 @@ def toeplitz(functions: Tensor, length: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Group:
-    """Basis functions that share row functions: all products of `num_rows` rows and `num_cols` columns."""
+    """Basis functions that share row functions: all products of some rows and some columns."""
 
     pairs: tuple[Pair, ...]  # column in the outer loop
-    row_matrices: Tensor  # (num_rows * H, H)
-    col_matrices: Tensor  # (num_cols * W, W)
-    num_cols: int
+    row_matrices: Tensor  # (R H, H)
+    col_matrices: Tensor  # (E W, W)
 
     def project(self, planes: Tensor) -> Tensor:
-        """Correlate planes (N, H, W) with each product; returns (N, len(pairs), H * W)."""
+        """Correlate planes (N, H, W) with each product; returns (N, pairs, H W)."""
         along_rows = torch.bmm(self.col_matrices.expand(len(planes), -1, -1), planes.mT)  # (N, E W, H)
         along_rows = along_rows.view(-1, planes.shape[-1], planes.shape[-2]).mT  # (N E, H, W)
         both = torch.bmm(self.row_matrices.expand(len(along_rows), -1, -1), along_rows)
         return both.view(len(planes), len(self.pairs), -1)
 
-    def unproject(self, gradient: Tensor, height: int, width: int) -> Tensor:
-        """Adjoint of `project`: (N, len(pairs), H W) -> (N, H, W)."""
-        planes = len(gradient)
-        both = gradient.reshape(planes * self.num_cols, -1, width)  # (N E, R H, W)
+    def unproject(self, gradient: Tensor) -> Tensor:
+        """Adjoint of `project`: (N, pairs, H W) -> (N, H, W)."""
+        width, height = self.col_matrices.shape[-1], self.row_matrices.shape[-1]
+        both = gradient.reshape(-1, len(self.row_matrices), width)  # (N E, R H, W)
         along_rows = torch.bmm(self.row_matrices.mT.expand(len(both), -1, -1), both)  # (N E, H, W)
-        along_rows = along_rows.view(planes, self.num_cols, height, width).transpose(1, 2).flatten(2)
+        along_rows = along_rows.view(len(gradient), -1, height, width).transpose(1, 2).flatten(2)
         return torch.matmul(along_rows, self.col_matrices)  # (N, H, E W) (E W, W)
 
 
-def _groups(functions: Tensor, pairs: tuple[Pair, ...], height: int, width: int) -> list[_Group]:
-    """Arrange pairs of the 1-D functions (M, K) of one scale into groups."""
-    rows_of: dict[int, list[int]] = {}
-    for row, col in pairs:
-        rows_of.setdefault(col, []).append(row)
-    cols_of: dict[tuple[int, ...], list[int]] = {}
-    for col, rows in rows_of.items():
-        cols_of.setdefault(tuple(rows), []).append(col)
-    return [
-        _Group(
-            pairs=tuple((row, col) for col in cols for row in rows),
-            row_matrices=toeplitz(functions[list(rows)], height).flatten(0, 1),
-            col_matrices=toeplitz(functions[cols], width).flatten(0, 1),
-            num_cols=len(cols),
+class _MatrixProducts:
+    """One scale's convolution by Toeplitz matrices: project on the basis, then mix with the weights."""
+
+    def __init__(self, functions: Tensor, pairs: tuple[Pair, ...], height: int, width: int) -> None:
+        rows_of: dict[int, list[int]] = {}
+        for row, col in pairs:
+            rows_of.setdefault(col, []).append(row)
+        cols_of: dict[tuple[int, ...], list[int]] = {}
+        for col, rows in rows_of.items():
+            cols_of.setdefault(tuple(rows), []).append(col)
+        self.pairs = pairs
+        self.groups = [
+            _Group(
+                pairs=tuple((row, col) for col in cols for row in rows),
+                row_matrices=toeplitz(functions[list(rows)], height).flatten(0, 1),
+                col_matrices=toeplitz(functions[cols], width).flatten(0, 1),
+            )
+            for rows, cols in cols_of.items()
+        ]
+
+    def respond(self, planes: Tensor, weight: Tensor) -> Tensor:
+        """Responses (B, O, H W) to planes (B, I, H, W)."""
+        response = None
+        for group in self.groups:
+            matrix = self._mixing(weight, group).expand(len(planes), -1, -1)
+            part = group.project(planes.flatten(0, 1)).view(len(planes), matrix.shape[-1], -1)
+            response = torch.bmm(matrix, part) if response is None else response.baddbmm_(matrix, part)
+        return response
+
+    def moments(self, planes: Tensor, gradient: Tensor) -> dict[Pair, Tensor]:
+        """Correlation (O, I) of the response gradient (B, O, H W) with the projection on each pair."""
+        found = {}
+        for group in self.groups:
+            part = group.project(planes.flatten(0, 1)).view(len(planes), -1, gradient.shape[-1])
+            moment = torch.bmm(gradient, part.mT).sum(0).view(gradient.shape[1], planes.shape[1], -1)
+            found.update(zip(group.pairs, moment.unbind(-1), strict=True))
+        return found
+
+    def adjoint(self, gradient: Tensor, weight: Tensor) -> Tensor:
+        """Gradient in the planes, (B, I, H, W)."""
+        total = 0
+        for group in self.groups:
+            matrix = self._mixing(weight, group).T.expand(len(gradient), -1, -1)
+            part = torch.bmm(matrix, gradient).view(-1, len(group.pairs), gradient.shape[-1])
+            total = total + group.unproject(part)
+        return total.unflatten(0, (len(gradient), -1))
+
+    def _mixing(self, weight: Tensor, group: _Group) -> Tensor:
+        """Weights (O, I, F) as a matrix (O, I F') in the group's order."""
+        if group.pairs != self.pairs:
+            position = {pair: i for i, pair in enumerate(self.pairs)}
+            weight = weight[..., [position[pair] for pair in group.pairs]]
+        return weight.flatten(1)
+
+
+class _SmallKernel:
+    """One scale's convolution by a small K x K kernel, cut to the true support of the scale."""
+
+    def __init__(self, functions: Tensor, pairs: tuple[Pair, ...], support: int, height: int, width: int) -> None:
+        centre = functions.shape[-1] // 2
+        self.functions = functions[:, centre - support : centre + support + 1]  # (M, K)
+        self.pairs, self.padding = pairs, support
+        self.rows, self.cols = ([pair[axis] for pair in pairs] for axis in (0, 1))
+        self.size = (height, width)
+
+    def respond(self, planes: Tensor, weight: Tensor) -> Tensor:
+        return functional.conv2d(planes, self._kernel(weight), padding=self.padding).flatten(2)
+
+    def moments(self, planes: Tensor, gradient: Tensor) -> dict[Pair, Tensor]:
+        size = (gradient.shape[1], planes.shape[1], self.functions.shape[-1], self.functions.shape[-1])
+        kernel_grad = torch.nn.grad.conv2d_weight(
+            planes, size, gradient.unflatten(-1, self.size), padding=self.padding
         )
-        for rows, cols in cols_of.items()
-    ]
+        moments = self.functions @ kernel_grad @ self.functions.T  # (O, I, M, M)
+        return {(row, col): moments[..., row, col] for row, col in self.pairs}
+
+    def adjoint(self, gradient: Tensor, weight: Tensor) -> Tensor:
+        gradient = gradient.unflatten(-1, self.size)
+        return functional.conv_transpose2d(gradient, self._kernel(weight), padding=self.padding)
+
+    def _kernel(self, weight: Tensor) -> Tensor:
+        return torch.einsum("oif,fh,fw->oihw", weight, self.functions[self.rows], self.functions[self.cols])
+
+
+def _convolution(
+    functions: Tensor, pairs: tuple[Pair, ...], support: int, out_channels: int, height: int, width: int
+) -> _MatrixProducts | _SmallKernel:
+    """Choose the cheaper way to convolve one scale.
+
+    Multiplications per pixel and input channel: K^2 O for a kernel; H and W per 1-D product and F O to mix
+    for matrices.  Beyond 13 x 13 the CPU library leaves its fast path for weight gradients (measured: 12 times
+    slower at 17 than at 13); on a GPU matrix products are always the better use of the hardware.
+    """
+    size = 2 * support + 1
+    num_cols = len({col for _, col in pairs})
+    matrices = len(pairs) * (height + out_channels) + num_cols * width
+    if functions.device.type == "cpu" and size <= 13 and size**2 * out_channels <= matrices:
+        return _SmallKernel(functions, pairs, support, height, width)
+    return _MatrixProducts(functions, pairs, height, width)
 
 
 def _with_derivatives(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
@@ -137,13 +219,13 @@ def _with_derivatives(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
 
 
 def _chunks(x: Tensor, num_pairs: int) -> Iterator[slice]:
-    """Slices of the batch whose projections fit the chunk size of the device."""
+    """Slices of the batch, so small that the projections on `num_pairs` functions fit the device's chunk."""
     bytes_per_image = num_pairs * x.shape[1] * x.shape[-1] * x.shape[-2] * x.element_size()
     step = max(1, _CHUNK_BYTES.get(x.device.type, _CHUNK_BYTES["cuda"]) // bytes_per_image)
     return (slice(start, start + step) for start in range(0, len(x), step))
 
 
-def _plane(x: Tensor, scale: int) -> Tensor:
+def _planes(x: Tensor, scale: int) -> Tensor:
     return x[:, :, scale] if x.dim() == 5 else x
 
 
@@ -157,26 +239,18 @@ class _SeparableCorrelation(torch.autograd.Function):
         weight: Tensor,
         scales: Tensor,
         functions: Tensor,
-        orders: tuple[int, ...],
-        pairs: tuple[Pair, ...],
+        basis: SeparableBasis,
         project: bool,
     ) -> Tensor:
         height, width = x.shape[-2:]
-        num_scales, out_channels = functions.shape[1], len(weight)
-        shape = (len(x), out_channels, height * width)
-        y = x.new_empty(shape) if project else x.new_empty(len(x), num_scales, *shape[1:])
-        wins = x.new_empty(num_scales - 1 if project else 0, *shape, dtype=torch.bool)
-        for scale in range(num_scales):
-            groups = _groups(functions[:, scale], pairs, height, width)
-            weights = [_mixing_matrix(weight, pairs, group.pairs) for group in groups]
+        num_scales, shape = functions.shape[1], (len(weight), height * width)
+        pairs = _pairs(basis)
+        y = x.new_empty(len(x), *shape) if project else x.new_empty(len(x), num_scales, *shape)
+        wins = x.new_empty(num_scales - 1 if project else 0, len(x), *shape, dtype=torch.bool)
+        for scale, support in enumerate(basis.supports):
+            convolution = _convolution(functions[:, scale], pairs, support, len(weight), height, width)
             for chunk in _chunks(x, len(pairs)):
-                planes = _plane(x[chunk], scale)
-                count = len(planes)
-                response = None
-                for group, matrix in zip(groups, weights, strict=True):
-                    part = group.project(planes.reshape(-1, height, width)).view(count, -1, height * width)
-                    matrix = matrix.expand(count, -1, -1)
-                    response = torch.bmm(matrix, part) if response is None else response.baddbmm_(matrix, part)
+                response = convolution.respond(_planes(x[chunk], scale), weight)
                 if not project:
                     y[chunk, scale] = response
                 elif scale == 0:
@@ -185,55 +259,41 @@ class _SeparableCorrelation(torch.autograd.Function):
                     torch.gt(response, y[chunk], out=wins[scale - 1, chunk])
                     torch.maximum(response, y[chunk], out=y[chunk])
         ctx.save_for_backward(x, weight, scales, functions, wins)
-        ctx.orders, ctx.pairs, ctx.project = orders, pairs, project
-        if project:
-            return y.unflatten(-1, (height, width))
-        return y.unflatten(-1, (height, width)).transpose(1, 2)
+        ctx.basis, ctx.project = basis, project
+        y = y.unflatten(-1, (height, width))
+        return y if project else y.transpose(1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scales, functions, wins = ctx.saved_tensors
-        need_x, need_weight, need_scales = ctx.needs_input_grad[:3]
+        need_x, _, need_scales = ctx.needs_input_grad[:3]
         height, width = x.shape[-2:]
-        pairs = _with_derivatives(ctx.pairs) if need_scales else ctx.pairs
+        pairs = _pairs(ctx.basis)
+        wanted = _with_derivatives(pairs) if need_scales else pairs
         grad_x = torch.zeros_like(x) if need_x else None
-        grad_weight = torch.zeros_like(weight)
-        grad_scales = torch.zeros_like(scales)
-        for scale in range(functions.shape[1]):
-            groups = _groups(functions[:, scale], pairs, height, width)
-            inner = _groups(functions[:, scale], ctx.pairs, height, width) if need_x else []
-            moments = [weight.new_zeros(len(weight), x.shape[1] * len(group.pairs)) for group in groups]
-            for chunk in _chunks(x, len(pairs)):
-                response_grad = _response_grad(grad[chunk], wins[:, chunk], scale, ctx.project)
-                planes = _plane(x[chunk], scale)
-                if need_weight or need_scales:
-                    for group, moment in zip(groups, moments, strict=True):
-                        part = group.project(planes.reshape(-1, height, width))
-                        moment.addbmm_(response_grad, part.view(len(planes), -1, height * width).mT)
-                for group in inner:
-                    matrix = _mixing_matrix(weight, ctx.pairs, group.pairs).T
-                    part = torch.bmm(matrix.expand(len(planes), -1, -1), response_grad)
-                    part = part.view(len(planes) * x.shape[1], len(group.pairs), -1)
-                    _plane(grad_x[chunk], scale).add_(group.unproject(part, height, width).view_as(planes))
-            moment_of = {
-                pair: moment.view(len(weight), x.shape[1], -1)[..., i]
-                for group, moment in zip(groups, moments, strict=True)
-                for i, pair in enumerate(group.pairs)
-            }
-            grad_weight += torch.stack([moment_of[pair] for pair in ctx.pairs], -1)
+        grad_weight, grad_scales = torch.zeros_like(weight), torch.zeros_like(scales)
+        for scale, support in enumerate(ctx.basis.supports):
+            size = (support, len(weight), height, width)
+            inwards = _convolution(functions[:, scale], wanted, *size)
+            outwards = _convolution(functions[:, scale], pairs, *size) if need_x else None
+            moments: dict[Pair, Tensor] = {}
+            for chunk in _chunks(x, len(wanted)):
+                gradient = _response_grad(grad[chunk], wins[:, chunk], scale, ctx.project)
+                planes = _planes(x[chunk], scale)
+                for pair, moment in inwards.moments(planes, gradient).items():
+                    moments[pair] = moments[pair] + moment if pair in moments else moment
+                if outwards is not None:
+                    _planes(grad_x[chunk], scale).add_(outwards.adjoint(gradient, weight))
+            grad_weight += torch.stack([moments[pair] for pair in pairs], -1)
             if need_scales:
-                log_grad = _log_scale_moments(moment_of, ctx.pairs, ctx.orders)
-                grad_scales[scale] = (weight * log_grad).sum().to(scales.dtype) / scales[scale]
-        return grad_x, grad_weight, grad_scales if need_scales else None, None, None, None, None
+                log_grad = (weight * _log_scale_moments(moments, pairs, ctx.basis.orders)).sum()
+                grad_scales[scale] = log_grad.to(scales.dtype) / scales[scale]
+        return grad_x, grad_weight, grad_scales if need_scales else None, None, None, None
 
 
-def _mixing_matrix(weight: Tensor, pairs: tuple[Pair, ...], order: tuple[Pair, ...]) -> Tensor:
-    """Weights (O, I, F) of `pairs` as a matrix (O, I * F) in another order of the pairs."""
-    if order != pairs:
-        position = {pair: i for i, pair in enumerate(pairs)}
-        weight = weight[..., [position[pair] for pair in order]]
-    return weight.flatten(1)
+def _pairs(basis: SeparableBasis) -> tuple[Pair, ...]:
+    return tuple(zip(basis.rows, basis.cols, strict=True))
 
 
 def _response_grad(grad: Tensor, wins: Tensor, scale: int, project: bool) -> Tensor:
