@@ -1,0 +1,157 @@
+"""Rescaling: Pillow's pixels, both methods, borders, and messages."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from scalestudy.data import resample
+from scalestudy.data.resample import keys_kernel, rescale, weights
+
+GENERATOR = torch.Generator().manual_seed(11)
+DIGITS = torch.randint(0, 256, (40, 28, 28), dtype=torch.uint8, generator=GENERATOR)
+SCALES = torch.exp2(torch.rand(40, dtype=torch.float64, generator=GENERATOR) * 4.5 - 1.0)  # [0.5, 11.3]
+
+
+def _pillow(digits: Tensor, scales: Tensor, canvas: int, centre: float) -> Tensor:
+    image_module = pytest.importorskip("PIL.Image")
+    offset = (canvas - 28) // 2
+    images = []
+    for digit, scale in zip(digits.numpy(), scales.tolist(), strict=True):
+        padded = np.zeros((canvas, canvas), np.uint8)
+        padded[offset : offset + 28, offset : offset + 28] = digit
+        m = 1.0 / scale
+        b = centre - m * centre
+        affine = image_module.Transform.AFFINE
+        bicubic = image_module.Resampling.BICUBIC
+        images.append(
+            np.asarray(image_module.fromarray(padded).transform((canvas, canvas), affine, (m, 0, b, 0, m, b), bicubic))
+        )
+    return torch.from_numpy(np.stack(images))
+
+
+@pytest.mark.parametrize(
+    ("canvas", "centre"), [(168, 84.0), (84, 42.0), (42, 21.0), (30, 15.0), (28, 14.0), (28, 14.5)]
+)
+@pytest.mark.parametrize("method", ["exact", "matmul"])
+def test_pixels_are_those_of_pillow(canvas: int, centre: float, method: str) -> None:
+    scales = SCALES * canvas / 168
+    expected = _pillow(DIGITS, scales, canvas, centre)
+    assert torch.equal(rescale(DIGITS, scales, canvas, centre=centre, method=method), expected)
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.25, 0.5, 2.0, 4.0, 100.0])
+def test_exact_is_pillow_at_special_scales(scale: float) -> None:
+    scales = torch.full((5,), scale, dtype=torch.float64)
+    assert torch.equal(rescale(DIGITS[:5], scales, 56, method="exact"), _pillow(DIGITS[:5], scales, 56, 28.0))
+
+
+def test_float32_products_differ_rarely_by_one_level() -> None:
+    exact = rescale(DIGITS, SCALES, 168, method="exact").int()
+    single = rescale(DIGITS, SCALES, 168, dtype=torch.float32).int()
+    assert (exact - single).abs().max() <= 1
+    assert (exact != single).double().mean() < 2e-4
+
+
+def test_scale_one_returns_the_digit() -> None:
+    ones = torch.ones(len(DIGITS), dtype=torch.float64)
+    for method in ("exact", "matmul"):
+        image = rescale(DIGITS, ones, 56, method=method)
+        assert torch.equal(image[:, 14:42, 14:42], DIGITS)
+        assert int(image.sum()) == int(DIGITS.sum())
+
+
+def test_constant_image_stays_constant_inside_and_zero_outside() -> None:
+    """Taps beyond the border are clamped, so their weight is not lost; outside, nothing is drawn."""
+    white = torch.full((1, 28, 28), 255, dtype=torch.uint8)
+    for method in ("exact", "matmul"):
+        large = rescale(white, torch.tensor([1.7], dtype=torch.float64), 28, method=method)
+        assert (large == 255).all()
+        small = rescale(white, torch.tensor([0.5], dtype=torch.float64), 28, method=method)[0]
+        assert (small[7:21, 7:21] == 255).all()
+        assert int(small.sum()) == 255 * 14 * 14
+
+
+def test_rows_of_weights_sum_to_one_where_the_canvas_is_sampled() -> None:
+    sums = weights(SCALES[:8] / 6, 28, 28, 14.5).sum(2)
+    inside = sums != 0
+    assert torch.allclose(sums[inside], torch.ones(int(inside.sum()), dtype=torch.float64), atol=1e-12)
+    assert inside.any()
+    assert not inside.all()
+
+
+@pytest.mark.parametrize("method", ["exact", "matmul"])
+def test_another_keys_parameter_gives_other_pixels(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: a = -1/2, the usual cubic convolution, is not what Pillow computes."""
+
+    def half(distance: Tensor) -> Tensor:
+        t = distance
+        near, far = (1.5 * t - 2.5) * t * t + 1, ((2.5 - 0.5 * t) * t - 4) * t + 2
+        return torch.where(t <= 1, near, torch.where(t < 2, far, torch.zeros_like(t)))
+
+    def half_cubic(taps: list[Tensor], d: Tensor) -> Tensor:
+        return sum(tap * half((d - k).abs()) for k, tap in zip((-1, 0, 1, 2), taps, strict=True))
+
+    right = rescale(DIGITS, SCALES, 168, method=method)
+    monkeypatch.setattr(resample, "keys_kernel", half)
+    monkeypatch.setattr(resample, "_cubic", half_cubic)
+    assert (rescale(DIGITS, SCALES, 168, method=method) != right).double().mean() > 0.05
+
+
+def test_the_centre_matters_and_defaults_to_the_middle() -> None:
+    assert torch.equal(rescale(DIGITS, SCALES, 56), rescale(DIGITS, SCALES, 56, centre=28.0))
+    assert not torch.equal(rescale(DIGITS, SCALES, 56), rescale(DIGITS, SCALES, 56, centre=28.5))
+
+
+def test_flipping_the_digit_flips_the_image() -> None:
+    """The middle is the middle on both axes; only pixels on a whole grey level may round differently."""
+    image, flipped = rescale(DIGITS, SCALES, 56).int(), rescale(DIGITS.flip(1, 2), SCALES, 56).int()
+    assert (image - flipped.flip(1, 2)).abs().max() <= 1
+
+
+def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = rescale(DIGITS, SCALES, 84)
+    monkeypatch.setitem(resample._CHUNK_BYTES, "cpu", 8 * 84 * 84 * 7)
+    assert torch.equal(rescale(DIGITS, SCALES, 84), whole)
+
+
+def test_no_digits_give_no_images() -> None:
+    assert rescale(DIGITS[:0], SCALES[:0], 84).shape == (0, 84, 84)
+
+
+def test_kernel_values() -> None:
+    at = torch.tensor([0.0, 0.25, 1.0, 1.25, 2.0, 3.0], dtype=torch.float64)
+    expected = torch.tensor([1.0, 0.890625, 0.0, -0.140625, 0.0, 0.0], dtype=torch.float64)
+    assert torch.equal(keys_kernel(at), expected)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])
+def test_data_scales_are_checked(bad: float) -> None:
+    with pytest.raises(ValueError, match=f"data_scales must be greater than 0 and finite, got {bad} at position 1"):
+        rescale(DIGITS[:2], torch.tensor([1.0, bad], dtype=torch.float64), 56)
+
+
+@pytest.mark.parametrize("scales", [torch.ones(2), torch.ones(3, dtype=torch.float64), [1.0, 1.0]])
+def test_data_scales_have_type_and_shape(scales: object) -> None:
+    with pytest.raises(ValueError, match=r"data_scales must be a float64 tensor of shape \(2,\).*got.*torch.as_tensor"):
+        rescale(DIGITS[:2], scales, 56)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"digits": DIGITS[:2].float()}, "digits must be a uint8 tensor .* got torch.float32"),
+        ({"digits": DIGITS[0]}, r"digits must be a uint8 tensor .* \(28, 28\)"),
+        ({"digits": DIGITS[:2, :20]}, "digits must be square images, got 20 x 28 pixels; pad"),
+        ({"canvas_size": 27}, "canvas_size must be an integer of at least the digit's 28 pixels, got 27; enlarge"),
+        ({"canvas_size": 56.0}, "canvas_size must be an integer of at least the digit's 28 pixels, got 56.0"),
+        ({"canvas_size": 57}, "canvas_size must differ from the digit's 28 pixels by an even number, got 57"),
+        ({"centre": float("nan")}, "centre must be a finite number of pixels, got nan; leave it out"),
+        ({"method": "bilinear"}, 'method must be "matmul" or "exact", got \'bilinear\''),
+        ({"dtype": torch.float16}, "dtype must be torch.float64 or torch.float32, got torch.float16"),
+    ],
+)
+def test_other_arguments_are_checked(arguments: dict, message: str) -> None:
+    valid = {"digits": DIGITS[:2], "data_scales": SCALES[:2], "canvas_size": 56}
+    with pytest.raises(ValueError, match=message):
+        rescale(**(valid | arguments))

@@ -1,0 +1,122 @@
+"""The data sets against published hashes and recorded images.
+
+The full images of MNIST-Scale are hashed for the first seed; set ``SCALESTUDY_ALL_SEEDS=1`` for all (seconds each).
+"""
+
+import functools
+import hashlib
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from reference_files import reference_file
+
+from scalestudy.data import (
+    dynamic_scale_split,
+    load_mnist,
+    mnist_scale,
+    mnist_scale_draws,
+    mnist_scale_split,
+    rescale,
+    stratified_split,
+)
+
+NAMES = {"train": "train", "validation": "val", "test": "test"}
+
+
+@functools.lru_cache
+def _vectors(name: str) -> dict[str, np.ndarray]:
+    with np.load(reference_file(name), allow_pickle=False) as archive:
+        return dict(archive)
+
+
+@functools.lru_cache
+def _hashes() -> dict:
+    return json.loads(reference_file("mnist_scale_hashes.json").read_text())
+
+
+def _labels() -> np.ndarray:
+    return load_mnist().labels.numpy()
+
+
+def _hash(array: np.ndarray, kind: str) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array, dtype=kind).tobytes()).hexdigest()
+
+
+def test_there_is_something_to_compare() -> None:
+    assert _hashes()["seeds"]
+    assert _hashes()["dynamic_scale_mnist_split"]["seeds"]
+    assert len(_vectors("dynamic_scale_mnist_vectors.npz")["index"]) > 0
+    assert len(_vectors("mnist_scale_vectors.npz")["index"]) > 0
+
+
+def test_dynamic_scale_splits() -> None:
+    for seed, expected in _hashes()["dynamic_scale_mnist_split"]["seeds"].items():
+        split = dynamic_scale_split(_labels(), int(seed))
+        for name, positions in split.items():
+            assert len(positions) == expected[NAMES[name]]["n"]
+            assert positions[:8].tolist() == expected[NAMES[name]]["first8"], (seed, name)
+            assert _hash(positions, "<u4") == expected[NAMES[name]]["sha256_index"], (seed, name)
+
+
+def test_mnist_scale_splits_and_draws() -> None:
+    for seed, expected in _hashes()["seeds"].items():
+        split, draws = mnist_scale_split(_labels(), int(seed)), mnist_scale_draws(int(seed))
+        for name, positions in split.items():
+            part = expected[NAMES[name]]
+            assert _hash(positions, "<u4") == part["sha256_index"], (seed, name)
+            assert _hash(_labels()[positions], "u1") == part["sha256_labels"], (seed, name)
+            assert _hash(draws[name], "<f8") == part["sha256_scales"], (seed, name)
+        assert _hash(np.concatenate(list(split.values())), "<u4") == expected["sha256_index"]
+
+
+def test_one_stream_and_two_streams_differ() -> None:
+    """Negative control: with the second step on the first step's stream, the dynamic split is another one."""
+    seed, expected = next(iter(_hashes()["dynamic_scale_mnist_split"]["seeds"].items()))
+    stream = np.random.RandomState(int(seed))
+    rest, test = stratified_split(_labels(), (15_000, 50_000), stream)
+    train, _ = stratified_split(_labels()[rest], (10_000, 5_000), stream)
+    assert _hash(test, "<u4") == expected["test"]["sha256_index"]
+    assert _hash(rest[train], "<u4") != expected["train"]["sha256_index"]
+
+
+@pytest.mark.parametrize("method", ["exact", "matmul"])
+@pytest.mark.parametrize(
+    ("name", "canvas", "centre"),
+    [("dynamic_scale_mnist_vectors.npz", 168, 84.0), ("mnist_scale_vectors.npz", 28, 14.5)],
+)
+def test_images_pixel_for_pixel(name: str, canvas: int, centre: float, method: str) -> None:
+    vectors = _vectors(name)
+    digits = load_mnist().images[torch.from_numpy(vectors["index"].astype(np.int64))]
+    scales = torch.from_numpy(vectors["scale"])
+    expected = torch.from_numpy(vectors["image"])
+    assert torch.equal(rescale(digits, scales, canvas, centre=centre, method=method), expected)
+    assert not torch.equal(rescale(digits, scales, canvas, centre=centre - 0.5, method=method), expected)
+
+
+def test_mnist_scale_vectors_are_where_the_recipe_puts_them() -> None:
+    vectors = _vectors("mnist_scale_vectors.npz")
+    for seed in np.unique(vectors["seed"]):
+        split, draws = mnist_scale_split(_labels(), int(seed)), mnist_scale_draws(int(seed))
+        order = ("train", "validation", "test")
+        indices = np.concatenate([split[name] for name in order])
+        scales = np.concatenate([draws[name] for name in order])
+        of_seed = vectors["seed"] == seed
+        at = vectors["position"][of_seed]
+        assert np.array_equal(indices[at], vectors["index"][of_seed])
+        assert np.array_equal(_labels()[indices[at]], vectors["label"][of_seed])
+        assert np.array_equal(scales[at], vectors["scale"][of_seed])
+
+
+def test_mnist_scale_realisations_byte_for_byte() -> None:
+    seeds = list(_hashes()["seeds"].items())
+    for seed, expected in seeds if os.environ.get("SCALESTUDY_ALL_SEEDS") else seeds[:1]:
+        everything = hashlib.sha256()
+        for name, split in mnist_scale(int(seed)).items():
+            pixels = split.images.numpy()
+            assert int(pixels.sum(dtype=np.int64)) == expected[NAMES[name]]["sum_pixels"], (seed, name)
+            assert _hash(pixels, "u1") == expected[NAMES[name]]["sha256_images"], (seed, name)
+            everything.update(pixels.tobytes())
+        assert everything.hexdigest() == expected["sha256_images"], seed
