@@ -27,8 +27,8 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except (ValueError, RuntimeError, OSError) as error:
-            if isinstance(error, click.exceptions.Exit):
-                raise
+            if isinstance(error, (click.exceptions.Exit, click.Abort, BrokenPipeError)):
+                raise  # click's own business
             if ctx.params.get("show_traceback"):
                 click.echo(traceback.format_exc(), err=True)
             click.echo(f"Error: {error}", err=True)
@@ -50,7 +50,9 @@ def _show_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> 
 
 
 @click.group(cls=_Group, context_settings=_CONTEXT)
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
 @click.option("--traceback", "show_traceback", is_flag=True, help="Show where an error comes from.")
 def main(show_traceback: bool) -> None:
     """Reproduce "Scale Learning in Scale-Equivariant Convolutional Networks".
@@ -114,7 +116,9 @@ def reproduce(
 @_PROFILE
 @_PARAM
 @_EXECUTION
-@click.option("--filter", "text", metavar="TEXT", help="Only runs whose table (table3) or label contains or matches this.")
+@click.option(
+    "--filter", "text", metavar="TEXT", help="Only runs whose table (table3) or label contains or matches this."
+)
 @click.option("--time-budget", metavar="TIME", help="Such as 25m or 1h30m: start no run that would end later.")
 @click.option("--dry-run", is_flag=True, help="Show what would be run.")
 def run(
@@ -158,7 +162,9 @@ def status(profile: str, assignments: tuple[str, ...]) -> None:
     for name, specs in {**study.groups(), "all": study.all_specs()}.items():
         frame = plan(specs, store)
         left = frame.loc[~frame["stored"], "seconds"].sum() / 60
-        click.echo(f"{name:15} {frame['stored'].sum():4d} of {len(frame):4d} stored, {left:8.1f} minutes of training left")
+        click.echo(
+            f"{name:15} {frame['stored'].sum():4d} of {len(frame):4d} stored, {left:8.1f} minutes of training left"
+        )
     for problem in store.damaged():
         click.echo(f"damaged: {problem.name}: {problem.reason}")
 
@@ -253,7 +259,9 @@ def _show_plan(specs: list[RunSpec], device: str) -> None:
     for row in frame.itertuples(index=False):
         click.echo(f"{row.key}  {'stored' if row.stored else f'{row.seconds:5.0f} s':>7}  {row.label}")
     missing = frame[~frame["stored"]]
-    click.echo(f"{len(missing)} of {len(frame)} to train, about {missing['seconds'].sum() / 60:.1f} minutes of one process")
+    click.echo(
+        f"{len(missing)} of {len(frame)} to train, about {missing['seconds'].sum() / 60:.1f} minutes of one process"
+    )
 
 
 def _tell(result: Any) -> None:

@@ -87,7 +87,9 @@ def parse_seconds(text: str) -> float:
     (1500.0, 5400.0, 90.0)
     """
     match = _DURATION.fullmatch(text.strip())
-    seconds = sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
+    seconds = (
+        sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
+    )
     if not seconds > 0:
         raise ValueError(f"a duration must be more than 0, such as 90s, 25m or 1h30m, got {text!r}")
     return seconds

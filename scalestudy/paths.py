@@ -80,8 +80,8 @@ def runs() -> Path:
 
 
 def summary() -> Path:
-    """Return the table of all stored runs that people read."""
-    return project() / "results" / "summary.csv"
+    """Return the table of all stored runs that people read: beside `runs`, or in it where that is set by name."""
+    return (runs() if os.environ.get(RUNS_VARIABLE) else project() / "results") / "summary.csv"
 
 
 def _plain(profile: str) -> str:

@@ -1,0 +1,61 @@
+"""Execute one notebook with papermill; the request comes as JSON on the standard input.
+
+Started by `scalestudy.study.notebooks` as ``python -m scalestudy.study.notebook_job``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+_SOURCE_LINES = 3
+
+
+def main() -> None:
+    """Run the requested notebook and write ``{"error": null or text}`` to the requested report file."""
+    request = json.load(sys.stdin)
+    signal.signal(signal.SIGTERM, _leave)
+    error = run(Path(request["source"]), Path(request["output"]), request["parameters"])
+    Path(request["report"]).write_text(json.dumps({"error": error}))
+
+
+def run(source: Path, output: Path, parameters: dict[str, Any]) -> str | None:
+    """Execute a notebook in its own folder; return None, or what went wrong and in which cell."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    from scalestudy.study.notebooks import KERNEL
+
+    with tempfile.TemporaryDirectory(prefix="nb") as sockets:
+        # TCP ports of kernels that start at the same time collide; files cannot
+        transport = {"transport": "ipc", "ip": os.path.join(sockets, "k")} if os.name == "posix" else {}
+        try:
+            papermill.execute_notebook(
+                str(source),
+                str(output),
+                parameters=parameters,
+                kernel_name=KERNEL,
+                progress_bar=False,
+                cwd=str(source.parent),
+                config=Config({"KernelManager": transport}),
+            )
+        except PapermillExecutionError as error:
+            lines = [line for line in error.source.splitlines() if line.strip()][:_SOURCE_LINES]
+            return f"cell In [{error.exec_count}] failed with {error.ename}: {error.evalue}\n  " + "\n  ".join(lines)
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _leave(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

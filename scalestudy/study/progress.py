@@ -1,0 +1,60 @@
+"""The progress bar of a batch of runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from scalestudy.spec import RunSpec
+
+_FORMAT = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed}, {remaining} left{postfix}"
+
+
+class ProgressBar:
+    """One bar on the standard error, measured in work, so that the time left is right for runs of all sizes.
+
+    Parameters
+    ----------
+    specs : sequence of RunSpec
+        The runs to be made.
+    shown : bool
+        ``TQDM_DISABLE=1`` in the environment hides it, too.
+    """
+
+    def __init__(self, specs: Sequence[RunSpec], shown: bool) -> None:
+        hidden = not shown or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
+        self._count, self._finished = len(specs), 0
+        self._shares: dict[str, float] = {}
+        self._bar = tqdm(total=sum(spec.work for spec in specs), bar_format=_FORMAT, disable=hidden, mininterval=0.5)
+        self._describe()
+
+    def advance(self, spec: RunSpec, share: float) -> None:
+        """Show that `share` (0 to 1) of a run is done."""
+        if share > self._shares.get(spec.key, 0.0):
+            self._bar.update((share - self._shares.get(spec.key, 0.0)) * spec.work)
+            self._shares[spec.key] = share
+
+    def finish(self, spec: RunSpec, result: str) -> None:
+        """Show that a run is over, and how it went."""
+        self.advance(spec, 1.0)
+        self._finished += 1
+        self._describe()
+        self._bar.set_postfix_str(f"{spec.label}: {result}")
+
+    def drop(self, spec: RunSpec) -> None:
+        """Show that a run will not be made."""
+        self._count -= 1
+        if self._bar.total is not None:  # a hidden bar has none
+            self._bar.total -= spec.work
+        self._describe()
+
+    def _describe(self) -> None:
+        self._bar.set_description_str(f"{self._finished}/{self._count} runs")
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()

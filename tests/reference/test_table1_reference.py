@@ -1,0 +1,231 @@
+"""The Table 1 network against every case of the reference file `table1_net_vectors.npz`, whatever its cases are called."""
+
+import functools
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from reference_files import reference_file
+from torch import Tensor
+from torch.nn import functional
+
+from scalestudy.models import Table1Net
+from scalestudy.scales import DirectScales, FixedScales, InternalScales, IsrScales, SpacingScales, StepRatioScales
+
+FILE = "table1_net_vectors.npz"
+LOGITS, LOSS, GRADIENT, VALUES = 1e-5, 1e-5, 1e-3, 1e-5  # of each tensor's largest value
+LARGEST_DENSE = 25  # pixels; larger kernels take minutes on a CPU
+
+SCALES = {
+    "OFF": FixedScales,
+    "DIRECT_SCALES": DirectScales,
+    "RATIO": functools.partial(SpacingScales, increment="linear"),
+    "RATIO_SQUARED": SpacingScales,
+    "SINGLE_RATIO": functools.partial(StepRatioScales, increment="leaky_relu"),
+    "SINGLE_RATIO_SQUARED": StepRatioScales,
+}
+LAYERS = {"0": "conv", "3": "norm", "6": "linear"}
+CHECKED = {
+    "mode", "init_isr", "init_sigma", "scales", "kernel_size", "logits_eval", "logits_train", "loss_train", "loss_eval",
+    "conv_mean", "conv_std", "conv_shape", "conv_pix", "conv_corner", "bn_running_mean_after", "bn_running_var_after",
+}  # fmt: skip
+
+
+@functools.lru_cache
+def vectors() -> dict[str, np.ndarray]:
+    with np.load(reference_file(FILE), allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def cases() -> list:
+    """Names of all cases; one skipped stand-in where there is no file."""
+    try:
+        return sorted({key.partition("/")[0] for key in vectors()} - {"images", "labels"})
+    except pytest.skip.Exception as reason:
+        return [pytest.param("", marks=pytest.mark.skip(reason=str(reason)))]
+
+
+def case_of(name: str) -> dict[str, np.ndarray]:
+    return {key.partition("/")[2]: value for key, value in vectors().items() if key.partition("/")[0] == name}
+
+
+def images_and_labels() -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(vectors()["images"]), torch.from_numpy(vectors()["labels"])
+
+
+def our_name(theirs: str, mode: str) -> str | None:
+    """Our name of a parameter or buffer; None for what has no counterpart (checked apart)."""
+    if theirs == "0.weight":
+        return "conv.weight"
+    if theirs == "0.scales_param":
+        return "conv.scales.sigmas" if mode == "DIRECT_SCALES" else "conv.scales.gamma"
+    if theirs == "0.basis_min_param":
+        return None if mode == "DIRECT_SCALES" else "conv.scales.sigma_basis"  # frozen and unused there
+    if theirs == "0.basis.basis":
+        return None
+    layer, _, parameter = theirs.partition(".")
+    return f"{LAYERS[layer]}.{parameter}"
+
+
+def scales_of(case: dict[str, np.ndarray]) -> InternalScales:
+    mode = str(case["mode"])
+    assert mode in SCALES, f"mode {mode!r} has no mapping: add one to this test"
+    return SCALES[mode](float(case["init_sigma"]), float(case["init_isr"]), len(case["scales"]))
+
+
+def network(
+    case: dict[str, np.ndarray], algorithm: str = "toeplitz", order: str = "relu_norm", scales: InternalScales | None = None
+) -> Table1Net:
+    """The network of a case with its state loaded, every tensor of it."""
+    mode = str(case["mode"])
+    images, _ = images_and_labels()
+    filters, functions = case["state/0.weight"].shape[0], case["state/0.weight"].shape[2]
+    pooled = math.isqrt(case["state/6.weight"].shape[1] // filters)
+    net = Table1Net(
+        scales_of(case) if scales is None else scales,
+        image_size=images.shape[-1],
+        pool_size=images.shape[-1] // pooled,
+        num_filters=filters,
+        effective_size=math.isqrt(functions),
+        num_classes=len(case["state/6.bias"]),
+        order=order,
+        algorithm=algorithm,
+    )
+    state = {}
+    for key, value in case.items():
+        if key.startswith("state/") and (name := our_name(key.removeprefix("state/"), mode)):
+            state[name] = torch.from_numpy(np.array(value)).reshape(net.state_dict()[name].shape)
+    missing, unexpected = net.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert set(missing) <= {"conv.scales.internal_scales"}
+    return net
+
+
+def deviation(value: Tensor, expected: np.ndarray) -> float:
+    """Largest difference, relative to the largest expected value."""
+    value = value.detach().numpy()
+    assert value.shape == expected.shape
+    return np.abs(value - expected).max() / np.abs(expected).max()
+
+
+def eval_logits(net: Table1Net) -> Tensor:
+    with torch.no_grad():
+        return net.eval()(images_and_labels()[0])
+
+
+def check_gradients(net: Table1Net, case: dict[str, np.ndarray], prefix: str) -> None:
+    gradients = {name: parameter.grad for name, parameter in net.named_parameters()}
+    for key, expected in case.items():
+        if key.startswith(prefix):
+            name = our_name(key.removeprefix(prefix), str(case["mode"]))
+            if name is None:
+                assert not expected.any(), f"{key}: a gradient where we have no parameter"
+            else:
+                assert deviation(gradients.pop(name).reshape(expected.shape), expected) < GRADIENT, key
+    assert not gradients, f"{prefix}: the case lacks {sorted(gradients)}"
+
+
+def runs() -> list:
+    """All cases by matrix products, those of small kernels by dense convolution too."""
+    found = []
+    for name in cases():
+        if not isinstance(name, str):
+            return [pytest.param("", "", marks=name.marks)]
+        found.append((name, "toeplitz"))
+        if int(case_of(name)["kernel_size"]) <= LARGEST_DENSE:
+            found.append((name, "dense"))
+    return found
+
+
+@pytest.mark.parametrize(("name", "algorithm"), runs())
+def test_logits_losses_gradients_and_statistics(name: str, algorithm: str) -> None:
+    case = case_of(name)
+    images, labels = images_and_labels()
+    for mode in ("eval", "train"):
+        net = network(case, algorithm).train(mode == "train")
+        logits = net(images)
+        loss = functional.cross_entropy(logits, labels)
+        loss.backward()
+        assert deviation(logits, case[f"logits_{mode}"]) < LOGITS
+        assert loss.item() == pytest.approx(float(case[f"loss_{mode}"]), rel=LOSS, abs=LOSS)
+        check_gradients(net, case, "grad/" if mode == "train" else "grad_eval/")
+    assert deviation(net.norm.running_mean, case["bn_running_mean_after"]) < VALUES
+    assert deviation(net.norm.running_var, case["bn_running_var_after"]) < VALUES
+
+
+@pytest.mark.parametrize(("name", "algorithm"), runs())
+def test_convolution(name: str, algorithm: str) -> None:
+    case = case_of(name)
+    net = network(case, algorithm)
+    images, _ = images_and_labels()
+    with torch.no_grad():
+        responses = net.conv(images)
+    assert list(responses.shape) == case["conv_shape"].tolist()
+    assert deviation(responses.mean((0, 3, 4)), case["conv_mean"]) < VALUES
+    assert deviation(responses.std((0, 3, 4)), case["conv_std"]) < VALUES
+    assert deviation(responses[..., 84, 61], case["conv_pix"]) < VALUES
+    assert deviation(responses[..., 0, 167], case["conv_corner"]) < VALUES
+
+
+@pytest.mark.parametrize("name", cases())
+def test_scales_kernel_size_basis_and_keys(name: str) -> None:
+    case = case_of(name)
+    net = network(case)
+    scales = net.conv.scales().detach()
+    assert scales.tolist() == pytest.approx(case["scales"].tolist(), rel=1e-6)
+    assert net.conv.kernel_size() == int(case["kernel_size"])
+    if "state/0.basis.basis" in case:
+        basis = net.conv.basis.sample(scales, net.conv.kernel_size()).dense()
+        assert deviation(basis, case["state/0.basis.basis"]) < 1e-6
+    has_grad = {our_name(key.removeprefix("has_grad/"), str(case["mode"])): value for key, value in case.items()
+                if key.startswith("has_grad/")}  # fmt: skip
+    assert all(bool(value) == (key is not None) for key, value in has_grad.items())
+    rest = {key for key in case if not key.startswith(("state/", "grad/", "grad_eval/", "has_grad/"))}
+    assert rest <= CHECKED, f"{name}: no check knows {sorted(rest - CHECKED)}: add one to this test"
+
+
+def test_a_mode_without_a_mapping_fails() -> None:
+    with pytest.raises(AssertionError, match="mode 'CUBED' has no mapping"):
+        scales_of({"mode": np.array("CUBED")})
+
+
+@pytest.mark.parametrize("mode", sorted(SCALES))
+def test_every_mode_can_be_built(mode: str) -> None:
+    case = {"mode": np.array(mode), "init_sigma": 2.0, "init_isr": 3.0, "scales": np.zeros(4)}
+    assert scales_of(case).values() == pytest.approx([2, 2 * 3 ** (1 / 3), 2 * 3 ** (2 / 3), 6], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", cases())
+def test_negative_controls(name: str) -> None:
+    """Each slip must show in the logits far above the tolerance: FLOOR times it, or as said."""
+    case = case_of(name)
+    expected = case["logits_eval"]
+    assert deviation(eval_logits(network(case, order="norm_relu")), expected) > 1e-2
+    for change in (2, -2):
+        net = network(case)
+        net.conv.fixed_kernel_size = net.conv.kernel_size() + change
+        assert deviation(eval_logits(net), expected) > 10 * LOGITS, f"kernel size off by {change}"
+    net = network(case)
+    weight, side = net.conv.weight, net.conv.basis.effective_size
+    swapped = weight.detach().unflatten(-1, (side, side)).mT.flatten(-2)
+    parity = torch.tensor([(-1.0) ** (row + col) for row, col in zip(net.conv.basis.rows, net.conv.basis.cols, strict=True)])
+    for slip in (swapped, weight.detach() * parity):  # row and column exchanged; kernel flipped
+        if not torch.equal(slip, weight.detach()):
+            net = network(case)
+            net.conv.weight.data = slip
+            assert deviation(eval_logits(net), expected) > 1e-2
+
+
+@pytest.mark.parametrize("name", cases())
+def test_eq_5_as_printed_is_another_network(name: str) -> None:
+    """With the released code's gamma, ISR = 1 + gamma^2 is not the range that the code used."""
+    case = case_of(name)
+    if str(case["mode"]) != "SINGLE_RATIO_SQUARED" or len(case["scales"]) < 3:
+        return
+    printed = IsrScales(float(case["init_sigma"]), float(case["init_isr"]), len(case["scales"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net = network(case, scales=printed)
+    assert deviation(eval_logits(net), case["logits_eval"]) > 1e-2

@@ -1,0 +1,337 @@
+"""Execution: nothing finished is lost, a bad run harms no other, and stored runs are not made again."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from fake_training import record_of, spec_of
+
+from scalestudy.study import execution
+from scalestudy.study.estimate import RESERVE, SECONDS_PER_WORK, Clock
+from scalestudy.study.execution import IncompleteBatch, WorkersUnavailable, plan, run_all
+from scalestudy.study.store import DamagedRecordWarning, RunStore, StoreError
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+KILLS = int(os.environ.get("SCALESTUDY_TEST_KILLS", "3"))
+
+BATCH = """
+import sys
+from scalestudy.study.execution import run_all
+from scalestudy.study.store import RunStore
+from fake_training import spec_of
+folder, train, workers, count = sys.argv[1:]
+print("started", flush=True)
+report = run_all([spec_of(seed) for seed in range(int(count))], RunStore(folder), device="cpu", workers=int(workers),
+                 train="fake_training:" + train, on_record=lambda record: print(record.key, flush=True))
+print(report.read, report.trained, len(report.failed), flush=True)
+"""
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RunStore(tmp_path / "runs")
+
+
+def go(store, seeds, train="quick", workers=0, **options):
+    specs = [spec_of(seed) for seed in seeds]
+    return run_all(
+        specs, store, device="cpu", workers=workers, progress=False, train=f"fake_training:{train}", **options
+    )
+
+
+def batch(folder, train, workers, count, **environment):
+    """A batch in a script without a main guard, in a process group of its own."""
+    path = os.pathsep.join([str(HERE), str(ROOT)])
+    return subprocess.Popen(
+        [sys.executable, "-c", BATCH, str(folder), train, str(workers), str(count)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        start_new_session=True,
+    )
+
+
+def children(pid):
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
+    return [int(word) for word in found.split()]
+
+
+def wait_until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def gone(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_trains_what_is_missing_and_reads_the_rest(store):
+    store.put(record_of(spec_of(1)))
+    told = []
+    report = go(store, [2, 1, 0, 2], on_record=told.append)
+    assert [record.spec.seed for record in report.done] == [2, 1, 0]
+    assert (report.read, report.trained, report.failed, report.left_out) == (1, 2, (), ())
+    assert [record.spec.seed for record in told] == [2, 0]
+    again = go(store, [2, 1, 0], train="endless")
+    assert (again.read, again.trained) == (3, 0)
+    assert again.done == report.done
+    assert again.require_complete() is again
+    assert again.text.startswith("3 runs: 3 read, 0 trained; 0 failed, 0 left out")
+
+
+def test_stored_runs_cost_a_file_read(store):
+    for seed in range(50):
+        store.put(record_of(spec_of(seed)))
+    assert go(store, range(50)).seconds < 0.5
+
+
+def test_workers_make_the_same_records(store, tmp_path):
+    alone = go(store, range(4), train="counts_threads")
+    other = RunStore(tmp_path / "other")
+    together = go(other, range(4), train="counts_threads", workers=2)
+    assert alone.done == together.done
+    assert {record.metrics.test_error for record in alone.done} == {1.0}
+
+
+def test_threads_are_restored(store):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        go(store, [0], train="counts_threads")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_runs_are_shared_out_among_worker_processes(store):
+    report = go(store, range(12), train="reports_process", workers=2)
+    pids = {record.provenance.seconds for record in report.done}
+    assert os.getpid() not in pids
+    assert 1 <= len(pids) <= 2
+    assert report.trained == 12
+    wait_until(lambda: all(gone(int(pid)) for pid in pids), 5)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_that_raises_harms_no_other(store, workers):
+    report = go(store, range(4), train="odd_seeds_raise", workers=workers)
+    assert [record.spec.seed for record in report.done] == [0, 2]
+    assert sorted(spec.seed for spec, _ in report.failed) == [1, 3]
+    assert all("Traceback" in text and f"the loss of seed {spec.seed}" in text for spec, text in report.failed)
+    with pytest.raises(IncompleteBatch, match=r"2 runs failed; the first is .*ArithmeticError: the loss of seed"):
+        report.require_complete()
+
+
+def test_a_killed_worker_costs_its_own_run(store):
+    report = go(store, range(6), train="seed_1_is_killed", workers=2)
+    assert [record.spec.seed for record in report.done] == [0, 2, 3, 4, 5]
+    ((spec, text),) = report.failed
+    assert spec.seed == 1
+    assert "ended with signal SIGKILL, 2 times; if memory is short, use fewer workers" in text
+
+
+def test_a_killed_worker_is_replaced_once(store, tmp_path, monkeypatch):
+    (tmp_path / "marks").mkdir()
+    monkeypatch.setenv("FAKE_TRAINING", str(tmp_path / "marks"))
+    report = go(store, [0], train="first_attempt_is_killed", workers=2)
+    assert (report.trained, report.failed) == (1, ())
+
+
+def test_a_record_of_another_run_is_refused(store):
+    ((_, text),) = go(store, [0], train="wrong_record").failed
+    assert "must return the Record of" in text
+    assert store.keys() == ()
+
+
+def test_damaged_record_is_made_again(store):
+    store.put(record_of(spec_of(0))).write_text("{")
+    with pytest.warns(DamagedRecordWarning):
+        report = go(store, [0])
+    assert (report.read, report.trained) == (0, 1)
+
+
+def test_kill_9_of_the_batch_loses_nothing_finished(tmp_path):
+    """Kills at random moments, also in the middle of writing; the last call completes the batch."""
+    folder, count = tmp_path / "runs", 100 * KILLS
+    chance = random.Random(0)
+    told: set[str] = set()
+    for turn in range(KILLS):
+        process = batch(folder, "quick", workers=1 if turn % 3 == 2 else 2, count=count)
+        kept = set(RunStore(folder).keys())
+        process.stdout.readline()
+        wait_until(lambda kept=kept: len(RunStore(folder).keys()) > len(kept))
+        time.sleep(chance.uniform(0, 0.4))
+        workers = children(process.pid)
+        if turn % 2:
+            os.killpg(process.pid, signal.SIGKILL)  # the workers, too, wherever they are
+        else:
+            process.kill()
+        told |= {line for line in process.communicate()[0].split() if len(line) == 16}
+        wait_until(lambda workers=workers: all(gone(pid) for pid in workers), 5)
+        store = RunStore(folder)
+        assert kept | told <= set(store.keys())
+        assert len(store.records()) == len(store.keys())
+        assert store.problems == []
+    missing = count - len(RunStore(folder).keys())
+    report = go(RunStore(folder), range(count), workers=2)
+    assert (report.read, report.trained) == (count - missing, missing)
+    assert [path for path in folder.iterdir() if path.suffix != ".json"] == []
+
+
+def test_two_batches_on_one_store(tmp_path):
+    batches = [batch(tmp_path / "runs", "slow", workers, 20) for workers in (1, 2)]
+    endings = [process.communicate(timeout=60) for process in batches]
+    assert [process.returncode for process in batches] == [0, 0], endings
+    assert all(out.split()[-1] == "0" for out, _ in endings)
+    store = RunStore(tmp_path / "runs")
+    assert len(store.records()) == 20
+    assert store.problems == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+def test_signals_stop_the_batch_and_its_workers(tmp_path, number, code):
+    process = batch(tmp_path / "runs", "endless", 2, 4)
+    process.stdout.readline()
+    wait_until(lambda: len(children(process.pid)) == 2)
+    time.sleep(0.3)
+    workers = children(process.pid)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    process.communicate(timeout=10)
+    assert process.returncode in (code, 130)
+    assert all(gone(pid) for pid in workers)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_unwritable_store_is_found_before_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"cannot write to the folder"):
+        go(RunStore(tmp_path / "file" / "runs"), [0], train="endless")
+
+
+def test_store_that_fills_up_stops_the_batch(store, monkeypatch):
+    def full(record):
+        raise StoreError("cannot write to the folder: full")
+
+    monkeypatch.setattr(store, "put", full)
+    with pytest.raises(StoreError, match=r"full"):
+        go(store, range(3))
+
+
+def test_time_budget_starts_only_what_fits(store):
+    """Stored runs of 10 s each foretell those that are missing; a shorter one is found behind them."""
+    store.put(record_of(spec_of(0), seconds=10.0))
+    short = spec_of(5).model_dump()
+    short["data"] |= {"train_images": 10, "validation_images": 5, "test_images": 5}
+    short = type(spec_of(5)).model_validate(short)
+    specs = [spec_of(0), spec_of(1), short]
+    report = run_all(
+        specs, store, device="cpu", workers=0, time_budget=5.0, progress=False, train="fake_training:quick"
+    )
+    assert [record.spec for record in report.done] == [specs[0], short]
+    assert report.left_out == (specs[1],)
+    with pytest.raises(IncompleteBatch, match=r"1 runs were left out by the time budget, the first is log-uniform"):
+        report.require_complete()
+
+
+def test_clock_uses_records_of_the_same_type_of_device():
+    work = spec_of(0).work
+    assert Clock("cpu").seconds(spec_of(0)) == pytest.approx(RESERVE * SECONDS_PER_WORK["cpu"] * work)
+    records = [
+        record_of(spec_of(0), device=name, seconds=s)
+        for name, s in (("cpu", 3.0), ("cuda:0", 0.1), ("cpu", 5.0), ("cpu", 4.0))
+    ]
+    assert Clock("cpu", records).seconds(spec_of(1)) == pytest.approx(RESERVE * 4.0)
+    assert Clock("cuda", records).seconds(spec_of(1)) == pytest.approx(RESERVE * 0.1)
+
+
+def test_plan(store):
+    store.put(record_of(spec_of(1), seconds=10.0))
+    frame = plan([spec_of(0), spec_of(1), spec_of(0)], store, device="cpu")
+    assert frame["key"].tolist() == [spec_of(0).key, spec_of(1).key]
+    assert frame["stored"].tolist() == [False, True]
+    assert frame["seconds"].tolist() == pytest.approx([10.0 * RESERVE, 0.0])
+    assert frame["label"][0] == spec_of(0).label
+    assert store.keys() == (spec_of(1).key,)
+
+
+def test_progress_bar(store, capsys, monkeypatch):
+    options = dict(device="cpu", workers=0, train="fake_training:quick")
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    run_all([spec_of(0)], store, **options)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    run_all([spec_of(13)], store, **options)
+    error = capsys.readouterr().err
+    assert "1/1 runs 100%" in error
+    assert f"{spec_of(13).label}: test error 1.30 %" in error
+    assert " left" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "tpu"}, "device must be one of auto, cpu, cuda, got 'tpu'"),
+        ({"workers": -1}, "workers must be an integer of at least 0, got -1"),
+        ({"time_budget": 0.0}, "time_budget must be more than 0 seconds, got 0.0"),
+        ({"train": "fake_training"}, "train must be a dotted path 'package.module:function', got 'fake_training'"),
+    ],
+)
+def test_bad_arguments(store, options, message):
+    with pytest.raises(ValueError, match=message):
+        run_all([spec_of(0)], store, progress=False, **options)
+    assert store.keys() == ()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_missing_gpu(store):
+    with pytest.raises(ValueError, match=r"torch finds no GPU; use 'cpu' or 'auto'"):
+        run_all([spec_of(0)], store, device="cuda", progress=False)
+
+
+def test_workers_that_cannot_start(store, monkeypatch):
+    import fake_training
+
+    monkeypatch.setattr(fake_training, "only_here", fake_training.quick, raising=False)
+    with pytest.raises(WorkersUnavailable, match=r"(?s)a worker process could not start:.*only_here"):
+        go(store, [0], train="only_here", workers=2)
+    monkeypatch.setattr(execution.LocalProcesses, "__init__", _without_arguments(execution.LocalProcesses.__init__))
+    with pytest.raises(WorkersUnavailable, match=r"ended with exit code 1 before it was ready"):
+        go(store, [0], workers=2)
+
+
+def _without_arguments(original):
+    def build(self, *arguments):
+        original(self, *arguments)
+        self._arguments = []
+
+    return build
+
+
+def test_inside_a_jupyter_kernel(tmp_path):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    cell = f"""
+import sys; sys.path[:0] = [{str(HERE)!r}, {str(ROOT)!r}]
+from scalestudy.study.execution import run_all
+from scalestudy.study.store import RunStore
+from fake_training import spec_of
+report = run_all([spec_of(0)], RunStore({str(tmp_path / "runs")!r}), device="cpu", workers=2,
+                 progress=False, train="fake_training:quick")
+print(report.trained)
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    assert json.loads(notebook.cells[0].outputs[-1]["text"]) == 1

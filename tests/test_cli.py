@@ -1,0 +1,197 @@
+"""The command line: quick help, errors without tracebacks, and the exit codes."""
+
+import shutil
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from scalestudy import cli, paths
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(CHECKOUT / "tests" / "study"))
+import fake_training  # noqa: E402
+
+SMALL = [
+    "-p", "seeds=[0]", "-p", "isrs=[1.5]", "-p", "scale_test_isrs=[1.5]", "-p", "initial_isrs=[3]",
+    "-p", "initial_sigmas=[2]",
+]  # fmt: skip
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project folder with the profiles, training of milliseconds, and MNIST that is always there."""
+    shutil.copytree(CHECKOUT / "params", tmp_path / "params")
+    monkeypatch.setenv(paths.ROOT_VARIABLE, str(tmp_path))
+    monkeypatch.delenv(paths.RUNS_VARIABLE, raising=False)
+    monkeypatch.setattr("scalestudy.study.execution.DEFAULT_TRAIN", "fake_training:quick")
+    monkeypatch.setattr("scalestudy.data.fetch_mnist", lambda folder=None: tmp_path / "mnist")
+    return tmp_path
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli.main, arguments)
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = (
+        "import sys, scalestudy.cli\n"
+        "sys.exit(str(sorted({'torch', 'pandas', 'numpy', 'papermill', 'pydantic'} & set(sys.modules)) or ''))"
+    )
+    began = time.monotonic()
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT)
+    assert process.stderr.strip() == ""
+    assert time.monotonic() - began < 1.0
+
+
+def test_help_of_every_command():
+    commands = ["reproduce", "run", "status", "merge", "data", "report"]
+    text = call("--help").output
+    assert all(command in text for command in commands)
+    for command in [*([command] for command in commands), ["data", "fetch"], ["data", "verify"]]:
+        result = call(*command, "--help")
+        assert result.exit_code == 0
+        assert "Usage:" in result.output
+
+
+def test_version():
+    result = call("--version")
+    assert result.exit_code == 0
+    assert result.output.startswith("scalestudy ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--profile", "qick"], "Error: profile must be one of paper, quick, got 'qick'"),
+        (["run", "--param", "epocs=1"], "did you mean epochs?"),
+        (["run", "--filter", "table9"], "filter must match a group (table2, "),
+        (["run", "--time-budget", "soon"], "a duration must be more than 0"),
+        (["run", "--workers", "-1"], "Invalid value for '--workers'"),
+        (["run", "--device", "tpu"], "Invalid value for '--device'"),
+        (["status", "--profile", "../x"], "profile must be a plain name"),
+        (["report", "--profile", "qick"], "profile must be one of"),
+        (["reproduce"], "no notebooks in"),
+        (["merge", "missing"], "does not exist"),
+    ],
+)
+def test_bad_input_ends_with_code_2_and_no_traceback(project, arguments, message):
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not (project / "results").exists()
+
+
+def test_traceback_on_demand(project):
+    assert "Traceback" in call("--traceback", "run", "--profile", "qick").output
+
+
+def test_run_then_status_then_run_again(project):
+    dry = call("run", *SMALL, "--dry-run")
+    assert dry.exit_code == 0
+    assert "15 of 15 to train" in dry.output
+    assert not (project / "results").exists()
+    first = call("run", *SMALL, "--workers", "1")
+    assert first.exit_code == 0
+    assert "15 runs: 0 read, 15 trained; 0 failed" in first.output
+    assert len((project / "results" / "summary.csv").read_text().splitlines()) == 16
+    again = call("run", *SMALL, "--filter", "table4")
+    assert "9 runs: 9 read, 0 trained" in again.output
+    next((project / "results" / "runs").glob("*.json")).write_text("{")
+    with pytest.warns(UserWarning, match="not used, moved to"):
+        status = call("status", *SMALL)
+    assert "14 records in" in status.output
+    assert "14 of   15 stored" in status.output
+    assert status.output.count("damaged: ") == 1
+
+
+def test_failed_runs_end_with_code_1(project, monkeypatch):
+    monkeypatch.setattr("scalestudy.study.execution.DEFAULT_TRAIN", "fake_training:wrong_record")
+    result = call("run", *SMALL, "--filter", "table2", "--workers", "0")
+    assert result.exit_code == 1
+    assert "must return the Record of" in result.output
+    assert "3 failed" in result.output
+
+
+def test_store_that_cannot_be_written_ends_with_code_1(project, monkeypatch):
+    (project / "file").write_text("")
+    monkeypatch.setenv(paths.RUNS_VARIABLE, str(project / "file" / "runs"))
+    result = call("run", *SMALL)
+    assert result.exit_code == 1
+    assert "Error: cannot write to the folder" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_time_budget(project):
+    result = call("run", *SMALL, "--time-budget", "1s", "--device", "cpu")
+    assert result.exit_code == 0
+    assert "15 left out by the time budget" in result.output
+
+
+def test_merge(project, tmp_path):
+    from scalestudy.study.store import RunStore
+
+    other = RunStore(tmp_path / "other")
+    other.put(fake_training.record_of(fake_training.spec_of(0)))
+    other.put(fake_training.record_of(fake_training.spec_of(1))).write_text("{")
+    result = call("merge", str(other.folder))
+    assert result.exit_code == 1
+    assert "1 copied to" in result.output
+    assert f"{fake_training.spec_of(1).key}.json: " in result.output
+    assert (project / "results" / "summary.csv").exists()
+
+
+def test_data(project, monkeypatch):
+    states = [types.SimpleNamespace(name="train", status="ok", path=None)]
+    monkeypatch.setattr("scalestudy.data.verify_mnist", lambda folder=None: states)
+    assert "MNIST is complete in" in call("data", "fetch").output
+    assert call("data", "verify").exit_code == 0
+    states.append(types.SimpleNamespace(name="test", status="damaged", path="somewhere"))
+    result = call("data", "verify")
+    assert result.exit_code == 1
+    assert "damaged  test  somewhere" in result.output
+
+
+def test_reproduce(project, monkeypatch):
+    """The order of things: check, MNIST, runs, notebooks, report; and a failing notebook ends with code 1."""
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("papermill")
+    from scalestudy import params
+    from scalestudy.study import notebooks
+
+    (project / "notebooks").mkdir()
+    cell = nbformat.v4.new_code_cell(
+        "\n".join(f"{name} = {value!r}" for name, value in params.load("quick").parameters().items())
+    )
+    cell.metadata["tags"] = ["parameters"]
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, project / "notebooks" / "07_parameterisation.ipynb")
+    done = []
+
+    def execute(selected, parameters, folder, *, jobs, on_result):
+        done.append(([path.stem for path in selected], parameters["epochs"], folder, jobs))
+        result = notebooks.NotebookResult("07_parameterisation", folder / "x.ipynb", 1.0, error[0])
+        on_result(result)
+        return (result,)
+
+    error = [None]
+    monkeypatch.setattr(notebooks, "execute", execute)
+    report = types.SimpleNamespace(build=lambda profile: (project / "index.html", f"scorecard of {profile}"))
+    monkeypatch.setitem(sys.modules, "scalestudy.report", report)
+    result = call("reproduce", *SMALL, "-p", "epochs=4", "--workers", "1", "--jobs", "2")
+    assert result.exit_code == 0, result.output
+    assert done == [(["07_parameterisation"], 4, project / "results" / "quick" / "notebooks", 2)]
+    assert "9 runs: 0 read, 9 trained" in result.output
+    assert "scorecard of quick" in result.output
+    assert f"report: {project / 'index.html'}" in result.output
+    error[0] = "cell In [3] failed"
+    result = call("reproduce", *SMALL, "--workers", "1")
+    assert result.exit_code == 1
+    assert "07_parameterisation: cell In [3] failed" in result.output
+    assert call("reproduce", "--notebook", "08").exit_code == 2

@@ -1,0 +1,199 @@
+"""The project's own files agree with each other: pyproject, pins, environment, Makefile, CI, citation."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import scalestudy
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHONS = ("3.11", "3.12", "3.13")
+PAPER_DOI = "10.5220/0012379800003660"
+PLACE = re.compile(r"(?<![\w.~$})>-])/(?:work|root|home|Users)/")
+"""An absolute path of one machine; no address and no path below another folder."""
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def pyproject():
+    return tomllib.loads(read("pyproject.toml"))
+
+
+def pins():
+    lines = [line for line in read("constraints.txt").splitlines() if line and not line.startswith("#")]
+    return [Requirement(line.split(" #")[0]) for line in lines]
+
+
+def dependencies():
+    project = pyproject()["project"]
+    extras = project.get("optional-dependencies", {}).values()
+    return [Requirement(text) for group in [project["dependencies"], *extras] for text in group]
+
+
+def in_force(requirement, python):
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.9",
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "os_name": "posix",
+    }
+    return requirement.marker is None or requirement.marker.evaluate(environment)
+
+
+def commands(script):
+    """The lines of a shell script that do something for the project."""
+    lines = [line.strip() for line in script.splitlines()]
+    return [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
+
+
+def fenced_commands(markdown):
+    blocks = re.findall(r"^ *```(?:ba|z)?(?:sh|console|shell)?\n(.*?)^ *```", markdown, flags=re.MULTILINE | re.DOTALL)
+    lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
+    return [re.sub(r"\s+#.*", "", line) for line in lines if line]
+
+
+def tracked_files():
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    return [ROOT / name for name in listing.split("\0") if name and (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("dependency", dependencies(), ids=str)
+def test_each_dependency_has_one_pin_that_satisfies_it(dependency, python):
+    if not in_force(dependency, python):
+        return
+    name = canonicalize_name(dependency.name)
+    found = [pin for pin in pins() if canonicalize_name(pin.name) == name and in_force(pin, python)]
+    assert len(found) == 1, f"constraints.txt pins {name} {len(found)} times for Python {python}; run `make pins`"
+    (specifier,) = found[0].specifier
+    assert dependency.specifier.contains(specifier.version, prereleases=True), "run `make pins`"
+
+
+def test_pins_are_exact_and_unambiguous():
+    for pin in pins():
+        (specifier,) = pin.specifier
+        assert specifier.operator == "==", f"{pin} is not an exact pin"
+        assert "*" not in specifier.version, f"{pin} is not an exact pin"
+        assert "+" not in specifier.version, f"{pin} names a local build, which no index has"
+        assert not pin.extras, f"{pin}: pip refuses extras in a constraint"
+        assert pin.url is None
+    for python in PYTHONS:
+        names = [canonicalize_name(pin.name) for pin in pins() if in_force(pin, python)]
+        assert len(names) == len(set(names))
+
+
+def test_torch_and_the_build_backend_are_pinned():
+    versions = {canonicalize_name(pin.name): str(pin.specifier) for pin in pins()}
+    assert versions["torch"] == "==2.13.0"
+    assert re.search(r"^TORCH +:= 2\.13\.0$", read("Makefile"), flags=re.MULTILINE)
+    (backend,) = (Requirement(text) for text in pyproject()["build-system"]["requires"])
+    assert backend.specifier.contains(versions[backend.name].removeprefix("=="))
+
+
+def test_environment_holds_nothing_of_its_own():
+    environment = yaml.safe_load(read("environment.yml"))
+    assert environment["name"] == pyproject()["project"]["name"]
+    python, pip, by_pip = environment["dependencies"]
+    assert Requirement(python).name == "python"
+    assert pip == "pip"
+    assert by_pip == {"pip": ["-c constraints.txt", "-e .[notebooks,dev]"]}
+
+
+def test_python_floor_is_the_same_everywhere():
+    floor = pyproject()["project"]["requires-python"]
+    assert floor == ">=3.11"
+    python = Requirement(yaml.safe_load(read("environment.yml"))["dependencies"][0])
+    assert floor in {str(bound) for bound in python.specifier}
+    (makefile,) = re.findall(r"^PYTHON_FLOOR +:= +(\S+)$", read("Makefile"), flags=re.MULTILINE)
+    assert f">={makefile}" == floor
+
+
+def test_makefile_installs_what_environment_installs():
+    installs = [line for line in read("Makefile").splitlines() if "pip install" in line and "-e " in line]
+    assert len(installs) == 1
+    assert "-c constraints.txt" in installs[0]
+    assert "-e '.[notebooks,dev]'" in installs[0]
+
+
+def test_ci_runs_the_command_that_the_readme_names():
+    assert commands(read(".ci/run")) == ["make test"]
+    if not (ROOT / "README.md").exists():
+        pytest.skip("README.md is not written yet")
+    named = fenced_commands(read("README.md"))
+    assert "make test" in named, "README.md must name `make test` in a block of commands"
+    assert "make reproduce" in named, "README.md must name `make reproduce` in a block of commands"
+
+
+def test_ci_script_can_be_run():
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111, "chmod +x .ci/run"
+    assert "set -euo pipefail" in script.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("target", ["reproduce", "test", "lab", "lint", "clean"])
+def test_makefile_documents_its_targets(target):
+    assert re.search(rf"^{target}:.*## \S", read("Makefile"), flags=re.MULTILINE)
+
+
+def test_citation_names_the_paper_and_this_version():
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == scalestudy.__version__
+    assert citation["license"] == pyproject()["project"]["license"]
+    paper = citation["preferred-citation"]
+    assert paper["doi"] == PAPER_DOI
+    assert paper["title"] == "Scale Learning in Scale-Equivariant Convolutional Networks"
+    assert len(paper["authors"]) == 6
+
+
+def test_hooks_use_the_tools_of_the_environment():
+    (repository,) = yaml.safe_load(read(".pre-commit-config.yaml"))["repos"]
+    assert repository["repo"] == "local"
+    hooks = {hook["id"]: hook for hook in repository["hooks"]}
+    assert all(hook["language"] == "system" for hook in hooks.values())
+    assert all(hook["entry"].startswith(".venv/bin/") for hook in hooks.values())
+    assert {"--keep-output", "--keep-count"} <= set(hooks["nbstripout"]["args"]), "nbval compares outputs and counts"
+
+
+def test_package_data_is_declared_and_found():
+    patterns = pyproject()["tool"]["setuptools"]["package-data"]["scalestudy"]
+    package = Path(str(files("scalestudy")))
+    declared = {path for pattern in patterns for path in package.glob(pattern)}
+    inside = {
+        path
+        for path in package.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix not in {".py", ".pyc"}
+    }
+    assert any(path.parent.name == "reported_data" for path in declared)
+    assert inside == declared, "[tool.setuptools.package-data] must name each file to install"
+
+
+def test_no_tracked_file_names_a_place_on_one_machine():
+    found = []
+    for path in tracked_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # not a text file
+        lines = enumerate(text.splitlines(), start=1)
+        found += [f"{path.relative_to(ROOT)}:{number}" for number, line in lines if PLACE.search(line)]
+    assert not found
+
+
+def test_place_pattern_is_not_blind():
+    for start in ("work", "root", "home"):
+        assert PLACE.search(f'open("/{start}/x")')
+    assert not PLACE.search("https://example.org/home/x")
