@@ -33,7 +33,7 @@ reproduce: $(STAMP)  ## Run the study and build the report: PROFILE=quick or pap
 
 test: $(STAMP)  ## Run the unit tests, doctests, reference vectors and notebook regression (nbval)
 	$(BIN)/scalestudy data fetch
-	$(BIN)/pytest -n 2 --dist loadscope --doctest-modules tests scalestudy
+	$(BIN)/pytest --doctest-modules tests scalestudy
 	$(BIN)/pytest -n 2 --dist loadscope --nbval --nbval-current-env notebooks
 
 lab: $(STAMP)  ## Open the notebooks in JupyterLab

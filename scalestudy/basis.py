@@ -36,7 +36,7 @@ def hermite_gaussians(sigmas: Tensor, num_orders: int, half_width: int) -> Tenso
 
     Examples
     --------
-    >>> hermite_gaussians(torch.tensor([1.0]), 2, 1)[:, 0].round(decimals=4).tolist()
+    >>> hermite_gaussians(torch.tensor([1.0], dtype=torch.float64), 2, 1)[:, 0].round(decimals=4).tolist()
     [[0.6065, 1.0, 0.6065], [-0.6065, 0.0, 0.6065]]
     """
     x = torch.arange(-half_width, half_width + 1, dtype=sigmas.dtype, device=sigmas.device)

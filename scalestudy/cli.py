@@ -15,6 +15,7 @@ import click
 if TYPE_CHECKING:
     from scalestudy.spec import RunSpec
     from scalestudy.study.execution import BatchReport
+    from scalestudy.study.size import StudySize
     from scalestudy.study.store import RunStore
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
@@ -86,9 +87,14 @@ _EXECUTION = _options(
 @_PARAM
 @_EXECUTION
 @click.option("--notebook", "names", multiple=True, metavar="NAME", help="Only this one, such as 04; repeatable.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, help="Notebooks at a time.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Notebooks at a time.  [default: one per core]")
 def reproduce(
-    profile: str, assignments: tuple[str, ...], workers: int | None, device: str, names: tuple[str, ...], jobs: int
+    profile: str,
+    assignments: tuple[str, ...],
+    workers: int | None,
+    device: str,
+    names: tuple[str, ...],
+    jobs: int | None,
 ) -> None:
     """Run the whole study: MNIST, the missing runs, every notebook, the report.
 
@@ -99,15 +105,20 @@ def reproduce(
 
     size = params.load(profile, params.parse_overrides(assignments))
     from scalestudy.study import notebooks
+    from scalestudy.study.estimate import usable_cores
     from scalestudy.study.grids import Study
 
     selected = notebooks.check(names, size.parameters())
     _fetch()
     report = _train(Study(size).for_notebooks(path.stem for path in selected), workers, device, None)
     results = notebooks.execute(
-        selected, size.parameters(), paths.results(profile) / "notebooks", jobs=jobs, on_result=_tell
+        selected,
+        size.parameters(),
+        paths.results(profile) / "notebooks",
+        jobs=jobs or usable_cores(),
+        on_result=_tell,
     )
-    _report(profile)
+    _report(size)
     if report.failed or any(result.error for result in results):
         raise click.exceptions.Exit(1)
 
@@ -212,12 +223,12 @@ def verify() -> None:
 
 @main.command()
 @_PROFILE
-def report(profile: str) -> None:
+@_PARAM
+def report(profile: str, assignments: tuple[str, ...]) -> None:
     """Build the report of a profile from the executed notebooks and the run store."""
     from scalestudy import params
 
-    params.load(profile)
-    _report(profile)
+    _report(params.load(profile, params.parse_overrides(assignments)))
 
 
 def _store() -> RunStore:
@@ -268,12 +279,11 @@ def _tell(result: Any) -> None:
     click.echo(f"{result.name}: {'done' if result.error is None else result.error} ({result.seconds:.0f} s)")
 
 
-def _report(profile: str) -> None:
+def _report(size: StudySize) -> None:
     from scalestudy.report import build
 
-    index, scorecard = build(profile)
-    click.echo(scorecard)
-    click.echo(f"report: {index}")
+    index, card = build(size)
+    click.echo(f"\n{card.text()}\n\nreport: {index}")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scalestudy.basis import HermiteBasis, SeparableBasis, VaryingOrderBasis, kernel_size
-from scalestudy.separable import correlate_separable
 from scalestudy.scales import InternalScales
+from scalestudy.separable import correlate_separable
 
 Algorithm = Literal["auto", "dense", "toeplitz"]
 _ALGORITHMS = ("auto", "dense", "toeplitz")
@@ -67,9 +67,7 @@ class _ScaleConv(nn.Module):
             )
         if not (math.isfinite(extent) and extent > 0):
             raise ValueError(f"extent (k of Eq. 6, in sigmas) must be finite and > 0, got {extent!r}")
-        if kernel_size is not None and (
-            not isinstance(kernel_size, int) or kernel_size < 3 or kernel_size % 2 == 0
-        ):
+        if kernel_size is not None and (not isinstance(kernel_size, int) or kernel_size < 3 or kernel_size % 2 == 0):
             raise ValueError(f"kernel_size must be an odd integer >= 3 pixels or None, got {kernel_size!r}")
         if algorithm not in _ALGORITHMS:
             raise ValueError(f"algorithm must be one of {_ALGORITHMS}, got {algorithm!r}")
@@ -180,9 +178,7 @@ class GroupConv(_ScaleConv):
     def forward(self, x: Tensor) -> Tensor:
         self._check(x, 5, "(B, C, S, H, W)")
         if x.shape[2] != self.num_scales:
-            raise ValueError(
-                f"GroupConv has {self.num_scales} internal scales on axis 2, got shape {tuple(x.shape)}"
-            )
+            raise ValueError(f"GroupConv has {self.num_scales} internal scales on axis 2, got shape {tuple(x.shape)}")
         return self._correlate(x, project=False)
 
 

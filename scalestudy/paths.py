@@ -15,6 +15,9 @@ ROOT_VARIABLE = "SCALESTUDY_ROOT"
 RUNS_VARIABLE = "SCALESTUDY_RUNS"
 """Environment variable that names the folder of the run store."""
 
+RESULTS_VARIABLE = "SCALESTUDY_RESULTS"
+"""Environment variable that names the folder of the profiles' figures, tables, executed notebooks and reports."""
+
 _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -69,8 +72,13 @@ def params(profile: str) -> Path:
 
 
 def results(profile: str) -> Path:
-    """Return the folder of a profile's executed notebooks, figures and report; errors as in `params`."""
-    return project() / "results" / _plain(profile)
+    """Return the folder of a profile's executed notebooks, figures and report; errors as in `params`.
+
+    It lies in ``SCALESTUDY_RESULTS`` where that is set, else in ``results/``.
+    """
+    named = os.environ.get(RESULTS_VARIABLE)
+    folder = Path(named).expanduser().resolve() if named else project() / "results"
+    return folder / _plain(profile)
 
 
 def runs() -> Path:

@@ -87,9 +87,7 @@ def _title(notebook: Path) -> str:
     return notebook.stem
 
 
-def _index(
-    size: StudySize, card: Scorecard, pages: dict[Path, str], folder: Path, done: int, wanted: int
-) -> str:
+def _index(size: StudySize, card: Scorecard, pages: dict[Path, str], folder: Path, done: int, wanted: int) -> str:
     template = files("scalestudy").joinpath("report.html").read_text(encoding="utf-8")
     links = "".join(f'<li><a href="pages/{page.name}">{html.escape(title)}</a></li>' for page, title in pages.items())
     figures = "".join(
@@ -100,7 +98,7 @@ def _index(
     claims = card.claims[["item", "claim", "measured", "verdict"]]
     replacements = {
         "{{profile}}": html.escape(size.profile),
-        "{{sizes}}": html.escape(_sizes(size)),
+        "{{sizes}}": html.escape(size.description),
         "{{runs}}": f"{done} of {wanted} runs",
         "{{counts}}": _counts(card),
         "{{claims}}": to_html(claims),
@@ -111,16 +109,6 @@ def _index(
     for name, text in replacements.items():
         template = template.replace(name, text)
     return template
-
-
-def _sizes(size: StudySize) -> str:
-    seeds = len(size.seeds)
-    text = (
-        f"{size.train_images:,} training, {size.validation_images:,} validation and {size.test_images:,} test digits, "
-        f"{168 // size.shrink} x {168 // size.shrink} pixels, {size.epochs} epochs, {seeds} seed{'s' * (seeds != 1)}"
-    )
-    paper = "10,000 / 5,000 / 50,000 digits, 168 x 168 pixels, 60 epochs, 3 seeds"
-    return f"Size of these runs: {text}. The paper's: {paper}."
 
 
 def _counts(card: Scorecard) -> str:

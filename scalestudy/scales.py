@@ -52,9 +52,7 @@ def log_spaced_scales(sigma_basis: float, isr: float, num_scales: int) -> tuple[
     if isinstance(num_scales, bool) or not isinstance(num_scales, int) or num_scales < 1:
         raise ValueError(f"num_scales must be an integer >= 1, got {num_scales!r}")
     if not (math.isfinite(sigma_basis) and sigma_basis > 0):
-        raise ValueError(
-            f"sigma_basis must be finite and > 0 pixels, got {sigma_basis!r}; the paper uses 1 to 4"
-        )
+        raise ValueError(f"sigma_basis must be finite and > 0 pixels, got {sigma_basis!r}; the paper uses 1 to 4")
     if num_scales == 1:
         if isr != 1:
             raise ValueError(f"a single scale spans no range: isr must be 1 with num_scales=1, got {isr!r}")
@@ -156,9 +154,7 @@ class IsrScales(InternalScales):
 class _SteppedScales(InternalScales):
     """Scales built step by step: s_0 = sigma_basis, s_i = s_(i-1) (1 + increment(gamma_i))."""
 
-    def __init__(
-        self, sigma_basis: float, isr: float, num_scales: int, increment: Increment, shared: bool
-    ) -> None:
+    def __init__(self, sigma_basis: float, isr: float, num_scales: int, increment: Increment, shared: bool) -> None:
         super().__init__()
         _require_a_range(log_spaced_scales(sigma_basis, isr, num_scales))
         if increment not in _INCREMENTS:
@@ -190,9 +186,7 @@ class StepRatioScales(_SteppedScales):
         code also holds the two others.
     """
 
-    def __init__(
-        self, sigma_basis: float, isr: float, num_scales: int, increment: Increment = "squared"
-    ) -> None:
+    def __init__(self, sigma_basis: float, isr: float, num_scales: int, increment: Increment = "squared") -> None:
         super().__init__(sigma_basis, isr, num_scales, increment, shared=True)
 
 
@@ -209,9 +203,7 @@ class SpacingScales(_SteppedScales):
         As in `StepRatioScales`; with "linear" a spacing can shrink below 1.
     """
 
-    def __init__(
-        self, sigma_basis: float, isr: float, num_scales: int, increment: Increment = "squared"
-    ) -> None:
+    def __init__(self, sigma_basis: float, isr: float, num_scales: int, increment: Increment = "squared") -> None:
         super().__init__(sigma_basis, isr, num_scales, increment, shared=False)
 
 

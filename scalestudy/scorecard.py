@@ -50,9 +50,7 @@ class Scorecard:
         """A summary for a terminal: counts, then each claim with its verdict."""
         lines = ["Claims of the paper:"]
         width = max(len(verdict) for verdict in self.claims["verdict"])
-        lines += [
-            f"  {row.verdict:<{width}}  {row.item}: {row.claim}" for row in self.claims.itertuples(index=False)
-        ]
+        lines += [f"  {row.verdict:<{width}}  {row.item}: {row.claim}" for row in self.claims.itertuples(index=False)]
         lines.append("Numbers of the paper:")
         counted = self.counts().query("kind == 'number'")
         lines += [f"  {row.count:4d} {row.verdict}" for row in counted.itertuples(index=False)]
@@ -95,7 +93,13 @@ def _numbers(groups: dict[str, pd.DataFrame]) -> pd.DataFrame:
     parts = [
         ("Figure 3", fixed_by_isr, "fig3", ["distribution", "isr"], {"test_error": MARGIN_TEST_ERROR}),
         ("Table 2", table2, "table2", ["distribution", "scale_learning"], tables.LEARNED_VALUES),
-        ("Table 3", groups["table3"], "table3", ["distribution", "init_sigma_basis", "init_isr"], tables.LEARNED_VALUES),
+        (
+            "Table 3",
+            groups["table3"],
+            "table3",
+            ["distribution", "init_sigma_basis", "init_isr"],
+            tables.LEARNED_VALUES,
+        ),
         (
             "Table 4",
             tables.with_table4_columns(groups["table4"]),
@@ -129,7 +133,7 @@ def _told(key: str, value: object) -> str:
 
 
 def _tolerance_numbers(fit: ToleranceFit) -> pd.DataFrame:
-    """tau is printed to three digits; there is no noise in it, so it is reproduced if it rounds to the same."""
+    """Tau is printed to three digits; there is no noise in it, so it is reproduced if it rounds to the same."""
     verdict = "reproduced" if round(fit.tau, 3) == PRINTED_TAU else "different"
     return pd.DataFrame(
         [("Section 4.1", "joint tolerance fit", "tau", f"{fit.tau:.3f}", f"{PRINTED_TAU:.3f}",

@@ -181,9 +181,7 @@ class _SmallKernel:
 
     def moments(self, planes: Tensor, gradient: Tensor) -> dict[Pair, Tensor]:
         size = (gradient.shape[1], planes.shape[1], self.functions.shape[-1], self.functions.shape[-1])
-        kernel_grad = torch.nn.grad.conv2d_weight(
-            planes, size, gradient.unflatten(-1, self.size), padding=self.padding
-        )
+        kernel_grad = torch.nn.grad.conv2d_weight(planes, size, gradient.unflatten(-1, self.size), padding=self.padding)
         moments = self.functions @ kernel_grad @ self.functions.T  # (O, I, M, M)
         return {(row, col): moments[..., row, col] for row, col in self.pairs}
 
@@ -308,15 +306,11 @@ def _response_grad(grad: Tensor, wins: Tensor, scale: int, project: bool) -> Ten
     return grad
 
 
-def _log_scale_moments(
-    moment_of: dict[Pair, Tensor], pairs: tuple[Pair, ...], orders: tuple[int, ...]
-) -> Tensor:
+def _log_scale_moments(moment_of: dict[Pair, Tensor], pairs: tuple[Pair, ...], orders: tuple[int, ...]) -> Tensor:
     """Moments (O, I, F) of the derivative of each basis function in the logarithm of its scale."""
     return torch.stack(
         [
-            moment_of[row + 2, col]
-            + moment_of[row, col + 2]
-            + (orders[row] + orders[col]) * moment_of[row, col]
+            moment_of[row + 2, col] + moment_of[row, col + 2] + (orders[row] + orders[col]) * moment_of[row, col]
             for row, col in pairs
         ],
         -1,

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from scalestudy.data.distributions import LogUniform, ScaleDistribution
+from scalestudy.data.distributions import ScaleDistribution
 
 CANVAS_SIZE = 168
 """Height and width of a Dynamic Scale MNIST image in pixels (paper, Appendix)."""
@@ -61,8 +61,7 @@ class DataSpec(_Spec):
     def _scale_test_within_test(self) -> DataSpec:
         if self.scale_test_images > self.test_images:
             raise ValueError(
-                f"scale_test_images must be at most test_images = {self.test_images}, "
-                f"got {self.scale_test_images}"
+                f"scale_test_images must be at most test_images = {self.test_images}, got {self.scale_test_images}"
             )
         return self
 

@@ -31,9 +31,9 @@ TABLE4_VALUES = {**MARGIN_INTERNAL_SCALES, "test_error": MARGIN_TEST_ERROR}
 
 def is_paper_size(runs: pd.DataFrame) -> bool:
     """Whether runs used the paper's numbers of images and epochs and its lengths; only then numbers compare."""
-    full = (
-        (runs["train_images"] == 10_000) & (runs["test_images"] == 50_000) & (runs["epochs"] == 60)
-    ) & (runs["shrink"] == 1)
+    full = ((runs["train_images"] == 10_000) & (runs["test_images"] == 50_000) & (runs["epochs"] == 60)) & (
+        runs["shrink"] == 1
+    )
     return bool(len(runs)) and bool(full.all())
 
 
@@ -147,9 +147,7 @@ def with_table4_columns(runs: pd.DataFrame) -> pd.DataFrame:
     return wide.assign(parameterisation=wide["scale_learning"].map(dict(PARAMETERISATIONS)))
 
 
-def _beside(
-    ours: pd.DataFrame, paper: pd.DataFrame, keys: Sequence[str], values: Mapping[str, float]
-) -> pd.DataFrame:
+def _beside(ours: pd.DataFrame, paper: pd.DataFrame, keys: Sequence[str], values: Mapping[str, float]) -> pd.DataFrame:
     """Ours and the paper's for each value; interval and verdict for the last one."""
     same_size = is_paper_size(ours)
     table = paper[list(keys)].reset_index(drop=True)

@@ -47,13 +47,11 @@ def build_model(spec: RunSpec) -> Table1Net:
     """
     shrink = spec.data.shrink
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
+        torch.default_generator.manual_seed(spec.seed)
         scales = _SCALES[spec.scales.parameterisation](
             spec.scales.sigma_basis / shrink, spec.scales.isr, spec.scales.num_scales
         )
-        net = Table1Net(
-            scales, image_size=CANVAS_SIZE // shrink, pool_size=POOL_SIZE // shrink, order=spec.order
-        )
+        net = Table1Net(scales, image_size=CANVAS_SIZE // shrink, pool_size=POOL_SIZE // shrink, order=spec.order)
     return net.to(_DTYPES[spec.precision])
 
 
@@ -106,7 +104,7 @@ def train(
     Raises
     ------
     TrainingDiverged
-        If the loss is not finite, or an internal scale is not finite or not positive.
+        If the loss is not finite, or an internal scale is not finite, not positive or larger than the canvas.
     scalestudy.data.DataError
         If MNIST cannot be had.
     """
@@ -188,6 +186,7 @@ def _fit(
             loss = functional.cross_entropy(net(images), labels)
             loss.backward()
             optimiser.step()
+            _require_bounded(net.conv.scales, spec, epoch)
             total += loss.detach() * len(labels)
             step += 1
         scales = _paper_pixels(net.conv.scales, spec.data.shrink)
@@ -201,6 +200,16 @@ def _fit(
         if progress is not None:
             progress(epoch + 1, training.epochs)
     return history
+
+
+def _require_bounded(scales: InternalScales, spec: RunSpec, epoch: int) -> None:
+    """Stop before a diverged scale fills the memory, because kernels grow with the scales (Eq. 6)."""
+    values = _paper_pixels(scales, spec.data.shrink)
+    if not all(abs(value) <= CANVAS_SIZE for value in values):
+        raise TrainingDiverged(
+            f"{spec.label}: diverged in epoch {epoch + 1} of {spec.training.epochs} "
+            f"(internal scales {values} on a canvas of {CANVAS_SIZE} pixels); nothing is recorded"
+        )
 
 
 def _paper_pixels(scales: InternalScales, shrink: int) -> tuple[float, ...]:

@@ -182,14 +182,15 @@ def test_reproduce(project, monkeypatch):
 
     error = [None]
     monkeypatch.setattr(notebooks, "execute", execute)
-    report = types.SimpleNamespace(build=lambda profile: (project / "index.html", f"scorecard of {profile}"))
+    card = types.SimpleNamespace(text=lambda: "the scorecard")
+    report = types.SimpleNamespace(build=lambda size: (project / f"{size.profile}.html", card))
     monkeypatch.setitem(sys.modules, "scalestudy.report", report)
     result = call("reproduce", *SMALL, "-p", "epochs=4", "--workers", "1", "--jobs", "2")
     assert result.exit_code == 0, result.output
     assert done == [(["07_parameterisation"], 4, project / "results" / "quick" / "notebooks", 2)]
     assert "9 runs: 0 read, 9 trained" in result.output
-    assert "scorecard of quick" in result.output
-    assert f"report: {project / 'index.html'}" in result.output
+    assert "the scorecard" in result.output
+    assert f"report: {project / 'quick.html'}" in result.output
     error[0] = "cell In [3] failed"
     result = call("reproduce", *SMALL, "--workers", "1")
     assert result.exit_code == 1

@@ -10,11 +10,10 @@ from statistics import median
 from scalestudy.record import Record
 from scalestudy.spec import RunSpec
 
-SECONDS_PER_WORK = {"cpu": 1e-6, "cuda": 2e-8}
+SECONDS_PER_WORK = {"cpu": 1.5e-7, "cuda": 1e-9}
 """Seconds per unit of `RunSpec.work` where no run of this type of device is known.
 
-Our choice: the order of magnitude of the Table 1 network on one CPU core (about 80 ms per 168 x 168 image, forward
-and backward) and on a data-centre GPU.  One finished run replaces it.
+Our choice: on the CPU what a 56 x 56 run took on one core of a server; on a GPU a guess.  One finished run replaces it.
 """
 
 RESERVE = 1.1

@@ -36,8 +36,8 @@ NOTEBOOK_GROUPS = {
     "03": ("figure3",),
     "04": ("figure3",),
     "05": ("table2", "eq5_as_printed", "figure3"),
-    "06": ("table3", "table2"),
-    "07": ("table4", "table2"),
+    "06": ("table3", "table2", "figure3"),
+    "07": ("table4",),
 }
 """Groups of `Study.groups` that the notebooks read, by the number in front of the notebook's name."""
 

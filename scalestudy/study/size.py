@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from scalestudy.spec import CANVAS_SIZE
+
 _Isr = Annotated[float, Field(gt=1)]
 _Seed = Annotated[int, Field(ge=0, lt=2**32)]
 _Sigma = Annotated[float, Field(gt=0)]
@@ -75,6 +77,18 @@ class StudySize(BaseModel):
                 "lower it"
             )
         return self
+
+    @property
+    def description(self) -> str:
+        """One line for people: these sizes beside the paper's."""
+        seeds = len(self.seeds)
+        canvas = CANVAS_SIZE // self.shrink
+        return (
+            f"Size of these runs: {self.train_images:,} training, {self.validation_images:,} validation and "
+            f"{self.test_images:,} test digits, {canvas} x {canvas} pixels, {self.epochs} epochs, "
+            f"{seeds} seed{'s' * (seeds != 1)}. The paper's: 10,000 / 5,000 / 50,000 digits, 168 x 168 pixels, "
+            "60 epochs, 3 seeds."
+        )
 
     def parameters(self) -> dict[str, int | float | str | list]:
         """The fields as plain values, as papermill takes them."""

@@ -13,7 +13,9 @@ from scalestudy.basis import HermiteBasis, SeparableBasis, VaryingOrderBasis, Va
 
 FILE = "basis_vectors.npz"
 ATOL = 1e-6  # of the largest value
-KNOWN = {"scales", "kernel_size", "mult", "min_scale", "max_order", "shape", "norm", "sum", "nonzero_rows", "funcs", "basis"}
+KNOWN = {
+    "scales", "kernel_size", "mult", "min_scale", "max_order", "shape", "norm", "sum", "nonzero_rows", "funcs", "basis",
+}  # fmt: skip
 
 
 @functools.lru_cache

@@ -1,0 +1,98 @@
+"""The network of Table 1: shapes, parameter counts, options, messages."""
+
+import pytest
+import torch
+from torch import nn
+
+from scalestudy.conv import ScaleProjection
+from scalestudy.models import Table1Net
+from scalestudy.scales import DirectScales, FixedScales, IsrScales, SpacingScales, StepRatioScales
+
+
+def small(scales=None, **options) -> Table1Net:
+    torch.manual_seed(0)
+    scales = IsrScales(0.7, 3.0, 3) if scales is None else scales
+    return Table1Net(scales, image_size=28, pool_size=7, **options)
+
+
+def images(count: int = 3, size: int = 28) -> torch.Tensor:
+    return torch.randn(count, 1, size, size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("parameterisation", "count"),
+    [
+        (FixedScales, 3002),
+        (IsrScales, 3002 + 2),
+        (StepRatioScales, 3002 + 2),
+        (SpacingScales, 3002 + 3),
+        (DirectScales, 3002 + 3),
+    ],
+)
+def test_number_of_parameters(parameterisation, count: int) -> None:
+    net = Table1Net(parameterisation(2.0, 3.0, 3))
+    assert sum(parameter.numel() for parameter in net.parameters()) == count
+    by_layer = {name: sum(p.numel() for p in part.parameters()) for name, part in net.named_children()}
+    assert by_layer == {"conv": 400 + count - 3002, "norm": 32, "pool": 0, "linear": 2570}
+
+
+def test_defaults_are_those_of_the_paper() -> None:
+    net = Table1Net(FixedScales(2.0, 3.0, 3))
+    assert (net.image_size, net.pool.kernel_size, net.pool.stride, net.order) == (168, 42, 42, "relu_norm")
+    assert (net.conv.kernel_size(), net.conv.bias, net.conv.basis.num_functions) == (49, None, 25)
+    assert (net.norm.eps, net.norm.momentum, net.linear.in_features) == (1e-5, 0.1, 256)
+
+
+@pytest.mark.parametrize("order", ["relu_norm", "norm_relu"])
+@pytest.mark.parametrize("training", [True, False])
+def test_layers_in_their_order(order: str, training: bool) -> None:
+    net = small(order=order).train(training)
+    net.norm.bias.data.uniform_(-1, 1)
+    net.norm.running_mean.uniform_(-1, 1)
+    middle = [nn.ReLU(), net.norm] if order == "relu_norm" else [net.norm, nn.ReLU()]
+    apart = nn.Sequential(net.conv, ScaleProjection(), *middle, net.pool, nn.Flatten(), net.linear)
+    with torch.no_grad():
+        expected = apart(images())
+        torch.testing.assert_close(net(images()), expected)
+        net.order = "norm_relu" if order == "relu_norm" else "relu_norm"
+        assert (net(images()) - expected).abs().max() > 1e-3
+
+
+def test_algorithms_agree() -> None:
+    with torch.no_grad():
+        torch.testing.assert_close(small(algorithm="dense")(images()), small()(images()), rtol=1e-5, atol=1e-6)
+    assert small(algorithm="dense").conv.algorithm == "dense"
+
+
+def test_options() -> None:
+    net = Table1Net(FixedScales(0.5, 1, 1), image_size=20, pool_size=6, num_filters=5, effective_size=3, num_classes=4)
+    assert net(images(2, 20)).shape == (2, 4)
+    assert net.linear.in_features == 5 * 3 * 3
+    assert net.conv.weight.shape == (5, 1, 9)
+
+
+def test_gradients_reach_every_parameter() -> None:
+    net = small()
+    nn.functional.cross_entropy(net(images()), torch.tensor([0, 1, 2])).backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pool_size": 29}, "pool_size must be between 1 and image_size = 28, got 29"),
+        ({"pool_size": 0}, "pool_size must be between 1 and image_size = 28, got 0"),
+        ({"order": "relu"}, "order must be 'relu_norm' or 'norm_relu', got 'relu'"),
+        ({"algorithm": "fft"}, "algorithm must be one of"),
+        ({"effective_size": 0}, "effective_size must be an integer >= 1, got 0"),
+    ],
+)
+def test_bad_options(options, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Table1Net(FixedScales(1.0, 2.0, 2), **{"image_size": 28, "pool_size": 7} | options)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 27, 28), (2, 3, 28, 28), (28, 28), (2, 28, 28)])
+def test_bad_images(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"Table1Net takes images of shape \(B, 1, 28, 28\), got"):
+        small()(torch.zeros(shape))
