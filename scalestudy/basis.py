@@ -190,7 +190,7 @@ class HermiteBasis:
         functions = functions.transpose(0, 1).flatten(0, 1)  # (M = J * (orders + 2), S, K)
         norms = torch.linalg.vector_norm(functions[:, 0], dim=-1)
         orders = tuple(range(self._num_orders + 2)) * len(self._multipliers)
-        reach = tuple(int(half_width) for half_width in reach.nan_to_num(half).tolist())
+        reach = tuple(int(half_width) for half_width in reach.nan_to_num(half).clamp(min=0).tolist())
         return SeparableBasis(functions, norms, orders, self.rows, self.cols, reach)
 
 

@@ -103,6 +103,7 @@ class RunSpec(_Spec):
 
     Examples
     --------
+    >>> from scalestudy.data import LogUniform
     >>> spec = RunSpec(data=DataSpec(distribution=LogUniform(low=1, high=8)))
     >>> spec.label
     'log-uniform [1, 8], fixed sigma 2 ISR 3, seed 0'

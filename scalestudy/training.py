@@ -203,9 +203,9 @@ def _fit(
 
 
 def _require_bounded(scales: InternalScales, spec: RunSpec, epoch: int) -> None:
-    """Stop before a diverged scale fills the memory, because kernels grow with the scales (Eq. 6)."""
+    """Stop at the step that diverged, before a huge scale fills the memory: kernels grow with the scales (Eq. 6)."""
     values = _paper_pixels(scales, spec.data.shrink)
-    if not all(abs(value) <= CANVAS_SIZE for value in values):
+    if not all(0 < value <= CANVAS_SIZE for value in values):
         raise TrainingDiverged(
             f"{spec.label}: diverged in epoch {epoch + 1} of {spec.training.epochs} "
             f"(internal scales {values} on a canvas of {CANVAS_SIZE} pixels); nothing is recorded"

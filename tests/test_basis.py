@@ -171,6 +171,14 @@ def test_nan_scales_give_nan() -> None:
     assert basis.supports == (1, 1)
 
 
+def test_scales_far_below_zero_have_no_function() -> None:
+    """Direct scales have no bound; a scale whose support is negative gives zero instead of an error."""
+    basis = VaryingOrderBasis(2).sample(double(1.0, -0.9), 9)
+    assert basis.supports == (4, 0)
+    assert basis.dense()[:, 0].any()
+    assert not basis.dense()[:, 1].any()
+
+
 @pytest.mark.parametrize("size", [4, 1, 0, -3, 5.0, True])
 def test_bad_kernel_size(size) -> None:
     with pytest.raises(ValueError, match=f"kernel size must be an odd integer >= 3 pixels, got {size}"):

@@ -129,9 +129,9 @@ def test_error_of_the_grid_falls_with_resolution() -> None:
 
 @pytest.mark.parametrize("effective_size", [3, 5])
 def test_error_of_the_cut_falls_with_resolution(effective_size: int) -> None:
-    """Kernels of 12 n + 3 pixels, cut at 4 sigmas, supports always half a pixel too long: in proportion to 1 / sigma."""
+    """Kernels of 12 n + 3 pixels, cut at 4 sigmas, supports half a pixel too long: in proportion to 1 / sigma."""
     sigmas, errors = [], []
-    for n in (1, 2, 4, 6):
+    for n in (2, 4, 6, 8):
         sigma = (12 * n + 3) / 12
         scales = FixedScales.from_values([sigma, 1.5 * sigma])
         conv = lifting(scales, effective_size, kernel_size=12 * n + 3).double()
@@ -187,7 +187,7 @@ def test_negative_controls(control: str) -> None:
         "normalised apart": functools.partial(normalised_apart, kernels=kernels),
     }[control]
     errors = layer_equivariance_error(layer, IMAGES, conv.scales.values(), conv.kernel_size() // 2)
-    assert errors.min() > 0.2
+    assert errors.min() > 0.15
     assert errors.min() > 30 * layer_equivariance_error(conv, IMAGES).max()
 
 
@@ -219,24 +219,28 @@ class Brightest(nn.Module):
         return self.project(self.conv(x)).amax((2, 3))
 
 
-SCENES = functools.partial(smooth_images, 6, 96, blobs=3, blob_sigmas=(3.0, 4.0))
+def scenes(factor: float) -> Tensor:
+    """Few blobs of 3 to 4 pixels within the central 60 of 144 pixels, so that they stay inside when enlarged by 2."""
+    return smooth_images(6, 144, 0.4 * factor, blobs=3, blob_sigmas=(7.5, 10.0))
+
+
 FACTORS = [0.5, 0.71, 1.0, 1.41, 2.0]
 
 
 def test_an_invariant_network_and_one_that_is_not() -> None:
-    frame = model_equivariance_error(Brightest(16), SCENES, FACTORS)
+    frame = model_equivariance_error(Brightest(16), scenes, FACTORS)
     assert list(frame.columns) == ["factor", "relative_change", "prediction_change"]
     assert frame["factor"].tolist() == FACTORS
     assert frame["relative_change"][2] == 0
     assert frame["relative_change"].max() < 0.05
     assert (frame["prediction_change"] == 0).all()
-    control = model_equivariance_error(Brightest(1), SCENES, FACTORS)
+    control = model_equivariance_error(Brightest(1), scenes, FACTORS)
     assert control["relative_change"][[0, 4]].min() > 0.2
 
 
 def test_a_batch_is_resampled() -> None:
-    rendered = model_equivariance_error(Brightest(16), SCENES, FACTORS)
-    resampled = model_equivariance_error(Brightest(16), SCENES(1.0), FACTORS)
+    rendered = model_equivariance_error(Brightest(16), scenes, FACTORS)
+    resampled = model_equivariance_error(Brightest(16), scenes(1.0), FACTORS)
     assert (rendered["relative_change"] - resampled["relative_change"]).abs().max() < 0.02
 
 
@@ -287,7 +291,7 @@ def test_bad_factors(factor: float) -> None:
     with pytest.raises(ValueError, match="factor must be finite and > 0"):
         enlarge(torch.zeros(4, 4), factor)
     with pytest.raises(ValueError, match="factors must be finite and > 0"):
-        model_equivariance_error(nn.Flatten(), SCENES, [1.0, factor])
+        model_equivariance_error(nn.Flatten(), scenes, [1.0, factor])
     with pytest.raises(ValueError, match="internal_scales must be finite and > 0"):
         layer_equivariance_error(lifting(), IMAGES, [1.0, factor, 2.0])
 
@@ -301,7 +305,7 @@ def test_bad_layers() -> None:
         layer_equivariance_error(nn.ReLU(), IMAGES, [1.0, 2.0], 3)
     with pytest.raises(ValueError, match=r"internal_scales must be two or more to compare, got \[2\.0\]"):
         layer_equivariance_error(lifting(FixedScales(2.0, 1, 1)), IMAGES)
-    with pytest.raises(ValueError, match="images must be larger than 73 pixels, because .* got 60"):
+    with pytest.raises(ValueError, match=r"images must be larger than 73 pixels, because .* got 60"):
         layer_equivariance_error(lifting(), functools.partial(smooth_images, 1, 60))
     with pytest.raises(ValueError, match="factors must be one or more factors > 0, got none"):
-        model_equivariance_error(nn.Flatten(), SCENES, [])
+        model_equivariance_error(nn.Flatten(), scenes, [])

@@ -64,11 +64,9 @@ def test_the_record_is_valid_and_complete(record: Record) -> None:
     assert record.provenance.torch == torch.__version__
 
 
-def test_loss_decreases(record: Record) -> None:
-    first, second = record.metrics.train_loss_history
-    assert second < first < 3.5
-    longer = train(spec_of(epochs=6)).metrics.train_loss_history
-    assert longer[-1] < 0.5 * longer[0]
+def test_loss_decreases() -> None:
+    losses = train(spec_of(epochs=8, milestones=())).metrics.train_loss_history
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_history_of_scales_is_in_pixels_of_the_paper(record: Record) -> None:
@@ -114,10 +112,10 @@ def test_the_order_of_layers_reaches_the_network(record: Record) -> None:
     assert train(spec_of(order="norm_relu")).metrics.train_loss_history != record.metrics.train_loss_history
 
 
-def test_float64() -> None:
+def test_float64(record: Record) -> None:
     spec = spec_of().model_copy(update={"precision": "float64"})
     assert all(parameter.dtype == torch.float64 for parameter in build_model(spec).parameters())
-    assert train(spec).metrics.train_loss_history[-1] < 3.5
+    assert train(spec).metrics.train_loss_history == pytest.approx(record.metrics.train_loss_history, rel=0.05)
 
 
 def test_global_random_states_are_untouched() -> None:
@@ -167,7 +165,7 @@ def test_the_first_best_epoch_is_tested(errors: list[float], selected: int, monk
         {"learning_rate": 1e30},
         {"scale_learning_rate": 1e8, "scale_warmup_epochs": 0},
         {"scale_learning_rate": 1e3, "scale_warmup_epochs": 0},
-        {"scale_learning_rate": 1e38, "scale_warmup_epochs": 0},
+        {"scale_learning_rate": 1e30, "scale_warmup_epochs": 0},
     ],
     ids=str,
 )
@@ -193,11 +191,11 @@ def test_nan_is_no_result(name: str, monkeypatch) -> None:
 def test_a_scale_below_zero_is_no_result(monkeypatch) -> None:
     def negative(spec: RunSpec) -> torch.nn.Module:
         net = build_model(spec)
-        net.conv.scales.sigmas.data[1] = -0.5
+        net.conv.scales.sigmas.data[1] = -0.1
         return net
 
     monkeypatch.setattr(training, "build_model", negative)
-    with pytest.raises(TrainingDiverged, match=r"internal scales \(.*, -1\."):
+    with pytest.raises(TrainingDiverged, match=r"internal scales \(2\.0, -0\.3, 6\.0\)"):
         train(spec_of("direct", scale_learning_rate=0.0))
 
 

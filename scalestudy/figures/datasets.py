@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from scalestudy.data import DynamicScaleSplit, ScaleDistribution
-from scalestudy.figures.style import DISTRIBUTION_COLOURS, factor_axis, styled
+from scalestudy.figures.style import DISTRIBUTION_COLOURS, bare, factor_axis, styled
 
 
 @styled
@@ -30,7 +30,7 @@ def digit_samples(splits: Mapping[str, DynamicScaleSplit], count: int = 8) -> Fi
         for axes, image, index in zip(panels, images, shown, strict=True):
             axes.imshow(image, vmin=0, vmax=255)
             axes.set_title(f"×{float(split.data_scales[index]):.2f}", fontsize=8, fontweight="normal", loc="center")
-            axes.set(xticks=[], yticks=[])
+            bare(axes)
         panels[0].set_ylabel(title.replace("log-uniform ", ""), fontsize=10)
     return figure
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scalestudy.conv import LiftingConv
-from scalestudy.figures.style import factor_axis, styled
+from scalestudy.figures.style import bare, factor_axis, styled
 
 _SHOWN_FUNCTIONS = ((0, 0), (1, 0), (2, 1), (3, 3))
 
@@ -65,8 +65,7 @@ def _gaussian_width(axes: Axes, sigma: float, largest: float) -> None:
 def _signed(axes: Axes, picture: torch.Tensor, title: str) -> None:
     limit = float(picture.abs().max())
     axes.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    axes.set(xticks=[], yticks=[])
-    axes.grid(visible=False)
+    bare(axes)
     axes.set_title(title, loc="center", fontweight="normal")
 
 
@@ -105,5 +104,5 @@ def equivariance_errors(frame: pd.DataFrame, ticks: Sequence[float]) -> Figure:
     factor_axis(axes, ticks, "smallest internal scale in pixels")
     axes.set_yscale("log")
     axes.set_ylabel("relative equivariance error")
-    axes.legend()
+    axes.legend(loc="center right")
     return figure

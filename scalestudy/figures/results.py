@@ -37,7 +37,7 @@ def error_by_isr(runs: pd.DataFrame) -> Figure:
     right.set_title("the paper: 10000 images, 60 epochs, 3 seeds")
     for axes in (left, right):
         factor_axis(axes, ISR_TICKS, "internal scale range (ISR)")
-        axes.set_ylabel("test error (%)")
+        axes.set(ylabel="test error (%)", xlim=(1.4, 8.1))
     right.legend(title="star: best ISR", loc="upper right")
     return figure
 
@@ -47,7 +47,7 @@ def _curve(axes: Axes, mean: pd.Series, std: pd.Series, name: str, colour: str) 
         return
     axes.errorbar(mean.index, mean, yerr=std.fillna(0.0), color=colour, marker="o", capsize=2, elinewidth=1, label=name)
     best = mean.idxmin()
-    axes.plot(best, mean[best], marker="*", ms=14, color=colour, mec="white")
+    axes.plot(best, mean[best], marker="*", ms=16, color=colour, mec="white", zorder=5)
 
 
 def _title_sizes(axes: Axes, runs: pd.DataFrame) -> None:

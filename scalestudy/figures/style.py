@@ -41,6 +41,13 @@ def factor_axis(axes: Axes, ticks: Sequence[float], label: str) -> None:
     axes.set_xlabel(label)
 
 
+def bare(axes: Axes) -> None:
+    """Leave nothing but the picture (and its labels) in axes that show an image."""
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+
+
 def no_data(axes: Axes, text: str = "not measured") -> None:
     """Say inside empty axes that there is nothing to show."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#888888")
