@@ -88,6 +88,7 @@ _EXECUTION = _options(
 @_EXECUTION
 @click.option("--notebook", "names", multiple=True, metavar="NAME", help="Only this one, such as 04; repeatable.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Notebooks at a time.  [default: one per core]")
+@click.option("--rerun", is_flag=True, help="Execute notebooks even where nothing that they follow from has changed.")
 def reproduce(
     profile: str,
     assignments: tuple[str, ...],
@@ -95,6 +96,7 @@ def reproduce(
     device: str,
     names: tuple[str, ...],
     jobs: int | None,
+    rerun: bool,
 ) -> None:
     """Run the whole study: MNIST, the missing runs, every notebook, the report.
 
@@ -110,12 +112,14 @@ def reproduce(
 
     selected = notebooks.check(names, size.parameters())
     _fetch()
-    report = _train(Study(size).for_notebooks(path.stem for path in selected), workers, device, None)
+    study = Study(size)
+    report = _train(study.for_notebooks(path.stem for path in selected), workers, device, None)
     results = notebooks.execute(
         selected,
         size.parameters(),
         paths.results(profile) / "notebooks",
         jobs=jobs or usable_cores(),
+        records=None if rerun else {path: study.records_for(path.stem, report.done) for path in selected},
         on_result=_tell,
     )
     _report(size)
@@ -276,7 +280,8 @@ def _show_plan(specs: list[RunSpec], device: str) -> None:
 
 
 def _tell(result: Any) -> None:
-    click.echo(f"{result.name}: {'done' if result.error is None else result.error} ({result.seconds:.0f} s)")
+    done = f"done ({result.seconds:.0f} s)" if result.executed else "unchanged"
+    click.echo(f"{result.name}: {done if result.error is None else result.error}")
 
 
 def _report(size: StudySize) -> None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import html
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from scalestudy import paths
+
+_GOOD, _BAD, _NEAR = ("#1b7837", "#e4f3e8"), ("#b2182b", "#fbe7ea"), ("#8a5200", "#fdf1dd")
+_VERDICT_COLOURS = {
+    "held": _GOOD,
+    "reproduced": _GOOD,
+    "did not hold": _BAD,
+    "different": _BAD,
+    "trivially different": _NEAR,
+    "unclear": _NEAR,
+    "inconclusive": _NEAR,
+}
 
 
 def save_figure(figure: Figure, profile: str, name: str) -> None:
@@ -30,7 +40,26 @@ def save_figure(figure: Figure, profile: str, name: str) -> None:
     figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
 
 
-def save_table(table: pd.DataFrame, profile: str, name: str) -> pd.DataFrame:
+class Shown:
+    """A table as a notebook shows it: left-aligned, whole texts, coloured verdicts; plain text compares in nbval.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Shown without its index.
+    """
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.table = table
+
+    def __repr__(self) -> str:
+        return self.table.to_string(index=False, justify="left", max_colwidth=None)
+
+    def _repr_html_(self) -> str:
+        return to_html(self.table)
+
+
+def save_table(table: pd.DataFrame, profile: str, name: str) -> Shown:
     """Write a table as CSV and Markdown to ``results/<profile>/tables`` and return it for display.
 
     Parameters
@@ -44,7 +73,38 @@ def save_table(table: pd.DataFrame, profile: str, name: str) -> pd.DataFrame:
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / f"{name}.csv", index=False)
     (folder / f"{name}.md").write_text(to_markdown(table), encoding="utf-8")
-    return table
+    return Shown(table)
+
+
+def to_html(table: pd.DataFrame) -> str:
+    """A table as HTML that needs no style sheet, with coloured verdicts.
+
+    Examples
+    --------
+    >>> "#1b7837" in to_html(pd.DataFrame({"claim": ["a < b"], "verdict": ["held"]}))
+    True
+    """
+    head = "".join(f'<th style="text-align:left">{html.escape(str(column))}</th>' for column in table.columns)
+    rows = []
+    for row in table.itertuples(index=False):
+        cells = [
+            f'<td style="text-align:left;vertical-align:top">{_cell(column, cell)}</td>'
+            for column, cell in zip(table.columns, row, strict=True)
+        ]
+        rows.append("<tr>" + "".join(cells) + "</tr>")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _cell(column: object, cell: object) -> str:
+    text = html.escape(f"{cell:g}" if isinstance(cell, float) else str(cell))
+    return badge(text, str(cell)) if column == "verdict" else text
+
+
+def badge(text: str, verdict: str) -> str:
+    """HTML text on the colour of a verdict."""
+    ink, paper = _VERDICT_COLOURS.get(verdict, ("#5f6b7a", "#eef1f4"))
+    style = f"color:{ink};background:{paper};padding:.05rem .55rem;border-radius:1rem;white-space:nowrap"
+    return f'<span style="{style}">{text}</span>'
 
 
 def to_markdown(table: pd.DataFrame) -> str:
@@ -63,10 +123,3 @@ def to_markdown(table: pd.DataFrame) -> str:
         cells = [f"{cell:g}" if isinstance(cell, float) else str(cell).replace("|", "\\|") for cell in row]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-@contextmanager
-def wide_text() -> Iterator[None]:
-    """Show frames without cutting long texts or hiding rows and columns."""
-    with pd.option_context("display.max_colwidth", None, "display.max_rows", None, "display.max_columns", None):
-        yield

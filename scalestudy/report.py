@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
-import pandas as pd
-
 from scalestudy import paths
+from scalestudy.output import badge, to_html
 from scalestudy.scorecard import Scorecard, scorecard
 from scalestudy.study.grids import Study
 from scalestudy.study.size import StudySize
 from scalestudy.study.store import RunStore
-
-_VERDICT_CLASS = {
-    "held": "good",
-    "reproduced": "good",
-    "did not hold": "bad",
-    "different": "bad",
-    "trivially different": "near",
-    "unclear": "near",
-    "inconclusive": "near",
-}
 
 
 def build(size: StudySize) -> tuple[Path, Scorecard]:
@@ -53,8 +41,8 @@ def build(size: StudySize) -> tuple[Path, Scorecard]:
     return index, card
 
 
-def convert(notebooks: Path, folder: Path, on_page: Callable[[Path], None] | None = None) -> dict[Path, str]:
-    """Turn executed notebooks into self-contained HTML pages.
+def convert(notebooks: Path, folder: Path) -> dict[Path, str]:
+    """Turn executed notebooks into self-contained HTML pages; pages that are newer than their notebook stay.
 
     Returns
     -------
@@ -68,11 +56,10 @@ def convert(notebooks: Path, folder: Path, on_page: Callable[[Path], None] | Non
     pages = {}
     for path in sorted(notebooks.glob("*.ipynb")):
         page = folder / f"{path.stem}.html"
-        body, _ = exporter.from_filename(str(path))
-        page.write_text(body, encoding="utf-8")
+        if not page.exists() or page.stat().st_mtime < path.stat().st_mtime:
+            body, _ = exporter.from_filename(str(path))
+            page.write_text(body, encoding="utf-8")
         pages[page] = _title(path)
-        if on_page is not None:
-            on_page(page)
     return pages
 
 
@@ -112,22 +99,7 @@ def _index(size: StudySize, card: Scorecard, pages: dict[Path, str], folder: Pat
 
 
 def _counts(card: Scorecard) -> str:
-    return "".join(
-        f'<span class="badge {_VERDICT_CLASS.get(row.verdict, "none")}">{row.count} {row.kind}s {row.verdict}</span> '
+    return " ".join(
+        badge(f"{row.count} {row.kind}{'s' * (row.count != 1)} {row.verdict}", row.verdict)
         for row in card.counts().itertuples(index=False)
     )
-
-
-def to_html(table: pd.DataFrame) -> str:
-    """A table with coloured verdicts."""
-    head = "".join(f"<th>{html.escape(str(column))}</th>" for column in table.columns)
-    rows = []
-    for row in table.itertuples(index=False):
-        cells = [
-            f'<td><span class="badge {_VERDICT_CLASS.get(str(cell), "none")}">{html.escape(str(cell))}</span></td>'
-            if column == "verdict"
-            else f"<td>{html.escape(str(cell))}</td>"
-            for column, cell in zip(table.columns, row, strict=True)
-        ]
-        rows.append("<tr>" + "".join(cells) + "</tr>")
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

@@ -118,10 +118,9 @@ def _rows(item: str, ours: pd.DataFrame, name: str, keys: list[str], values: dic
         compared = compare_table(ours, reported.table(name), keys, value, margin, same_size=same_size)
         for _, row in compared.iterrows():
             configuration = ", ".join(_told(key, row[key]) for key in keys)
-            rows.append(
-                (item, configuration, value.replace("_", " "), row["ours"], row["paper"],
-                 row["difference_with_interval"], row["verdict"])
-            )  # fmt: skip
+            difference = "-" if row["verdict"] == "not comparable" else row["difference_with_interval"]
+            quantity = value.replace("_", " ")
+            rows.append((item, configuration, quantity, row["ours"], row["paper"], difference, row["verdict"]))
     columns = ["item", "configuration", "quantity", "ours", "paper", "difference", "verdict"]
     return pd.DataFrame(rows, columns=columns)
 

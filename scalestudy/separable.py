@@ -243,22 +243,22 @@ class _SeparableCorrelation(torch.autograd.Function):
         height, width = x.shape[-2:]
         num_scales, shape = functions.shape[1], (len(weight), height * width)
         pairs = _pairs(basis)
-        y = x.new_empty(len(x), *shape) if project else x.new_empty(len(x), num_scales, *shape)
-        wins = x.new_empty(num_scales - 1 if project else 0, len(x), *shape, dtype=torch.bool)
+        y = x.new_empty(len(x), *(() if project else (num_scales,)), len(weight), height, width)
+        flat = y.flatten(-2)
+        wins = x.new_empty(num_scales - 1 if project else 0, len(x), *shape, dtype=torch.int8)
         for scale, support in enumerate(basis.supports):
             convolution = _convolution(functions[:, scale], pairs, support, len(weight), height, width)
             for chunk in _chunks(x, len(pairs)):
                 response = convolution.respond(_planes(x[chunk], scale), weight)
                 if not project:
-                    y[chunk, scale] = response
+                    flat[chunk, scale] = response
                 elif scale == 0:
-                    y[chunk] = response
+                    flat[chunk] = response
                 else:
-                    torch.gt(response, y[chunk], out=wins[scale - 1, chunk])
-                    torch.maximum(response, y[chunk], out=y[chunk])
+                    torch.gt(response, flat[chunk], out=wins[scale - 1, chunk])
+                    torch.maximum(response, flat[chunk], out=flat[chunk])
         ctx.save_for_backward(x, weight, scales, functions, wins)
         ctx.basis, ctx.project = basis, project
-        y = y.unflatten(-1, (height, width))
         return y if project else y.transpose(1, 2)
 
     @staticmethod
@@ -298,12 +298,13 @@ def _response_grad(grad: Tensor, wins: Tensor, scale: int, project: bool) -> Ten
     """Gradient in the response of one scale, (B, O, H W): of the maximum, only where that scale won."""
     if not project:
         return grad[:, :, scale].flatten(2)
-    grad = grad.flatten(2)
-    if scale > 0:
-        grad = grad * wins[scale - 1]
+    if not len(wins):
+        return grad.flatten(2)
+    won = wins[scale - 1] if scale > 0 else torch.ones_like(wins[0])
     for later in wins[scale:]:
-        grad = grad * ~later
-    return grad
+        won = won & (later ^ 1)
+    # 0 or 1 in int8, not bool: the CPU converts those to numbers several times faster
+    return won.to(grad.dtype).mul_(grad.flatten(2))
 
 
 def _log_scale_moments(moment_of: dict[Pair, Tensor], pairs: tuple[Pair, ...], orders: tuple[int, ...]) -> Tensor:

@@ -155,8 +155,9 @@ def _beside(ours: pd.DataFrame, paper: pd.DataFrame, keys: Sequence[str], values
         compared = compare_table(ours, paper, keys, value, margin, same_size=same_size)
         title = value.replace("_", " ")
         table[f"{title}, ours"], table[f"{title}, paper"] = compared["ours"], compared["paper"]
-    table["difference"], table["verdict"] = compared["difference_with_interval"], compared["verdict"]
-    return table
+    comparable = compared["verdict"] != "not comparable"
+    table["difference"] = compared["difference_with_interval"].where(comparable, "-")
+    return table.assign(verdict=compared["verdict"])
 
 
 def _by_distribution(table: pd.DataFrame) -> pd.DataFrame:

@@ -174,7 +174,7 @@ def test_reproduce(project, monkeypatch):
     nbformat.write(notebook, project / "notebooks" / "07_parameterisation.ipynb")
     done = []
 
-    def execute(selected, parameters, folder, *, jobs, on_result):
+    def execute(selected, parameters, folder, *, jobs, records, on_result):
         done.append(([path.stem for path in selected], parameters["epochs"], folder, jobs))
         result = notebooks.NotebookResult("07_parameterisation", folder / "x.ipynb", 1.0, error[0])
         on_result(result)

@@ -102,9 +102,8 @@ def scales_adapt_to_data(evidence: Evidence) -> Finding:
             continue
     if not effects:
         raise NotMeasured(f"no start with runs on both {settings.narrowest} and {settings.widest}")
-    grown = sum(one.sign > 0 for one in effects)
     mean = np.mean([one.difference for one in effects])
-    measured = f"from {grown} of {len(effects)} starts the ISR ends larger on the widest data; mean change {mean:+.2f}"
+    measured = f"from {_counted(effects)} starts the ISR ends larger on the widest data; mean change {mean:+.2f}"
     return Finding(majority_positive(effects), measured)
 
 
@@ -124,8 +123,16 @@ def init_matters(evidence: Evidence) -> Finding:
                     effects.append(effect(pair[1], pair[0]))
     if not effects:
         raise NotMeasured("no two starts that differ in sigma_basis or ISR only")
-    above = sum(one.sign > 0 for one in effects)
-    return Finding(majority_positive(effects), f"the larger start ends larger in {above} of {len(effects)} comparisons")
+    return Finding(majority_positive(effects), f"the larger start ends larger in {_counted(effects)} comparisons")
+
+
+def _counted(effects: list[Effect]) -> str:
+    """How many effects are positive, and how many of those beyond a known spread."""
+    positive = sum(one.difference > 0 for one in effects)
+    beyond = sum(one.sign > 0 for one in effects)
+    unknown = sum(not np.isfinite(one.spread) for one in effects)
+    tail = f"; {unknown} have one seed, so no spread" if unknown else ""
+    return f"{positive} of {len(effects)} ({beyond} beyond the seed spread{tail})"
 
 
 def _column(evidence: Evidence, distribution: str, start: tuple[float, float], column: str) -> np.ndarray | None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import pooch
 import torch
+from platformdirs import user_cache_path
 from torch import Tensor
 
 from scalestudy.data.mnist_files import (
@@ -83,7 +83,7 @@ def mnist_folder(folder: str | os.PathLike | None = None) -> Path:
     Path
         Absolute, with ``~`` and links resolved.
     """
-    named = folder or os.environ.get(FOLDER_VARIABLE) or Path(pooch.os_cache("scalestudy")) / "mnist"
+    named = folder or os.environ.get(FOLDER_VARIABLE) or user_cache_path("scalestudy") / "mnist"
     return Path(named).expanduser().resolve()
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pooch
 
 from scalestudy.data.mnist_files import FILES, DataError, IdxFile, sha256
 
@@ -93,6 +92,8 @@ def from_mirror(mirror: str, idx: IdxFile) -> bytes:
     OSError, EOFError, zlib.error, ValueError
         Where it cannot be had or is not a gzip file (``requests`` and ``gzip`` errors).
     """
+    import pooch  # here, because its progress bars warn in notebooks without widgets as soon as it is imported
+
     url = f"{mirror}{idx.name}.gz"
     # pooch.retrieve would log the hash of the .gz as news for the user; the hash that counts is the file's own.
     download = pooch.HTTPDownloader(progressbar=False, timeout=TIMEOUT_SECONDS)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from scalestudy import reported
 from scalestudy.figures.style import DISTRIBUTION_COLOURS, OURS, PAPER, factor_axis, no_data, styled
@@ -83,15 +84,20 @@ def error_by_scale(scale_test: pd.DataFrame) -> Figure:
             by_scale = group.groupby("data_scale")["test_error"]
             mean, spread = by_scale.mean(), by_scale.std().fillna(0.0)
             axes.plot(mean.index, mean, color=colours[isr], label=f"{isr:g}")
-            axes.fill_between(mean.index, mean - spread, mean + spread, color=colours[isr], alpha=0.15, lw=0)
+            axes.fill_between(
+                mean.index, (mean - spread).clip(lower=0.1), mean + spread, color=colours[isr], alpha=0.15, lw=0
+            )
         low, high = (float(number) for number in name.split("[")[1].rstrip("]").split(","))
         axes.axvspan(low, high, color="#000000", alpha=0.05, lw=0)
         factor_axis(axes, [0.5, 1, 2, 4, 8], "data scale")
         axes.set_title(name)
         if rows.empty:
             no_data(axes)
-    panels[0].set(yscale="log", ylabel="test error (%)")
-    panels[-1].legend(title="ISR", loc="upper right")
+    lowest = scale_test.groupby(["distribution", "isr", "data_scale"])["test_error"].mean().min()
+    panels[0].set(yscale="log", ylabel="test error (%)", ylim=(max(0.3, 0.6 * lowest) if isrs else 1, 100))
+    panels[0].set_yticks([1, 2, 5, 10, 20, 50, 100], ["1", "2", "5", "10", "20", "50", "100"])
+    panels[0].yaxis.set_minor_locator(NullLocator())
+    panels[-1].legend(title="ISR", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
@@ -147,6 +153,7 @@ def initialisations(runs: pd.DataFrame) -> Figure:
                 start, end = (cell["init_sigma_basis"], cell["init_isr"]), (cell["sigma_basis"], cell["isr"])
                 axes.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "->", "color": colour, "lw": 1.4})
                 axes.plot(*start, "o", mfc="white", mec=colour)
+                axes.plot(*end, alpha=0, marker=".")  # the axes must reach the arrow head
             factor_axis(axes, [1, 2, 4], "")
             axes.set_yscale("log", base=2)
             axes.set_yticks([1.5, 3, 6], ["1.5", "3", "6"])

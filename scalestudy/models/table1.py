@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from scalestudy.conv import Algorithm, LiftingConv
+from scalestudy.fused import relu_norm_pool_
 from scalestudy.scales import InternalScales
 
 Order = Literal["relu_norm", "norm_relu"]
@@ -72,5 +73,8 @@ class Table1Net(nn.Module):
                 f"got {tuple(images.shape)}"
             )
         maps = self.conv.project(images)
-        maps = self.norm(maps.relu()) if self.order == "relu_norm" else self.norm(maps).relu()
-        return self.linear(self.pool(maps).flatten(1))
+        if self.order == "relu_norm":
+            pooled = relu_norm_pool_(maps, self.norm, self.pool.kernel_size)
+        else:
+            pooled = self.pool(self.norm(maps).relu())
+        return self.linear(pooled.flatten(1))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from itertools import product
 
 from scalestudy.data.distributions import LogUniform
+from scalestudy.record import Record
 from scalestudy.spec import DataSpec, RunSpec, ScalesSpec, TrainingSpec
 from scalestudy.study.frames import FRAME_COLUMNS, SCALE_TEST_COLUMNS, frame, scale_test_frame
 from scalestudy.study.size import StudySize
@@ -154,6 +155,11 @@ class Study:
         wanted = {group for name in names for group in NOTEBOOK_GROUPS.get(name[:2], ())}
         keys = {spec.key for group in wanted for spec in groups[group]}
         return [spec for spec in self.all_specs() if spec.key in keys]
+
+    def records_for(self, notebook: str, records: Iterable[Record]) -> list[Record]:
+        """Those of some records that a notebook reads."""
+        keys = {spec.key for spec in self.for_notebooks([notebook])}
+        return [record for record in records if record.key in keys]
 
     def _fixed(self, isrs: Iterable[float]) -> list[RunSpec]:
         return [

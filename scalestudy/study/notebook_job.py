@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 _SOURCE_LINES = 3
+_QUIET = "--log-level=50"
+"""For the kernel, which otherwise logs the interrupt that precedes its shutdown as an error."""
 
 
 def main() -> None:
@@ -43,7 +45,7 @@ def run(source: Path, output: Path, parameters: dict[str, Any]) -> str | None:
                 kernel_name=KERNEL,
                 progress_bar=False,
                 cwd=str(source.parent),
-                config=Config({"KernelManager": transport}),
+                config=Config({"KernelManager": transport, "NotebookClient": {"extra_arguments": [_QUIET]}}),
             )
         except PapermillExecutionError as error:
             lines = [line for line in error.source.splitlines() if line.strip()][:_SOURCE_LINES]

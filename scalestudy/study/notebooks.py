@@ -14,6 +14,9 @@ from typing import Any
 
 from scalestudy import paths
 from scalestudy.params import check_names
+from scalestudy.record import Record
+from scalestudy.study.estimate import usable_cores
+from scalestudy.study.freshness import fingerprint, is_fresh, stamp
 
 KERNEL = "python3"
 _POLL_SECONDS = 0.2
@@ -33,12 +36,15 @@ class NotebookResult:
     seconds : float
     error : str or None
         None where all cells ran; else the failing cell and its exception.
+    executed : bool
+        False where the copy of an earlier execution still holds.
     """
 
     name: str
     output: Path
     seconds: float
     error: str | None
+    executed: bool = True
 
 
 def check(names: Sequence[str], parameters: Mapping[str, Any]) -> tuple[Path, ...]:
@@ -88,6 +94,7 @@ def execute(
     folder: Path,
     *,
     jobs: int = 1,
+    records: Mapping[Path, Sequence[Record]] | None = None,
     on_result: Callable[[NotebookResult], None] | None = None,
 ) -> tuple[NotebookResult, ...]:
     """Run notebooks; one that fails does not stop the others.
@@ -102,6 +109,9 @@ def execute(
         Where the executed copies go, under the same names.  Created where missing.
     jobs : int
         Notebooks at a time, at least 1.
+    records : mapping, optional
+        The records that each notebook reads.  Where they are given, a notebook whose executed copy follows from the
+        same source, parameters, records and code is not executed again.
     on_result : callable, optional
         Called as each notebook ends.
 
@@ -113,14 +123,24 @@ def execute(
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1 notebook at a time, got {jobs}")
     folder.mkdir(parents=True, exist_ok=True)
-    waiting, running, results = list(notebooks), [], {}
+    waiting, running, results = [], [], {}
+    marks = {path: fingerprint(path, parameters, records[path] if records else ()) for path in notebooks}
+    for path in notebooks:
+        if records is not None and is_fresh(folder / path.name, marks[path]):
+            results[path] = NotebookResult(path.stem, folder / path.name, 0.0, None, executed=False)
+            if on_result is not None:
+                on_result(results[path])
+        else:
+            waiting.append(path)
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                running.append(_Job(waiting.pop(0), parameters, folder))
+                running.append(_Job(waiting.pop(0), parameters, folder, max(1, usable_cores() // jobs)))
             for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
                 results[job.source] = job.result()
+                if records is not None and results[job.source].error is None:
+                    stamp(job.output, marks[job.source])
                 if on_result is not None:
                     on_result(results[job.source])
             if running:
@@ -134,7 +154,7 @@ def execute(
 class _Job:
     """One notebook in a process of its own: papermill is not safe in threads."""
 
-    def __init__(self, source: Path, parameters: Mapping[str, Any], folder: Path) -> None:
+    def __init__(self, source: Path, parameters: Mapping[str, Any], folder: Path, threads: int) -> None:
         self.source, self.output = source, folder / source.name
         self._began = time.monotonic()
         self._report = folder / f".{source.stem}.{os.getpid()}.report"
@@ -145,7 +165,10 @@ class _Job:
             "report": str(self._report),
         }
         environment = dict(
-            os.environ, TQDM_DISABLE="1", PYTHONPATH=os.pathsep.join(path or os.getcwd() for path in sys.path)
+            os.environ,
+            TQDM_DISABLE="1",
+            OMP_NUM_THREADS=str(threads),
+            PYTHONPATH=os.pathsep.join(path or os.getcwd() for path in sys.path),
         )
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "scalestudy.study.notebook_job"],

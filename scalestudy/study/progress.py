@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 
 from tqdm import tqdm
@@ -27,7 +28,12 @@ class ProgressBar:
         hidden = not shown or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
         self._count, self._finished = len(specs), 0
         self._shares: dict[str, float] = {}
-        self._bar = tqdm(total=sum(spec.work for spec in specs), bar_format=_FORMAT, disable=hidden, mininterval=0.5)
+        self._bar = tqdm(
+            total=sum(spec.work for spec in specs),
+            bar_format=_FORMAT,
+            disable=hidden,
+            mininterval=0.5 if sys.stderr.isatty() else 15.0,  # seconds; a log file needs fewer lines than a terminal
+        )
         self._describe()
 
     def advance(self, spec: RunSpec, share: float) -> None:
@@ -41,7 +47,7 @@ class ProgressBar:
         self.advance(spec, 1.0)
         self._finished += 1
         self._describe()
-        self._bar.set_postfix_str(f"{spec.label}: {result}")
+        self._bar.set_postfix_str(f"{spec.label}: {result}", refresh=False)
 
     def drop(self, spec: RunSpec) -> None:
         """Show that a run will not be made."""
@@ -51,7 +57,7 @@ class ProgressBar:
         self._describe()
 
     def _describe(self) -> None:
-        self._bar.set_description_str(f"{self._finished}/{self._count} runs")
+        self._bar.set_description_str(f"{self._finished}/{self._count} runs", refresh=False)
 
     def __enter__(self) -> ProgressBar:
         return self

@@ -85,3 +85,23 @@ def test_without_papermill(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "papermill", None)
     with pytest.raises(RuntimeError, match=r"needs papermill; pip install 'scalestudy\[notebooks\]'"):
         notebooks.check([], {})
+
+
+def test_an_unchanged_notebook_is_not_executed_again(folder, tmp_path):
+    write(folder, "01_good", "print(epochs)")
+    (source,), out = notebooks.check([], {"epochs": 1}), tmp_path / "out"
+
+    def executed(parameters, records):
+        (result,) = notebooks.execute([source], parameters, out, records=records)
+        assert result.error is None
+        return result.executed
+
+    assert executed({"epochs": 1}, {source: []})
+    assert not executed({"epochs": 1}, {source: []})
+    assert executed({"epochs": 2}, {source: []})
+    write(folder, "01_good", "print(epochs + 1)")
+    assert executed({"epochs": 2}, {source: []})
+    assert executed({"epochs": 2}, None), "without records nothing is known about freshness"
+    assert executed({"epochs": 2}, {source: []}), "the last execution left no mark"
+    (out / "01_good.ipynb").write_text("{")
+    assert executed({"epochs": 2}, {source: []})

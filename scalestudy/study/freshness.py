@@ -1,0 +1,63 @@
+"""Whether an executed notebook still says what executing it again would say.
+
+Not in the paper: our choice, so that a second `reproduce` costs seconds.  An executed copy carries a fingerprint of
+everything that its outputs follow from: the source notebook, the parameters, the records that it reads and the code of
+this package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from scalestudy.record import Record
+
+_METADATA = "scalestudy"
+_CODE = (".py", ".csv", ".mplstyle")
+
+
+def fingerprint(source: Path, parameters: Mapping[str, Any], records: Iterable[Record]) -> str:
+    """Hash of what the outputs of a notebook follow from.
+
+    Parameters
+    ----------
+    source : Path
+        The source notebook.
+    parameters : mapping
+        Plain values by name.
+    records : iterable of Record
+        Those that the notebook reads, in any order.
+
+    Returns
+    -------
+    str
+        16 hex digits.
+    """
+    digest = hashlib.sha256(source.read_bytes())
+    digest.update(json.dumps(dict(parameters), sort_keys=True).encode())
+    for checksum in sorted(record.checksum for record in records):
+        digest.update(checksum.encode())
+    for path in sorted(Path(str(files("scalestudy"))).rglob("*")):
+        if path.suffix in _CODE:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def is_fresh(executed: Path, mark: str) -> bool:
+    """Whether an executed copy carries this fingerprint; a missing or unreadable one does not."""
+    try:
+        metadata = json.loads(executed.read_text(encoding="utf-8"))["metadata"]
+        return metadata[_METADATA]["fingerprint"] == mark
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def stamp(executed: Path, mark: str) -> None:
+    """Write the fingerprint into an executed copy."""
+    notebook = json.loads(executed.read_text(encoding="utf-8"))
+    notebook["metadata"][_METADATA] = {"fingerprint": mark}
+    executed.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
