@@ -108,9 +108,11 @@ def reproduce(
     size = params.load(profile, params.parse_overrides(assignments))
     from scalestudy.study import notebooks
     from scalestudy.study.estimate import usable_cores
+    from scalestudy.study.files import probe
     from scalestudy.study.grids import Study
 
     selected = notebooks.check(names, size.parameters())
+    probe(paths.results(profile))
     _fetch()
     study = Study(size)
     report = _train(study.for_notebooks(path.stem for path in selected), workers, device, None)

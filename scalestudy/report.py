@@ -15,7 +15,7 @@ from scalestudy.study.store import RunStore
 
 
 def build(size: StudySize) -> tuple[Path, Scorecard]:
-    """Write ``results/<profile>/index.html``, a page per executed notebook, and the scorecard as tables.
+    """Write ``results/<profile>/index.html`` and a page per executed notebook.
 
     Parameters
     ----------
@@ -33,8 +33,6 @@ def build(size: StudySize) -> tuple[Path, Scorecard]:
     specs = study.all_specs()
     records = [record for spec in specs if (record := store.get(spec)) is not None]
     card = scorecard(study, records)
-    card.numbers.to_csv(folder / "scorecard_numbers.csv", index=False)
-    card.claims.to_csv(folder / "scorecard_claims.csv", index=False)
     pages = convert(folder / "notebooks", folder / "pages")
     index = folder / "index.html"
     index.write_text(_index(size, card, pages, folder, len(records), len(specs)), encoding="utf-8")

@@ -196,3 +196,22 @@ def test_reproduce(project, monkeypatch):
     assert result.exit_code == 1
     assert "07_parameterisation: cell In [3] failed" in result.output
     assert call("reproduce", "--notebook", "08").exit_code == 2
+
+
+def test_results_folder_that_cannot_be_written_stops_before_anything_runs(project, tmp_path, monkeypatch):
+    nbformat = pytest.importorskip("nbformat")
+    from scalestudy import params
+
+    (project / "notebooks").mkdir()
+    text = "\n".join(f"{name} = {value!r}" for name, value in params.load("quick").parameters().items())
+    cell = nbformat.v4.new_code_cell(text, metadata={"tags": ["parameters"]})
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, project / "notebooks" / "07_parameterisation.ipynb")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SCALESTUDY_RESULTS", str(tmp_path / "file" / "results"))
+    result = call("reproduce", *SMALL)
+    assert result.exit_code == 1
+    assert "cannot write to the folder" in result.output
+    assert "SCALESTUDY_RESULTS" in result.output
+    assert not list(project.glob("results/runs/*.json"))

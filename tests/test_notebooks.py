@@ -66,9 +66,6 @@ class TestEach:
     def test_defines_no_class_and_edits_no_path(self, path):
         assert not re.search(r"^\s*class |sys\.path|%cd|os\.chdir", source(path), re.MULTILINE)
 
-    def test_names_no_folder_of_a_machine(self, path):
-        assert not re.search(r"(/root/|/home/|/work/|/tmp/|/Users/)", path.read_text(encoding="utf-8"))
-
     def test_uses_the_plain_kernel_name(self, path):
         assert nbformat.read(path, as_version=4).metadata.kernelspec.name == "python3"
 
@@ -118,14 +115,15 @@ def test_papermill_alone_runs_a_notebook_in_any_folder_with_an_empty_store(tmp_p
     assert all(cell.get("execution_count") for cell in out["cells"] if cell["cell_type"] == "code")
 
 
-class TestComparison:
-    @pytest.fixture(scope="class")
-    def approximate(self):
-        spec = importlib.util.spec_from_file_location("nbval_conftest", ROOT / "notebooks" / "conftest.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module.Approximate
+@pytest.fixture(scope="module")
+def approximate():
+    spec = importlib.util.spec_from_file_location("nbval_conftest", ROOT / "notebooks" / "conftest.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Approximate
 
+
+class TestComparison:
     @pytest.mark.parametrize(
         ("reference", "new"),
         [("tau: 0.4590", "tau: 0.45901"), ("a  1.00000\nb 2.5", "a 1.00001\nb  2.5"), ("-0.0000001", "0.0000001")],

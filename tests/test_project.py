@@ -1,5 +1,6 @@
 """The project's own files agree with each other: pyproject, pins, environment, Makefile, CI, citation."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import scalestudy
+from scalestudy import params
+from scalestudy.study.grids import Study
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -197,3 +200,47 @@ def test_place_pattern_is_not_blind():
     for start in ("work", "root", "home"):
         assert PLACE.search(f'open("/{start}/x")')
     assert not PLACE.search("https://example.org/home/x")
+
+
+class TestReadme:
+    """The README's numbers come from the code: from the committed tables of `quick`."""
+
+    @staticmethod
+    def block(name: str) -> str:
+        text = (ROOT / "README.md").read_text(encoding="utf-8")
+        return text.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0].strip()
+
+    def test_claims(self) -> None:
+        table = ROOT / "results" / "quick" / "tables" / "verdict_by_claim.md"
+        assert self.block("claims") == table.read_text(encoding="utf-8").strip()
+
+    def test_size(self) -> None:
+        assert self.block("size") == params.load("quick").description
+
+    def test_number_of_runs(self) -> None:
+        text = (ROOT / "README.md").read_text(encoding="utf-8")
+        for profile in ("quick", "paper"):
+            assert f"| `{profile}` | {len(Study(params.load(profile)).all_specs())} |" in text
+
+    def test_links_lead_somewhere(self) -> None:
+        text = (ROOT / "README.md").read_text(encoding="utf-8")
+        links = re.findall(r"\]\(((?!https?:)[^)#]+)\)", text)
+        assert len(links) > 8
+        assert [link for link in links if not (ROOT / link).exists()] == []
+
+    def test_layers_example_runs(self) -> None:
+        text = (ROOT / "README.md").read_text(encoding="utf-8")
+        (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        names: dict[str, object] = {}
+        exec(example.replace("print(", "shown = ("), names)
+        assert names["features"].shape == (2, 32, 64, 64)
+        assert names["shown"] == pytest.approx([2.0, 12**0.5, 6.0])
+
+
+def test_committed_store_holds_runs_of_the_papers_size_only() -> None:
+    """So that `make reproduce` on a fresh clone trains the quick runs; theirs lie in tests/records."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "results/runs"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    records = [json.loads((ROOT / name).read_text(encoding="utf-8")) for name in tracked if name.endswith(".json")]
+    assert [record["key"] for record in records if record["spec"]["data"]["shrink"] != 1] == []

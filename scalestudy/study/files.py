@@ -94,7 +94,8 @@ def unwritable(folder: Path, error: OSError) -> StoreError:
     reason = error.strerror or str(error)
     return StoreError(
         f"cannot write to the folder {folder}: {reason}; free some space or make it writable, or name another "
-        "folder in the environment variable SCALESTUDY_RUNS. Every run that was stored before is whole"
+        "folder in the environment variable SCALESTUDY_RUNS (records) or SCALESTUDY_RESULTS (reports). Every run that "
+        "was stored before is whole"
     )
 
 

@@ -23,7 +23,9 @@ ROOT = HERE.parent.parent
 KILLS = int(os.environ.get("SCALESTUDY_TEST_KILLS", "3"))
 
 BATCH = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell hands it down as ignored
 from scalestudy.study.execution import run_all
 from scalestudy.study.store import RunStore
 from fake_training import spec_of
