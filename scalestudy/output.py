@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
 from scalestudy import paths
+from scalestudy.figures.style import house_style
 
 _GOOD, _BAD, _NEAR = ("#1b7837", "#e4f3e8"), ("#b2182b", "#fbe7ea"), ("#8a5200", "#fdf1dd")
 _VERDICT_COLOURS = {
@@ -21,10 +25,31 @@ _VERDICT_COLOURS = {
 }
 
 
-def save_figure(figure: Figure, profile: str, name: str) -> None:
-    """Write a figure as PNG and PDF to ``results/<profile>/figures``.
+class ShownFigure:
+    """A saved figure as a notebook shows it: the PNG itself, at its size in inches.
 
-    Inside a notebook the figure is shown as well, once, by the inline backend.
+    Not left to the plotting backend, which shows figures only where it was switched on before the first one.
+
+    Parameters
+    ----------
+    path : Path
+        The PNG.
+    width : float
+        Inches.
+    """
+
+    def __init__(self, path: Path, width: float) -> None:
+        self.path, self.width = path, width
+
+    def __repr__(self) -> str:
+        return f"figure {self.path.stem}"
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        return self.path.read_bytes(), {"width": round(96 * self.width)}
+
+
+def save_figure(figure: Figure, profile: str, name: str) -> ShownFigure:
+    """Write a figure as PNG and PDF to ``results/<profile>/figures``, close it, and return it for display.
 
     Parameters
     ----------
@@ -36,8 +61,12 @@ def save_figure(figure: Figure, profile: str, name: str) -> None:
     """
     folder = paths.results(profile) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
-    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    with house_style():
+        figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+        figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    width = figure.get_figwidth()
+    plt.close(figure)
+    return ShownFigure(folder / f"{name}.png", width)
 
 
 class Shown:
@@ -118,8 +147,11 @@ def to_markdown(table: pd.DataFrame) -> str:
     | 3 | reproduced |
     <BLANKLINE>
     """
-    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + "---|" * len(table.columns)]
-    for row in table.itertuples(index=False):
-        cells = [f"{cell:g}" if isinstance(cell, float) else str(cell).replace("|", "\\|") for cell in row]
-        lines.append("| " + " | ".join(cells) + " |")
+    lines = [_markdown_row(table.columns), "|" + "---|" * len(table.columns)]
+    lines += [_markdown_row(row) for row in table.itertuples(index=False)]
     return "\n".join(lines) + "\n"
+
+
+def _markdown_row(cells: Iterable[object]) -> str:
+    texts = [f"{cell:g}" if isinstance(cell, float) else str(cell).replace("|", "\\|") for cell in cells]
+    return "| " + " | ".join(texts) + " |"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import re
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import quote
 
 from scalestudy import paths
 from scalestudy.output import badge, to_html
@@ -74,12 +76,10 @@ def _title(notebook: Path) -> str:
 
 def _index(size: StudySize, card: Scorecard, pages: dict[Path, str], folder: Path, done: int, wanted: int) -> str:
     template = files("scalestudy").joinpath("report.html").read_text(encoding="utf-8")
-    links = "".join(f'<li><a href="pages/{page.name}">{html.escape(title)}</a></li>' for page, title in pages.items())
-    figures = "".join(
-        f'<a href="figures/{path.stem}.pdf"><figure><img src="figures/{path.name}" alt="{path.stem}" loading="lazy">'
-        f"<figcaption>{html.escape(path.stem.replace('_', ' '))}</figcaption></figure></a>"
-        for path in sorted((folder / "figures").glob("*.png"))
+    links = "".join(
+        f'<li><a href="pages/{quote(page.name)}">{html.escape(title)}</a></li>' for page, title in pages.items()
     )
+    figures = "".join(map(_figure, sorted((folder / "figures").glob("*.png"))))
     claims = card.claims[["item", "claim", "measured", "verdict"]]
     replacements = {
         "{{profile}}": html.escape(size.profile),
@@ -91,9 +91,17 @@ def _index(size: StudySize, card: Scorecard, pages: dict[Path, str], folder: Pat
         "{{pages}}": links or "<li>No notebook has been executed yet.</li>",
         "{{numbers}}": to_html(card.numbers),
     }
-    for name, text in replacements.items():
-        template = template.replace(name, text)
-    return template
+    return re.sub(r"{{\w+}}", lambda name: replacements[name.group()], template)
+
+
+def _figure(png: Path) -> str:
+    """HTML of a figure that leads to its PDF, or to itself where there is none."""
+    pdf, caption = png.with_suffix(".pdf"), html.escape(png.stem.replace("_", " "))
+    return (
+        f'<a href="figures/{quote((pdf if pdf.exists() else png).name)}"><figure>'
+        f'<img src="figures/{quote(png.name)}" alt="{caption}" loading="lazy">'
+        f"<figcaption>{caption}</figcaption></figure></a>"
+    )
 
 
 def _counts(card: Scorecard) -> str:

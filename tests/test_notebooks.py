@@ -44,6 +44,14 @@ class TestEach:
         outputs = [output for cell in code_cells(path) for output in cell.outputs]
         assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
 
+    def test_shows_every_figure_and_table(self, path):
+        """nbval skips pictures, so a figure that is no longer shown would pass unseen."""
+        for cell in code_cells(path):
+            kinds = {kind for output in cell.outputs for kind in output.get("data", {})}
+            last = cell.source.splitlines()[-1]
+            assert "image/png" in kinds or not last.startswith("save_figure("), last
+            assert "text/html" in kinds or not last.startswith(("save_table(", "Shown(")), last
+
     def test_has_the_common_parameters_cell(self, path):
         cells = [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
         assert len(cells) == 1

@@ -21,15 +21,16 @@ def digit_samples(splits: Mapping[str, DynamicScaleSplit], count: int = 8) -> Fi
     splits : mapping of DynamicScaleSplit
         Row title -> split.
     count : int
-        Digits per row.
+        Digits per row; places of a smaller split stay empty.
     """
     figure, rows = plt.subplots(len(splits), count, figsize=(1.25 * count, 1.45 * len(splits)), squeeze=False)
     for panels, (title, split) in zip(rows, splits.items(), strict=True):
         shown = np.argsort(split.data_scales[:count].cpu().numpy())
         images = split.scaled(shown.tolist()).cpu().numpy()
-        for axes, image, index in zip(panels, images, shown, strict=True):
+        for axes, image, index in zip(panels, images, shown, strict=False):
             axes.imshow(image, vmin=0, vmax=255)
             axes.set_title(f"×{float(split.data_scales[index]):.2f}", fontsize=8, fontweight="normal", loc="center")
+        for axes in panels:
             bare(axes)
         panels[0].set_ylabel(title.replace("log-uniform ", ""), fontsize=10)
     return figure

@@ -64,7 +64,7 @@ def _gaussian_width(axes: Axes, sigma: float, largest: float) -> None:
 
 def _signed(axes: Axes, picture: torch.Tensor, title: str) -> None:
     limit = float(picture.abs().max())
-    axes.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    axes.imshow(picture.cpu().numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
     bare(axes)
     axes.set_title(title, loc="center", fontweight="normal")
 

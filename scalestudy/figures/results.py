@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from scalestudy import reported
@@ -77,13 +78,13 @@ def error_by_scale(scale_test: pd.DataFrame) -> Figure:
     names = reported.DISTRIBUTIONS
     figure, panels = plt.subplots(1, len(names), figsize=(12, 3.6), sharey=True)
     isrs = sorted(scale_test["isr"].unique())
-    colours = dict(zip(isrs, plt.get_cmap("viridis")(np.linspace(0, 0.88, max(len(isrs), 1))), strict=True))
+    colours = dict(zip(isrs, plt.get_cmap("viridis")(np.linspace(0, 0.88, len(isrs))), strict=True))
     for axes, name in zip(panels, names, strict=True):
         rows = scale_test[scale_test["distribution"] == name]
         for isr, group in rows.groupby("isr"):
             by_scale = group.groupby("data_scale")["test_error"]
             mean, spread = by_scale.mean(), by_scale.std().fillna(0.0)
-            axes.plot(mean.index, mean, color=colours[isr], label=f"{isr:g}")
+            axes.plot(mean.index, mean, color=colours[isr])
             axes.fill_between(
                 mean.index, (mean - spread).clip(lower=0.1), mean + spread, color=colours[isr], alpha=0.15, lw=0
             )
@@ -97,7 +98,9 @@ def error_by_scale(scale_test: pd.DataFrame) -> Figure:
     panels[0].set(yscale="log", ylabel="test error (%)", ylim=(max(0.3, 0.6 * lowest) if isrs else 1, 100))
     panels[0].set_yticks([1, 2, 5, 10, 20, 50, 100], ["1", "2", "5", "10", "20", "50", "100"])
     panels[0].yaxis.set_minor_locator(NullLocator())
-    panels[-1].legend(title="ISR", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    if isrs:
+        lines = [Line2D([], [], color=colours[isr], label=f"{isr:g}") for isr in isrs]
+        panels[-1].legend(handles=lines, title="ISR", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 from typing import ParamSpec
 
@@ -21,12 +22,19 @@ DISTRIBUTION_COLOURS = ("#1b7837", "#e08214", "#762a83")
 """From the narrowest to the widest data scale distribution."""
 
 
+@contextmanager
+def house_style() -> Iterator[None]:
+    """The project's style while it lasts; the caller's matplotlib settings afterwards."""
+    with as_file(files("scalestudy") / "scalestudy.mplstyle") as style, plt.style.context(style):
+        yield
+
+
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Draw in the project's style, leaving the caller's matplotlib settings alone."""
 
     @functools.wraps(draw)
     def in_style(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with as_file(files("scalestudy") / "scalestudy.mplstyle") as style, plt.style.context(style):
+        with house_style():
             return draw(*args, **kwargs)
 
     return in_style
