@@ -6,6 +6,7 @@ Only glue: what a command does lies in the module that it imports, which keeps `
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from scalestudy.study.size import StudySize
     from scalestudy.study.store import RunStore
 
+_INTERRUPTED = "Interrupted; finished runs are stored, the same command goes on from there."
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 
 
@@ -25,8 +27,11 @@ class _Group(click.Group):
     """Turns errors into one message: exit code 2 for bad input, 1 for what failed."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        from scalestudy.study.processes import TERMINATED, terminated_as_exit
+
         try:
-            return super().invoke(ctx)
+            with terminated_as_exit():
+                return super().invoke(ctx)
         except (ValueError, RuntimeError, OSError) as error:
             if isinstance(error, (click.exceptions.Exit, click.Abort, BrokenPipeError)):
                 raise  # click's own business
@@ -35,8 +40,12 @@ class _Group(click.Group):
             click.echo(f"Error: {error}", err=True)
             ctx.exit(2 if isinstance(error, ValueError) else 1)
         except KeyboardInterrupt:
-            click.echo("Interrupted; finished runs are stored, the same command goes on from there.", err=True)
+            click.echo(_INTERRUPTED, err=True)
             ctx.exit(130)
+        except SystemExit as leaving:
+            if leaving.code == TERMINATED:
+                click.echo(_INTERRUPTED, err=True)
+            raise
 
 
 def _show_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
@@ -74,7 +83,13 @@ def _options(*options: Callable) -> Callable:
 
 _PROFILE = click.option("--profile", default="quick", help="Sizes of the study: a file in params/.")
 _PARAM = click.option(
-    "-p", "--param", "assignments", multiple=True, metavar="NAME=VALUE", help="Replace a parameter of the profile."
+    "-p",
+    "--param",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Replace a parameter of the profile; repeatable.  Results then go to results/PROFILE-custom, "
+    "or to results/OTHER with -p profile=OTHER.",
 )
 _EXECUTION = _options(
     click.option("--workers", type=click.IntRange(min=0), help="Training processes.  [default: one per core; GPU: 1]"),
@@ -112,14 +127,14 @@ def reproduce(
     from scalestudy.study.grids import Study
 
     selected = notebooks.check(names, size.parameters())
-    probe(paths.results(profile))
+    probe(paths.results(size.profile))
     _fetch()
     study = Study(size)
     report = _train(study.for_notebooks(path.stem for path in selected), workers, device, None)
     results = notebooks.execute(
         selected,
         size.parameters(),
-        paths.results(profile) / "notebooks",
+        paths.results(size.profile) / "notebooks",
         jobs=jobs or usable_cores(),
         records=None if rerun else {path: study.records_for(path.stem, report.done) for path in selected},
         on_result=_tell,
@@ -173,16 +188,20 @@ def status(profile: str, assignments: tuple[str, ...]) -> None:
     size = params.load(profile, params.parse_overrides(assignments))
     from scalestudy.study.execution import plan
     from scalestudy.study.grids import Study
+    from scalestudy.study.store import DamagedRecordWarning
 
     store, study = _store(), Study(size)
-    click.echo(f"{len(store.records())} records in {store.folder}")
-    for name, specs in {**study.groups(), "all": study.all_specs()}.items():
-        frame = plan(specs, store)
-        left = frame.loc[~frame["stored"], "seconds"].sum() / 60
-        click.echo(
-            f"{name:15} {frame['stored'].sum():4d} of {len(frame):4d} stored, {left:8.1f} minutes of training left"
-        )
-    for problem in store.damaged():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DamagedRecordWarning)  # told below
+        click.echo(f"{len(store.records())} records in {store.folder}")
+        for name, specs in {**study.groups(), "all": study.all_specs()}.items():
+            frame = plan(specs, store)
+            left = frame.loc[~frame["stored"], "seconds"].sum() / 60
+            click.echo(
+                f"{name:15} {frame['stored'].sum():4d} of {len(frame):4d} stored, {left:8.1f} minutes of training left"
+            )
+    unmoved = {problem.name: problem for problem in store.problems if problem.moved_to is None}
+    for problem in [*store.damaged(), *unmoved.values()]:
         click.echo(f"damaged: {problem.name}: {problem.reason}")
 
 

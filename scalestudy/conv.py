@@ -79,6 +79,7 @@ class _ScaleConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, self.basis.num_functions))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        self._check_sampling()
 
     @property
     def num_scales(self) -> int:
@@ -103,6 +104,17 @@ class _ScaleConv(nn.Module):
         else:
             y = correlate_separable(x, self.weight, basis, scales, project=project)
         return y if self.bias is None else y + self.bias.view(-1, *[1] * (y.dim() - 2))
+
+    def _check_sampling(self) -> None:
+        """Refuse scales so small that a basis function has no pixel to live on: it could not be normalised."""
+        with torch.no_grad():
+            norms = self.basis.sample(self.scales(), self.kernel_size()).norms
+        used = norms[sorted({*self.basis.rows, *self.basis.cols})]
+        if not bool((used > 0).all()):
+            raise ValueError(
+                f"scales start at {self.scales.values()[0]:.4g} pixels, too small to sample the basis on the pixel "
+                f"grid: at extent {self.extent:g} start at {1.0 / self.extent:.4g} pixels or more, or raise extent"
+            )
 
     def _check(self, x: Tensor, rank: int, axes: str) -> None:
         if x.dim() != rank or x.shape[1] != self.in_channels:

@@ -35,27 +35,39 @@ def load(profile: str, overrides: Mapping[str, Any] | None = None) -> StudySize:
     Returns
     -------
     StudySize
+        Where the overrides change anything, its profile is ``<profile>-custom``, so that the results of the profile
+        itself are not overwritten; an override of ``profile`` names it otherwise.
 
     Raises
     ------
     ValueError
-        On an unknown profile (listing those that there are), a file that is not YAML, and a parameter that is
-        unknown, missing or out of its range.
+        On a project without profiles, an unknown profile (listing those that there are), a file that is not YAML, and
+        a parameter that is unknown, missing or out of its range.
     """
     path = paths.params(profile)
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"there is no folder params in {path.parent.parent}; name the project's folder in the environment variable "
+            f"{paths.ROOT_VARIABLE}"
+        )
     if profile not in profiles():
         raise ValueError(
             f"profile must be one of {', '.join(profiles()) or 'none'}, got {profile!r}; add {path} for another"
         )
     values = _read(path)
     check_names(values, StudySize.model_fields, f"in {path.name}")
-    check_names(overrides or {}, StudySize.model_fields, "on the command line")
+    overrides = dict(overrides or {})
+    check_names(overrides, StudySize.model_fields, "on the command line")
     if values.get("profile") != profile:
         raise ValueError(f"profile must be {profile!r} in {path}, got {values.get('profile')!r}; correct that line")
     try:
-        return StudySize.model_validate({**values, **(overrides or {})})
+        size = StudySize.model_validate({**values, **overrides})
     except ValidationError as error:
         raise ValueError(f"profile {profile}: {_explain(error)}") from error
+    paths.results(size.profile)  # a plain name
+    if "profile" not in overrides and any(size.parameters()[name] != values.get(name) for name in overrides):
+        size = size.model_copy(update={"profile": f"{profile}-custom"})
+    return size
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:

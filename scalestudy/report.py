@@ -11,6 +11,7 @@ from urllib.parse import quote
 from scalestudy import paths
 from scalestudy.output import badge, to_html
 from scalestudy.scorecard import Scorecard, scorecard
+from scalestudy.study.files import probe
 from scalestudy.study.grids import Study
 from scalestudy.study.size import StudySize
 from scalestudy.study.store import RunStore
@@ -28,9 +29,14 @@ def build(size: StudySize) -> tuple[Path, Scorecard]:
     -------
     (Path, Scorecard)
         The index page, and what it says.
+
+    Raises
+    ------
+    StoreError
+        Before anything is computed, if the folder cannot be written.
     """
     folder = paths.results(size.profile)
-    folder.mkdir(parents=True, exist_ok=True)
+    probe(folder)
     study, store = Study(size), RunStore(paths.runs())
     specs = study.all_specs()
     records = [record for spec in specs if (record := store.get(spec)) is not None]

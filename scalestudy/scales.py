@@ -80,6 +80,10 @@ class InternalScales(nn.Module):
         """Return the internal scales in pixels, shape (S,)."""
         raise TypeError(f"{type(self).__name__} does not say how its internal scales are computed")
 
+    def parameters_in_pixels(self) -> list[nn.Parameter]:
+        """The learnable parameters that are lengths in pixels; the others have no unit."""
+        return []
+
     @property
     def isr(self) -> float:
         """Present internal scale range: last over first scale, no unit."""
@@ -150,6 +154,9 @@ class IsrScales(InternalScales):
     def forward(self) -> Tensor:
         return self.sigma_basis * (1 + self.gamma.square()) ** self.exponents
 
+    def parameters_in_pixels(self) -> list[nn.Parameter]:
+        return [self.sigma_basis]
+
 
 class _SteppedScales(InternalScales):
     """Scales built step by step: s_0 = sigma_basis, s_i = s_(i-1) (1 + increment(gamma_i))."""
@@ -169,6 +176,9 @@ class _SteppedScales(InternalScales):
     def forward(self) -> Tensor:
         ratio = 1 + _INCREMENTS[self.increment](self.gamma)
         return torch.cat([self.sigma_basis, ratio.expand(self.num_scales - 1)]).cumprod(0)
+
+    def parameters_in_pixels(self) -> list[nn.Parameter]:
+        return [self.sigma_basis]
 
 
 class StepRatioScales(_SteppedScales):
@@ -210,6 +220,8 @@ class SpacingScales(_SteppedScales):
 class DirectScales(InternalScales):
     """Each internal scale is its own parameter (Section 4.2, parameterisation 3): no order, no bound.
 
+    As in the released code nothing keeps a scale positive; a network whose scale crosses 0 has diverged.
+
     Parameters
     ----------
     sigma_basis, isr, num_scales
@@ -223,6 +235,9 @@ class DirectScales(InternalScales):
 
     def forward(self) -> Tensor:
         return self.sigmas
+
+    def parameters_in_pixels(self) -> list[nn.Parameter]:
+        return [self.sigmas]
 
 
 def _require_a_range(scales: Sequence[float]) -> None:

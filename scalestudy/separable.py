@@ -55,11 +55,14 @@ def correlate_separable(
     Returns
     -------
     Tensor
-        (B, O, S, H, W), or (B, O, H, W) with `project`.
+        (B, O, S, H, W), or (B, O, H, W) with `project`; of the wider type of x and weight, also under autocast.
     """
-    functions = basis.functions.detach().to(x.dtype)
-    constant = replace(basis, functions=functions, norms=basis.norms.detach())
-    return _SeparableCorrelation.apply(x, basis.normalise(weight), scales, functions, constant, project)
+    dtype = torch.promote_types(x.dtype, weight.dtype)
+    with torch.autocast(x.device.type, enabled=False):  # which would round filters and sums behind our back
+        functions = basis.functions.detach().to(dtype)
+        constant = replace(basis, functions=functions, norms=basis.norms.detach())
+        weight = basis.normalise(weight.to(dtype))
+        return _SeparableCorrelation.apply(x.to(dtype), weight, scales, functions, constant, project)
 
 
 def toeplitz(functions: Tensor, length: int) -> Tensor:

@@ -1,8 +1,8 @@
 """What one training run computes: a validated, frozen description, and the key that names it.
 
 Every length is given in pixels of the paper's 168-pixel canvas.  `DataSpec.shrink` divides them all
-(canvas, digit, sigmas, pooling window) before anything is built, so a shrunk run differs from the
-paper's in that one field, and sigmas of all runs can be compared.
+(canvas, digit, sigmas and their learning rate, pooling window) before anything is built, so a shrunk run
+differs from the paper's in that one field, and sigmas of all runs can be compared.
 """
 
 from __future__ import annotations
@@ -132,6 +132,13 @@ class RunSpec(_Spec):
             f"{self.data.distribution.label}, {scales.parameterisation} sigma {scales.sigma_basis:g} "
             f"ISR {scales.isr:g}, seed {self.seed}"
         )
+
+    @property
+    def is_paper_size(self) -> bool:
+        """Whether images, lengths, schedule and precision are the paper's, so that results can be compared."""
+        paper = DataSpec(distribution=self.data.distribution, scale_test_images=self.data.scale_test_images)
+        same_model = (self.order, self.precision, self.scales.num_scales) == ("relu_norm", "float32", 3)
+        return self.data == paper and self.training == TrainingSpec() and same_model
 
     @property
     def work(self) -> float:

@@ -31,11 +31,8 @@ TABLE4_VALUES = {**MARGIN_INTERNAL_SCALES, "test_error": MARGIN_TEST_ERROR}
 
 
 def is_paper_size(runs: pd.DataFrame) -> bool:
-    """Whether runs used the paper's numbers of images and epochs and its lengths; only then numbers compare."""
-    full = ((runs["train_images"] == 10_000) & (runs["test_images"] == 50_000) & (runs["epochs"] == 60)) & (
-        runs["shrink"] == 1
-    )
-    return bool(len(runs)) and bool(full.all())
+    """Whether all runs have the paper's sizes (`RunSpec.is_paper_size`); only then numbers compare."""
+    return bool(len(runs)) and bool(runs["paper_size"].all())
 
 
 def table1(net: Table1Net) -> pd.DataFrame:

@@ -167,10 +167,7 @@ def _fit(
     progress: Callable[[int, int], None] | None,
 ) -> _History:
     training = spec.training
-    scale_parameters = list(net.conv.scales.parameters())
-    is_scale = {id(parameter) for parameter in scale_parameters}
-    weights = [parameter for parameter in net.parameters() if id(parameter) not in is_scale]
-    optimiser = torch.optim.Adam([{"params": weights}, {"params": scale_parameters}], lr=training.learning_rate)
+    optimiser = _optimiser(net)
     shuffle = torch.Generator().manual_seed(spec.seed)
     steps_per_epoch = math.ceil(len(train_split) / training.batch_size)
     history = _History(_paper_pixels(net.conv.scales, spec.data.shrink))
@@ -179,9 +176,10 @@ def _fit(
         net.train()
         total = torch.zeros((), dtype=torch.float64, device=train_split.device)
         for images, labels in train_split.batches(training.batch_size, shuffle):
-            rates = learning_rates(training, step, steps_per_epoch)
-            for group, rate in zip(optimiser.param_groups, rates, strict=True):
-                group["lr"] = rate
+            rate, scale_rate = learning_rates(training, step, steps_per_epoch)
+            rates = (rate, scale_rate, scale_rate / spec.data.shrink)
+            for group, group_rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = group_rate
             optimiser.zero_grad()
             loss = functional.cross_entropy(net(images), labels)
             loss.backward()
@@ -200,6 +198,20 @@ def _fit(
         if progress is not None:
             progress(epoch + 1, training.epochs)
     return history
+
+
+def _optimiser(net: Table1Net) -> torch.optim.Adam:
+    """Adam with groups for weights, unitless scale parameters and scale parameters in pixels.
+
+    Adam moves a parameter by about its learning rate, in the parameter's unit.  Where all lengths are shrunk, the rate
+    of lengths must shrink with them, or sigmas would learn faster than at the paper's size.
+    """
+    lengths = net.conv.scales.parameters_in_pixels()
+    is_length = {id(parameter) for parameter in lengths}
+    unitless = [parameter for parameter in net.conv.scales.parameters() if id(parameter) not in is_length]
+    is_scale = is_length | {id(parameter) for parameter in unitless}
+    weights = [parameter for parameter in net.parameters() if id(parameter) not in is_scale]
+    return torch.optim.Adam([{"params": weights}, {"params": unitless}, {"params": lengths}])
 
 
 def _require_bounded(scales: InternalScales, spec: RunSpec, epoch: int) -> None:
@@ -247,10 +259,18 @@ def provenance(device: torch.device, seconds: float) -> Provenance:
 
 
 def _commit() -> str | None:
-    """Commit of the checkout that holds the package, if it is one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    """Commit of the checkout that holds the package, if it is one; "-dirty" where the package itself was changed."""
+    package = str(Path(__file__).parent)
+    commit = _git(package, "rev-parse", "--short=12", "HEAD")
+    return f"{commit}-dirty" if commit and _git(package, "status", "--porcelain", "--", package) else commit or None
+
+
+def _git(folder: str, *arguments: str) -> str:
+    """What git prints, or nothing where there is no git or no repository."""
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        answer = subprocess.run(
+            ["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None if answer.returncode == 0 else None
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""

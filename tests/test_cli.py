@@ -1,6 +1,8 @@
 """The command line: quick help, errors without tracebacks, and the exit codes."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -58,6 +60,10 @@ def test_help_of_every_command():
         assert "Usage:" in result.output
 
 
+def test_help_says_where_changed_results_go():
+    assert "results/PROFILE-custom" in " ".join(call("report", "--help").output.split())
+
+
 def test_version():
     result = call("--version")
     assert result.exit_code == 0
@@ -103,11 +109,21 @@ def test_run_then_status_then_run_again(project):
     again = call("run", *SMALL, "--filter", "table4")
     assert "9 runs: 9 read, 0 trained" in again.output
     next((project / "results" / "runs").glob("*.json")).write_text("{")
-    with pytest.warns(UserWarning, match="not used, moved to"):
-        status = call("status", *SMALL)
+    status = call("status", *SMALL)
     assert "14 records in" in status.output
     assert "14 of   15 stored" in status.output
     assert status.output.count("damaged: ") == 1
+    assert "Warning" not in status.output
+
+
+def test_status_names_a_damaged_file_that_cannot_be_moved(project):
+    store = project / "results" / "runs"
+    store.mkdir(parents=True)
+    (store / "damaged").write_text("a file where the folder should be")
+    (store / "0123456789abcdef.json").write_text("{")
+    status = call("status", *SMALL)
+    assert status.output.count("damaged: 0123456789abcdef.json: truncated") == 1
+    assert "Warning" not in status.output
 
 
 def test_failed_runs_end_with_code_1(project, monkeypatch):
@@ -187,15 +203,116 @@ def test_reproduce(project, monkeypatch):
     monkeypatch.setitem(sys.modules, "scalestudy.report", report)
     result = call("reproduce", *SMALL, "-p", "epochs=4", "--workers", "1", "--jobs", "2")
     assert result.exit_code == 0, result.output
-    assert done == [(["07_parameterisation"], 4, project / "results" / "quick" / "notebooks", 2)]
+    assert done == [(["07_parameterisation"], 4, project / "results" / "quick-custom" / "notebooks", 2)]
     assert "9 runs: 0 read, 9 trained" in result.output
     assert "the scorecard" in result.output
-    assert f"report: {project / 'quick.html'}" in result.output
+    assert f"report: {project / 'quick-custom.html'}" in result.output
     error[0] = "cell In [3] failed"
     result = call("reproduce", *SMALL, "--workers", "1")
     assert result.exit_code == 1
     assert "07_parameterisation: cell In [3] failed" in result.output
     assert call("reproduce", "--notebook", "08").exit_code == 2
+
+
+def test_report_into_a_folder_that_cannot_be_written(project, monkeypatch):
+    pytest.importorskip("nbconvert")
+    (project / "file").write_text("")
+    monkeypatch.setenv(paths.RESULTS_VARIABLE, str(project / "file" / "results"))
+    result = call("report")
+    assert result.exit_code == 1
+    assert "Error: cannot write to the folder" in result.output
+    assert paths.RESULTS_VARIABLE in result.output
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_any_command_with_a_message(project, monkeypatch, number, code):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("scalestudy.data.fetch_mnist", lambda: signal.raise_signal(number))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell hands it down as ignored
+    try:
+        result = call("data", "fetch")
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+    assert result.exit_code == code
+    assert result.output == "Interrupted; finished runs are stored, the same command goes on from there.\n"
+    assert signal.getsignal(signal.SIGTERM) == before[1]
+
+
+REPRODUCE = """
+import scalestudy.data
+scalestudy.data.fetch_mnist = lambda folder=None: None
+from scalestudy.cli import main
+main(["reproduce"])
+"""
+
+
+def test_signals_end_the_kernels_too(project, tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("papermill")
+    from scalestudy import params
+
+    write_notebook(
+        nbformat,
+        project / "notebooks" / "01_long.ipynb",
+        params.load("quick").parameters(),
+        "import os, pathlib, time\n"
+        "place = pathlib.Path(os.environ['SCALESTUDY_RESULTS'])\n"
+        "(place / 'new').write_text(str(os.getpid()))\n"
+        "(place / 'new').rename(place / 'kernel')\n"
+        "time.sleep(60)",
+    )
+    codes = {signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
+    places = {number: tmp_path / number.name for number in codes}
+    processes = {
+        number: subprocess.Popen(
+            [sys.executable, "-c", REPRODUCE],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT), paths.RESULTS_VARIABLE: str(place)},
+            start_new_session=True,
+        )
+        for number, place in places.items()
+    }
+    try:
+        wait_until(lambda: all((place / "kernel").exists() for place in places.values()))
+        for number, process in processes.items():
+            process.send_signal(number)
+        for number, process in processes.items():
+            _, error = process.communicate(timeout=20)
+            assert process.returncode == codes[number], error
+            assert error.count("Interrupted; finished runs are stored") == (number != signal.SIGKILL), error
+            assert "Traceback" not in error
+        kernels = [int((place / "kernel").read_text()) for place in places.values()]
+        wait_until(lambda: all(gone(kernel) for kernel in kernels))
+        for place in places.values():
+            assert {path.name for path in (place / "quick" / "notebooks").iterdir()} <= {"01_long.ipynb"}
+    finally:
+        for process in processes.values():
+            process.kill()
+
+
+def write_notebook(nbformat, path, parameters, *cells):
+    text = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+    first = nbformat.v4.new_code_cell(text, metadata={"tags": ["parameters"]})
+    notebook = nbformat.v4.new_notebook(cells=[first, *map(nbformat.v4.new_code_cell, cells)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(notebook, path)
+
+
+def wait_until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def gone(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def test_results_folder_that_cannot_be_written_stops_before_anything_runs(project, tmp_path, monkeypatch):

@@ -294,3 +294,24 @@ def test_bad_inputs(layer: nn.Module, shape: tuple[int, ...], message: str) -> N
 def test_bad_inputs_of_project(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"LiftingConv takes a tensor of shape \(B, C, H, W\)"):
         lifting().project(torch.zeros(shape))
+
+
+def test_scales_too_small_to_sample_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"scales start at 0.15 pixels, too small .* start at 0.25 pixels or more"):
+        LiftingConv(1, 1, IsrScales(0.15, 3.0, 3), 5)
+    assert torch.isfinite(LiftingConv(1, 1, IsrScales(0.25, 3.0, 3), 5)(torch.randn(1, 1, 12, 12))).all()
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_autocast_changes_neither_type_nor_result(first: bool) -> None:
+    """Filters and sums stay in the layer's precision; inputs that come in half precision are widened."""
+    layer = LiftingConv(3, 4, IsrScales(2.0, 3.0, 3), 5)
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), layer) if first else layer
+    images = torch.randn(2, 3, 20, 20)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = net(images)
+    assert y.dtype == torch.float32
+    y.sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    if not first:
+        torch.testing.assert_close(y, net(images), rtol=0, atol=0)

@@ -41,6 +41,27 @@ def test_overrides(project):
 
 
 @pytest.mark.parametrize(
+    ("assignments", "profile"),
+    [
+        ([], "quick"),
+        (["epochs=6", "isrs=[1.5, 2.38, 4.76, 7.56]"], "quick"),
+        (["epochs=1"], "quick-custom"),
+        (["epochs=1", "profile=mine"], "mine"),
+        (["profile=mine"], "mine"),
+        (["epochs=1", "profile=quick"], "quick"),
+    ],
+)
+def test_changed_values_do_not_go_under_the_name_of_the_profile(project, assignments, profile):
+    assert params.load("quick", params.parse_overrides(assignments)).profile == profile
+
+
+def test_folder_without_params(tmp_path, monkeypatch):
+    monkeypatch.setenv(paths.ROOT_VARIABLE, str(tmp_path))
+    with pytest.raises(ValueError, match=rf"no folder params in {tmp_path}; .* variable SCALESTUDY_ROOT"):
+        params.load("quick")
+
+
+@pytest.mark.parametrize(
     ("assignment", "message"),
     [
         ("epocs=3", r"unknown parameter 'epocs' on the command line: did you mean epochs\?"),
@@ -53,6 +74,8 @@ def test_overrides(project):
         ("scale_test_isrs=[9.0]", r"scale_test_isrs must be values of isrs = .* got \[9.0\]; add"),
         ("scale_test_images=40000", "scale_test_images must be at most test_images = .* got 40000; lower it"),
         ("shrink=4", "shrink: Input should be 1, 2 or 3, got 4"),
+        ("profile=../x", "profile must be a plain name of .* got '../x'"),
+        ("profile=5", "profile: Input should be a valid string, got 5"),
         ("epochs", "a parameter must be written name=value, got 'epochs'; for example"),
         ("seeds=[0", r"seeds must be a number, a text or a list like \[0, 1\], got '\[0'"),
     ],

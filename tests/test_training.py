@@ -11,7 +11,7 @@ from scalestudy.data import DataError, LogUniform, load_mnist, paper_test_scales
 from scalestudy.record import Record
 from scalestudy.scales import FixedScales, IsrScales, SpacingScales, StepRatioScales
 from scalestudy.spec import DataSpec, RunSpec, ScalesSpec, TrainingSpec
-from scalestudy.training import TrainingDiverged, build_model, learning_rates, train
+from scalestudy.training import TrainingDiverged, _optimiser, build_model, learning_rates, train
 
 START = (2.0, round(2 * 3**0.5, 6), 6.0)
 
@@ -227,8 +227,30 @@ def test_shorter_schedules() -> None:
     assert learning_rates(TrainingSpec(scale_warmup_epochs=0), 0, 79) == (0.01, 0.01)
 
 
+@pytest.mark.parametrize("parameterisation", ["isr", "step_ratio", "spacing", "direct"])
+def test_shrunk_scales_learn_as_fast_in_paper_pixels(parameterisation) -> None:
+    """Adam's first step has the size of the learning rate: 0.01 paper pixels for lengths, 0.01 for gammas."""
+    moved = {}
+    for shrink in (1, 3):
+        scales = ScalesSpec(parameterisation=parameterisation)
+        data = DataSpec(distribution=LogUniform(low=1, high=8), shrink=shrink)
+        net = build_model(RunSpec(data=data, scales=scales))
+        optimiser = _optimiser(net)
+        lengths = {id(parameter) for parameter in net.conv.scales.parameters_in_pixels()}
+        before = [parameter.clone() for parameter in net.conv.scales.parameters()]
+        net.conv.scales().sum().backward()
+        for group, rate in zip(optimiser.param_groups, (0.01, 0.01, 0.01 / shrink), strict=True):
+            group["lr"] = rate
+        optimiser.step()
+        moved[shrink] = [
+            ((parameter - old) * (shrink if id(parameter) in lengths else 1)).abs().max().item()
+            for parameter, old in zip(net.conv.scales.parameters(), before, strict=True)
+        ]
+    assert moved[3] == pytest.approx(moved[1], rel=1e-3) and moved[1] == pytest.approx([0.01] * len(moved[1]), rel=1e-3)
+
+
 def test_learning_rates_are_used(monkeypatch) -> None:
-    """The optimiser gets the schedule step by step: eight steps of two groups."""
+    """The optimiser gets the schedule step by step: eight steps of three groups; lengths learn in shrunk pixels."""
     seen = []
 
     class Spy(torch.optim.Adam):
@@ -239,7 +261,9 @@ def test_learning_rates_are_used(monkeypatch) -> None:
     monkeypatch.setattr(torch.optim, "Adam", Spy)
     spec = spec_of(scale_warmup_epochs=1)
     train(spec)
-    assert seen == [learning_rates(spec.training, step, 4) for step in range(8)]
+    expected = [learning_rates(spec.training, step, 4) for step in range(8)]
+    assert seen == [(weights, scales, scales / spec.data.shrink) for weights, scales in expected]
+    assert spec.data.shrink == 3
     assert [rates[1] for rates in seen[:5]] == pytest.approx([0, 0.0025, 0.005, 0.0075, 0.01])
 
 

@@ -25,7 +25,11 @@ from scalestudy.tolerance import ToleranceFit
 __all__ = ["CHECKS", "VERDICTS", "ClaimSettings", "Evidence", "Finding", "claim_verdicts"]
 
 VERDICTS = (HELD, NOT_HELD, UNCLEAR, NOT_MEASURED)
-"""All verdicts of `claim_verdicts`."""
+"""All verdicts of `claim_verdicts`.
+
+Unclear: the runs do not decide by the criterion, because the effect lies within the spread over seeds, there are too
+few seeds for a spread, or the value lies between the criterion's two thresholds.  Not measured: runs are missing.
+"""
 
 RUN_COLUMNS = (
     "distribution", "seed", "scale_learning", "init_sigma_basis", "init_isr", "sigma_basis", "isr", "internal_scales",
@@ -97,14 +101,15 @@ def claim_verdicts(
         One row per run on MNIST-Scale: model (name of Table 5), augmented (bool), seed, test_error (percent),
         internal_scales (list, pixels, at the selected epoch).
     settings : ClaimSettings or None
-        Which runs stand for the paper's; the defaults are the paper's.
+        Which runs stand for the paper's; None: `ClaimSettings()`, where learned ISRs are those of Eq. 5 as printed
+        (the scorecard passes `learned="step_ratio"`, the paper's released code).
 
     Returns
     -------
     pandas.DataFrame
         A row per claim in the order of `reported.claims`: id, section, item, claim, notebook, measured (a sentence with
-        numbers), verdict (`held`, `did not hold`, `unclear`, `not measured`).  Missing runs never raise: the claim is
-        `not measured` and `measured` says what is missing.
+        numbers), verdict (`held`, `did not hold`, `unclear`, `not measured`; see `VERDICTS`).  Missing runs never
+        raise: the claim is `not measured` and `measured` says what is missing.
 
     Raises
     ------

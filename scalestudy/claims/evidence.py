@@ -1,9 +1,14 @@
 """Evidence for the claim checks: selecting runs, and effects set against the spread over seeds.
 
 Not in the paper, which says "significantly" without a test: all criteria are our choice and were fixed before any run.
- An effect counts where it is larger than the spread: the standard deviation (ddof 1) of one seed, pooled over the
- compared groups.
-With three seeds that is a weak test, so every finding also states the Welch 95 % interval of the main effect.
+Three rules were made stricter after the first runs: the majority rule became symmetric, the checks of Table 3 compare
+starts at common seeds only, and published ISRs never stand in for ours.
+
+An effect counts where it is larger than the spread: the standard deviation (ddof 1) of one seed, pooled over the
+compared groups.  With three seeds that is a weak test, so most findings also state the Welch 95 % interval.
+
+"Unclear" means that the runs do not decide by the criterion: the effect lies within the spread over seeds, there are
+too few seeds for a spread, or the value lies between the criterion's two thresholds (held and did not hold).
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,7 +30,10 @@ class NotMeasured(Exception):
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found: a verdict (`held`, `did not hold`, `unclear`) and a sentence with the numbers."""
+    """What a check found: a verdict and a sentence with the numbers.
+
+    The verdict is `held`, `did not hold` or `unclear` (the runs do not decide by the criterion, see the module).
+    """
 
     verdict: str
     measured: str
@@ -34,6 +42,9 @@ class Finding:
 @dataclass(frozen=True)
 class ClaimSettings:
     """Which runs stand for the paper's.
+
+    The default of `learned` is the method as the paper prints it; the scorecard sets `step_ratio`, because the paper's
+    numbers come from the released code.  The other defaults are the paper's.
 
     Parameters
     ----------
@@ -120,13 +131,15 @@ def all_positive(effects: Iterable[Effect]) -> str:
 
 
 def majority_positive(effects: Sequence[Effect]) -> str:
-    """Held if more than half are resolved upwards, did not hold if more are resolved downwards than upwards, else
-    unclear.
+    """Held if more than half of all effects are resolved upwards, did not hold if more than half are resolved
+    downwards, else unclear.
+
+    Effects within the spread or without one count in the whole, so that a few resolved ones never decide for the rest.
     """
     up, down = (sum(one.sign == sign for one in effects) for sign in (1, -1))
     if up > len(effects) / 2:
         return HELD
-    return NOT_HELD if down > up else UNCLEAR
+    return NOT_HELD if down > len(effects) / 2 else UNCLEAR
 
 
 def all_similar(effects: Iterable[Effect], margin: float) -> str:

@@ -98,11 +98,11 @@ def equivariance_errors(frame: pd.DataFrame, ticks: Sequence[float]) -> Figure:
     ticks : sequence of float
         Resolutions to mark.
     """
-    figure, axes = plt.subplots(figsize=(6, 3.4))
+    figure, axes = plt.subplots(figsize=(6.5, 4))
     for name, rows in frame.groupby("layer", sort=False):
         axes.plot(rows["resolution"], rows["error"], marker="o", label=name)
     factor_axis(axes, ticks, "smallest internal scale in pixels")
     axes.set_yscale("log")
     axes.set_ylabel("relative equivariance error")
-    axes.legend(loc="center right")
+    figure.legend(loc="outside lower center", ncols=3)
     return figure

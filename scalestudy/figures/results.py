@@ -28,13 +28,14 @@ def error_by_isr(runs: pd.DataFrame) -> Figure:
         Rows of `scalestudy.study.frames.frame` with fixed scales.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    for name, colour in zip(reported.DISTRIBUTIONS, DISTRIBUTION_COLOURS, strict=True):
+    for index, (name, colour) in enumerate(zip(reported.DISTRIBUTIONS, DISTRIBUTION_COLOURS, strict=True)):
+        dodge = 1.012 ** (index - 1)  # so that bars at one ISR stand side by side
         ours = runs[runs["distribution"] == name]
-        left.scatter(ours["init_isr"], ours["test_error"], color=colour, s=9, alpha=0.45, lw=0)
+        left.scatter(ours["init_isr"] * dodge, ours["test_error"], color=colour, s=9, alpha=0.45, lw=0)
         groups = ours.groupby("init_isr")["test_error"]
-        _curve(left, groups.mean(), groups.std(), name, colour)
+        _curve(left, groups.mean(), groups.std(), name, colour, dodge)
         paper = reported.table("fig3").query("distribution == @name").set_index("isr")
-        _curve(right, paper["test_error_mean"], paper["test_error_std"], name, colour)
+        _curve(right, paper["test_error_mean"], paper["test_error_std"], name, colour, dodge)
     _title_sizes(left, runs)
     right.set_title("the paper: 10000 images, 60 epochs, 3 seeds")
     for axes in (left, right):
@@ -44,12 +45,14 @@ def error_by_isr(runs: pd.DataFrame) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, mean: pd.Series, std: pd.Series, name: str, colour: str) -> None:
+def _curve(axes: Axes, mean: pd.Series, std: pd.Series, name: str, colour: str, dodge: float) -> None:
     if mean.empty:
         return
-    axes.errorbar(mean.index, mean, yerr=std.fillna(0.0), color=colour, marker="o", capsize=2, elinewidth=1, label=name)
+    axes.errorbar(
+        mean.index * dodge, mean, yerr=std.fillna(0.0), color=colour, marker="o", capsize=2, elinewidth=1, label=name
+    )
     best = mean.idxmin()
-    axes.plot(best, mean[best], marker="*", ms=16, color=colour, mec="white", zorder=5)
+    axes.plot(best * dodge, mean[best], marker="*", ms=16, color=colour, mec="white", zorder=5)
 
 
 def _title_sizes(axes: Axes, runs: pd.DataFrame) -> None:
@@ -86,7 +89,7 @@ def error_by_scale(scale_test: pd.DataFrame) -> Figure:
             mean, spread = by_scale.mean(), by_scale.std().fillna(0.0)
             axes.plot(mean.index, mean, color=colours[isr])
             axes.fill_between(
-                mean.index, (mean - spread).clip(lower=0.1), mean + spread, color=colours[isr], alpha=0.15, lw=0
+                mean.index, (mean - spread).clip(lower=0.1), mean + spread, color=colours[isr], alpha=0.08, lw=0
             )
         low, high = (float(number) for number in name.split("[")[1].rstrip("]").split(","))
         axes.axvspan(low, high, color="#000000", alpha=0.05, lw=0)
@@ -115,7 +118,7 @@ def isr_history(runs: pd.DataFrame, best_fixed_isr: float | None) -> Figure:
     best_fixed_isr : float or None
         The fixed ISR with our lowest test error, for comparison.
     """
-    figure, axes = plt.subplots(figsize=(7, 3.8))
+    figure, axes = plt.subplots(figsize=(7, 4.4))
     for index, (_, run) in enumerate(runs.sort_values("seed").iterrows()):
         history = run["isr_history"]
         label = "ours, one line per seed; dot: selected epoch" if index == 0 else None
@@ -126,13 +129,14 @@ def isr_history(runs: pd.DataFrame, best_fixed_isr: float | None) -> Figure:
     learned = reported.table("table2").query("distribution == 'log-uniform [1, 8]' and scale_learning == 'learned'")
     mean, std = learned["isr_mean"].item(), learned["isr_std"].item()
     axes.axhspan(mean - std, mean + std, color=PAPER, alpha=0.3, lw=0, label=f"paper: learned {mean:.2f} ± {std:.2f}")
-    axes.axhline(5.35, color=PAPER, ls="--", lw=1.2, label="paper: best fixed ISR (5.35)")
+    theirs = reported.table("fig3").query("distribution == 'log-uniform [1, 8]'").set_index("isr")["test_error_mean"]
+    axes.axhline(theirs.idxmin(), color=PAPER, ls="--", lw=1.2, label=f"paper: best fixed ISR ({theirs.idxmin():g})")
     if runs.empty:
         no_data(axes)
     else:
         axes.set_xlim(0, max(len(history) for history in runs["isr_history"]) - 1)
-    axes.set(xlabel="epoch", ylabel="internal scale range (ISR)")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.set(xlabel="epoch (the paper trains for 60)", ylabel="internal scale range (ISR)")
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
@@ -149,7 +153,8 @@ def initialisations(runs: pd.DataFrame) -> Figure:
     figure, rows = plt.subplots(2, 3, figsize=(11, 6), sharex=True, sharey=True)
     keys = ["distribution", "init_sigma_basis", "init_isr"]
     ours = runs.groupby(keys, as_index=False)[["sigma_basis", "isr"]].mean()
-    for panels, frame, title in zip(rows, (ours, paper), ("ours", "paper"), strict=True):
+    seeds = f"ours ({_plural(runs['seed'].nunique(), 'seed')})"
+    for panels, frame, title in zip(rows, (ours, paper), (seeds, "paper"), strict=True):
         for axes, name, colour in zip(panels, reported.DISTRIBUTIONS, DISTRIBUTION_COLOURS, strict=True):
             cells = frame[frame["distribution"] == name]
             for _, cell in cells.iterrows():

@@ -21,9 +21,9 @@ def tolerance_example(fit: ToleranceFit) -> Figure:
     fit : ToleranceFit
         Of a single distribution.
     """
-    figure, axes = plt.subplots(figsize=(7, 3.4))
+    figure, axes = plt.subplots(figsize=(7, 4.2))
     _panel(axes, fit, 0, components=True)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 

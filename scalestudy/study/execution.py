@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +12,7 @@ from scalestudy.spec import RunSpec
 from scalestudy.study.backends import Backend, InProcess, LocalProcesses, Outcome, WorkersUnavailable
 from scalestudy.study.batch_report import BatchReport, IncompleteBatch
 from scalestudy.study.estimate import Clock, usable_cores
+from scalestudy.study.processes import terminated_as_exit
 from scalestudy.study.progress import ProgressBar
 from scalestudy.study.store import RunStore, StoreError
 from scalestudy.study.worker import resolve
@@ -94,7 +92,7 @@ def run_all(
             workers = min(usable_cores(), len(batch.pending)) if device == "cpu" else 1
         batch.clock = Clock(device, store.records())
         batch.deadline = None if time_budget is None else began + time_budget
-        with ProgressBar(batch.pending, shown=progress) as batch.bar, _terminated_as_interrupt():
+        with ProgressBar(batch.pending, shown=progress) as batch.bar, terminated_as_exit():
             batch.execute(_backend(store, device, train, workers, batch))
     done = tuple(records[spec.key] for spec in wanted if spec.key in records)
     return BatchReport(
@@ -222,20 +220,3 @@ def _device(device: str) -> str:
     if device == "cuda":
         raise ValueError("device must be one that torch finds, got 'cuda', and torch finds no GPU; use 'cpu' or 'auto'")
     return "cpu"
-
-
-@contextmanager
-def _terminated_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM (batch queues, ``kill``) unwind as an exit with code 143, so that workers are stopped."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -11,7 +11,7 @@ from scalestudy.record import Record
 FRAME_COLUMNS = (
     "distribution", "distribution_low", "distribution_high", "seed", "scale_learning", "init_sigma_basis", "init_isr",
     "sigma_basis", "isr", "internal_scales", "test_error", "validation_error", "selected_epoch", "epochs",
-    "isr_history", "seconds", "train_images", "test_images", "shrink",
+    "isr_history", "seconds", "train_images", "test_images", "shrink", "paper_size",
 )  # fmt: skip
 """Columns of `frame`."""
 
@@ -88,4 +88,5 @@ def _row(record: Record) -> dict[str, object]:
         "train_images": spec.data.train_images,
         "test_images": spec.data.test_images,
         "shrink": spec.data.shrink,
+        "paper_size": spec.is_paper_size,
     }

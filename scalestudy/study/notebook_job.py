@@ -1,6 +1,7 @@
 """Execute one notebook with papermill; the request comes as JSON on the standard input.
 
-Started by `scalestudy.study.notebooks` as ``python -m scalestudy.study.notebook_job``.
+Started by `scalestudy.study.notebooks` as ``python -m scalestudy.study.notebook_job``.  The kernel ends with its
+notebook, on SIGTERM, and when the process that asked for it has ended.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
+
+from scalestudy.study.processes import watch_parent
 
 _SOURCE_LINES = 3
 _QUIET = "--log-level=50"
@@ -19,11 +23,15 @@ _QUIET = "--log-level=50"
 
 
 def main() -> None:
-    """Run the requested notebook and write ``{"error": null or text}`` to the requested report file."""
-    request = json.load(sys.stdin)
+    """Run the requested notebook and write ``{"error": null or text}`` to the standard output."""
+    signal.signal(signal.SIGINT, _ignore)  # Ctrl-C reaches us too: the parent decides, and stops us
     signal.signal(signal.SIGTERM, _leave)
-    error = run(Path(request["source"]), Path(request["output"]), request["parameters"])
-    Path(request["report"]).write_text(json.dumps({"error": error}))
+    watch_parent(lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM))
+    request = json.load(sys.stdin)
+    with os.fdopen(os.dup(1), "w") as report:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever else is printed must not get into the report
+        error = run(Path(request["source"]), Path(request["output"]), request["parameters"])
+        json.dump({"error": error}, report)
 
 
 def run(source: Path, output: Path, parameters: dict[str, Any]) -> str | None:
@@ -56,7 +64,12 @@ def run(source: Path, output: Path, parameters: dict[str, Any]) -> str | None:
 
 
 def _leave(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, _ignore)  # a second one must not disturb the end of the kernel
     raise SystemExit(128 + number)
+
+
+def _ignore(number: int, frame: object) -> None:
+    """Not ``SIG_IGN``, which the kernel would inherit."""
 
 
 if __name__ == "__main__":

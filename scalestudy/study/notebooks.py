@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -147,6 +148,8 @@ def execute(
                 time.sleep(_POLL_SECONDS)
     finally:
         for job in running:
+            job.process.terminate()  # all at once: ending a kernel takes seconds
+        for job in running:
             job.stop()
     return tuple(results[path] for path in notebooks)
 
@@ -157,12 +160,12 @@ class _Job:
     def __init__(self, source: Path, parameters: Mapping[str, Any], folder: Path, threads: int) -> None:
         self.source, self.output = source, folder / source.name
         self._began = time.monotonic()
-        self._report = folder / f".{source.stem}.{os.getpid()}.report"
+        # no name: nothing is left behind, however this process ends
+        self._report = tempfile.TemporaryFile()  # noqa: SIM115
         request = {
             "source": str(source),
             "output": str(self.output),
             "parameters": dict(parameters),
-            "report": str(self._report),
         }
         environment = dict(
             os.environ,
@@ -173,7 +176,7 @@ class _Job:
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "scalestudy.study.notebook_job"],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=self._report,
             env=environment,
             text=True,
         )
@@ -182,22 +185,22 @@ class _Job:
 
     def result(self) -> NotebookResult:
         try:
-            error = json.loads(self._report.read_text())["error"]
+            self._report.seek(0)
+            error = json.loads(self._report.read())["error"]
         except (OSError, ValueError):
             error = (
                 f"its process ended with exit code {self.process.returncode} without a report; see the standard error"
             )
-        self._report.unlink(missing_ok=True)
+        self._report.close()
         return NotebookResult(self.source.stem, self.output, time.monotonic() - self._began, error)
 
     def stop(self) -> None:
-        self.process.terminate()
         try:
             self.process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self._report.unlink(missing_ok=True)
+        self._report.close()
 
 
 def _declared(path: Path) -> list[str]:

@@ -39,8 +39,11 @@ class ProgressBar:
     def advance(self, spec: RunSpec, share: float) -> None:
         """Show that `share` (0 to 1) of a run is done."""
         if share > self._shares.get(spec.key, 0.0):
-            self._bar.update((share - self._shares.get(spec.key, 0.0)) * spec.work)
+            step = (share - self._shares.get(spec.key, 0.0)) * spec.work
             self._shares[spec.key] = share
+            if not self._bar.disable:
+                self._bar.n = min(self._bar.n + step, self._bar.total)  # the shares add up to a little more or less
+                self._bar.update(0)
 
     def finish(self, spec: RunSpec, result: str) -> None:
         """Show that a run is over, and how it went."""
@@ -52,8 +55,8 @@ class ProgressBar:
     def drop(self, spec: RunSpec) -> None:
         """Show that a run will not be made."""
         self._count -= 1
-        if self._bar.total is not None:  # a hidden bar has none
-            self._bar.total -= spec.work
+        if not self._bar.disable:
+            self._bar.total = max(self._bar.total - spec.work, self._bar.n)
         self._describe()
 
     def _describe(self) -> None:

@@ -14,17 +14,16 @@ import queue
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from typing import IO
 
 from scalestudy.record import Record
 from scalestudy.spec import RunSpec
+from scalestudy.study.processes import watch_parent
 from scalestudy.study.store import RunStore, StoreError
 
 Progress = Callable[[int, int], None]
-_PARENT_POLL_SECONDS = 1.0
 
 
 def train_and_store(spec: RunSpec, store: RunStore, device: str, train: str, progress: Progress) -> dict[str, str]:
@@ -76,7 +75,7 @@ def main() -> None:
     wanted: queue.SimpleQueue[str] = queue.SimpleQueue()
     busy = threading.Lock()  # held while a record is being stored: a finished run is not thrown away
     threading.Thread(target=_read_input, args=(wanted, busy), daemon=True).start()
-    threading.Thread(target=_watch_parent, args=(os.getppid(), busy), daemon=True).start()
+    watch_parent(lambda: _leave(busy))
     try:
         store = _LockedStore(folder, busy)
         resolve(train)
@@ -115,12 +114,6 @@ def _send(messages: IO[str], message: dict[str, object]) -> None:
 def _read_input(wanted: queue.SimpleQueue, busy: threading.Lock) -> None:
     for line in sys.stdin:
         wanted.put(line)
-    _leave(busy)
-
-
-def _watch_parent(parent: int, busy: threading.Lock) -> None:
-    while os.getppid() == parent:
-        time.sleep(_PARENT_POLL_SECONDS)
     _leave(busy)
 
 

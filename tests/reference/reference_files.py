@@ -10,6 +10,15 @@ from pathlib import Path
 import pytest
 
 ENVIRONMENT_VARIABLE = "SCALESTUDY_REFERENCE"
+REFERENCE_NAMES = (
+    "basis_vectors.npz",
+    "dynamic_scale_mnist_vectors.npz",
+    "mnist_scale_hashes.json",
+    "mnist_scale_vectors.npz",
+    "table1_net_vectors.npz",
+    "tolerance.json",
+)
+"""Names of all reference files that the tests read."""
 _HERE = Path(__file__).resolve().parent
 _BESIDE_CHECKOUT = _HERE.parents[2] / "shared" / "reference"
 
@@ -21,9 +30,23 @@ def reference_folder() -> Path:
     -------
     Path
         The folder named by the environment variable ``SCALESTUDY_REFERENCE`` where that is set, else this folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the variable names no folder, or one without any reference file: nothing would be tested.
     """
     named = os.environ.get(ENVIRONMENT_VARIABLE)
-    return Path(named).expanduser() if named else _HERE
+    if not named:
+        return _HERE
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{ENVIRONMENT_VARIABLE}={named!r} is no folder: name the one of the reference files.")
+    if not any((folder / name).is_file() for name in REFERENCE_NAMES):
+        raise FileNotFoundError(
+            f"{ENVIRONMENT_VARIABLE}={named!r} holds none of {list(REFERENCE_NAMES)}: name the folder that does."
+        )
+    return folder
 
 
 def reference_file(name: str) -> Path:
@@ -41,6 +64,11 @@ def reference_file(name: str) -> Path:
     -------
     Path
         An existing file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``SCALESTUDY_REFERENCE`` names no folder, or one without any reference file.
     """
     folders = [reference_folder()]
     if not os.environ.get(ENVIRONMENT_VARIABLE):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from fake_training import record_of, spec_of
 from scalestudy.study import execution
 from scalestudy.study.estimate import RESERVE, SECONDS_PER_WORK, Clock
 from scalestudy.study.execution import IncompleteBatch, WorkersUnavailable, plan, run_all
+from scalestudy.study.progress import ProgressBar
 from scalestudy.study.store import DamagedRecordWarning, RunStore, StoreError
 
 HERE = Path(__file__).resolve().parent
@@ -281,6 +283,25 @@ def test_progress_bar(store, capsys, monkeypatch):
     assert "1/1 runs 100%" in error
     assert f"{spec_of(13).label}: test error 1.30 %" in error
     assert " left" in error
+
+
+def test_progress_bar_never_goes_beyond_its_total(capsys, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    specs = [spec_of(seed) for seed in range(7)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with ProgressBar(specs, shown=True) as bar:
+            bar._bar.mininterval = 0  # draw each step
+            bar._bar.total *= 1 - 1e-12  # as if the shares added up to more
+            for spec in specs[:-1]:
+                for share in range(1, 60):
+                    bar.advance(spec, share / 59)
+                bar.finish(spec, "fine")
+            bar.drop(specs[-1])
+            bar._bar.refresh()
+    error = capsys.readouterr().err
+    assert "100%" in error
+    assert "-00:00" not in error
 
 
 @pytest.mark.parametrize(
