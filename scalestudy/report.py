@@ -102,7 +102,8 @@ def _index(size: StudySize, card: Scorecard, pages: dict[Path, str], folder: Pat
 
 def _figure(png: Path) -> str:
     """HTML of a figure that leads to its PDF, or to itself where there is none."""
-    pdf, caption = png.with_suffix(".pdf"), html.escape(png.stem.replace("_", " "))
+    pdf = png.with_suffix(".pdf")
+    caption = html.escape(re.sub(r"(?<=[a-z])(?=\d)", " ", png.stem.replace("_", " ")).capitalize())
     return (
         f'<a href="figures/{quote((pdf if pdf.exists() else png).name)}"><figure>'
         f'<img src="figures/{quote(png.name)}" alt="{caption}" loading="lazy">'
