@@ -5,8 +5,8 @@ cross-correlation with zero padding and stride 1, as everywhere in deep learning
 size of the input.
 
 Two algorithms compute the same numbers, to float rounding: "dense" builds the K x K kernel of every scale
-and convolves, as the released code does, and is kept as the reference; "toeplitz" is
-`scalestudy.separable.correlate_separable`, whose cost does not depend on the scales.
+and convolves, as the released code does, and is kept as the reference; "separable" is
+`scalestudy.separable.correlate_separable`, whose cost hardly depends on the scales.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from scalestudy.basis import HermiteBasis, SeparableBasis, VaryingOrderBasis, ke
 from scalestudy.scales import InternalScales
 from scalestudy.separable import correlate_separable
 
-Algorithm = Literal["auto", "dense", "toeplitz"]
-_ALGORITHMS = ("auto", "dense", "toeplitz")
+Algorithm = Literal["separable", "dense"]
+_ALGORITHMS = ("separable", "dense")
 
 
 def correlate_dense(x: Tensor, weight: Tensor, basis: SeparableBasis) -> Tensor:
@@ -50,7 +50,7 @@ class _ScaleConv(nn.Module):
         extent: float = 4.0,
         kernel_size: int | None = None,
         bias: bool = False,
-        algorithm: Algorithm = "auto",
+        algorithm: Algorithm = "separable",
     ) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
@@ -151,8 +151,8 @@ class LiftingConv(_ScaleConv):
         Fixes the kernel size in pixels (odd, >= 3) instead of Eq. 6.
     bias : bool
         Adds one bias per output channel, shared by all scales.
-    algorithm : {"auto", "toeplitz", "dense"}
-        How to compute; never changes the result beyond rounding.  "auto" is "toeplitz".
+    algorithm : {"separable", "dense"}
+        How to compute; never changes the result beyond rounding.
 
     Shape
     -----

@@ -76,7 +76,7 @@ def scales_of(case: dict[str, np.ndarray]) -> InternalScales:
 
 def network(
     case: dict[str, np.ndarray],
-    algorithm: str = "toeplitz",
+    algorithm: str = "separable",
     order: str = "relu_norm",
     scales: InternalScales | None = None,
 ) -> Table1Net:
@@ -135,7 +135,7 @@ def runs() -> list:
     for name in cases():
         if not isinstance(name, str):
             return [pytest.param("", "", marks=name.marks)]
-        found.append((name, "toeplitz"))
+        found.append((name, "separable"))
         if int(case_of(name)["kernel_size"]) <= LARGEST_DENSE:
             found.append((name, "dense"))
     return found
