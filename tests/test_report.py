@@ -166,7 +166,7 @@ class TestProject:
     def test_titles_are_escaped(self, built):
         text = built[0].read_text(encoding="utf-8")
         assert ">Scales &amp; &lt;i&gt;learning&lt;/i&gt;</a>" in text and "<i>" not in text
-        assert "<figcaption>a &amp; b #1</figcaption>" in text
+        assert "<figcaption>A &amp; b #1</figcaption>" in text
         assert ">{{numbers}} of 04</a>" in text
 
     def test_figure_without_pdf_leads_to_its_picture(self, built, size):
