@@ -240,7 +240,7 @@ def test_saving_copying_pickling(parameterisation) -> None:
 
 
 def test_repr_tells_the_layer() -> None:
-    assert "1, 2, num_functions=4, extent=4.0, algorithm='auto'" in repr(lifting())
+    assert "1, 2, num_functions=4, extent=4.0, algorithm='separable'" in repr(lifting())
     assert "internal_scales=[1, 1.517, 2.3]" in repr(lifting())
 
 
