@@ -113,8 +113,8 @@ def check_names(names: Iterable[str], allowed: Iterable[str], where: str) -> Non
     for name in names:
         if name not in allowed:
             close = difflib.get_close_matches(str(name), allowed, n=3, cutoff=0.6)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"allowed are {', '.join(allowed)}"
-            raise ValueError(f"unknown parameter {name!r} {where}: {hint}")
+            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            raise ValueError(f"unknown parameter {name!r} {where}: {hint}allowed are {', '.join(allowed)}")
 
 
 def _read(path: Path) -> dict[str, Any]:
