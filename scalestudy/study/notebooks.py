@@ -20,6 +20,7 @@ from scalestudy.study.estimate import usable_cores
 from scalestudy.study.freshness import fingerprint, is_fresh, stamp
 
 KERNEL = "python3"
+_FOLDERS = (paths.ROOT_VARIABLE, paths.RUNS_VARIABLE, paths.RESULTS_VARIABLE, "SCALESTUDY_DATA")
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 10.0
 
@@ -167,8 +168,10 @@ class _Job:
             "output": str(self.output),
             "parameters": dict(parameters),
         }
+        # kernels run in the folder of the notebook, where a relative path would name another place
+        folders = {name: os.path.abspath(value) for name in _FOLDERS if (value := os.environ.get(name))}
         environment = dict(
-            os.environ,
+            os.environ | folders,
             TQDM_DISABLE="1",
             OMP_NUM_THREADS=str(threads),
             PYTHONPATH=os.pathsep.join(path or os.getcwd() for path in sys.path),

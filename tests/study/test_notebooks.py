@@ -105,3 +105,17 @@ def test_an_unchanged_notebook_is_not_executed_again(folder, tmp_path):
     assert executed({"epochs": 2}, {source: []}), "the last execution left no mark"
     (out / "01_good.ipynb").write_text("{")
     assert executed({"epochs": 2}, {source: []})
+
+
+def test_relative_folders_mean_the_same_place_for_the_kernel(folder, tmp_path, monkeypatch):
+    write(
+        folder,
+        "01_good",
+        "from scalestudy import paths\nassert str(paths.runs()) == expected",
+        parameters="expected = ''",
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(paths.RUNS_VARIABLE, "records")
+    (source,) = notebooks.check([], {"expected": ""})
+    (result,) = notebooks.execute([source], {"expected": str(tmp_path.resolve() / "records")}, tmp_path / "out")
+    assert result.error is None
