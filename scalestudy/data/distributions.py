@@ -8,6 +8,7 @@ the first k of n draws do not depend on n.
 import itertools
 import json
 import re
+from abc import abstractmethod
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -48,13 +49,13 @@ class _Distribution(BaseModel):
             raise ValueError(f"count must be an integer of at least 0, got {count!r}; ask for a number of draws")
         return self.quantile(rng.random(count))
 
+    @abstractmethod
     def quantile(self, probability: np.ndarray | float) -> np.ndarray:
         """Return the data scale below which a share `probability` (in [0, 1]) of the draws lies."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pdf(self, data_scale: np.ndarray | float) -> np.ndarray:
         """Return the probability density per unit of data scale, shape of `data_scale`, zero outside the range."""
-        raise NotImplementedError
 
     def log2_density(self, log2_data_scale: np.ndarray | float) -> np.ndarray:
         """Return the probability density per octave at log2 of the data scale, shape of the argument."""
@@ -62,9 +63,9 @@ class _Distribution(BaseModel):
         return self.pdf(data_scale) * data_scale * np.log(2.0)
 
     @property
+    @abstractmethod
     def label(self) -> str:
         """The name in tables and figures, such as ``log-uniform [1, 2.83]``; `parse_distribution` reads it back."""
-        raise NotImplementedError
 
 
 class _Range(_Distribution):
@@ -182,8 +183,9 @@ class _TruncatedNormal(_Range):
             )
         return self
 
+    @abstractmethod
     def _axis(self, data_scale: np.ndarray | float) -> np.ndarray:
-        raise NotImplementedError
+        """Return the data scale on the axis on which it is normal."""
 
     @property
     def _bounds(self) -> tuple[float, float]:
