@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def hermite_gaussians(sigmas: Tensor, num_orders: int, half_width: int) -> Tensor:
@@ -249,3 +249,45 @@ class VaryingSigmaBasis(HermiteBasis):
             for row in range(orders - col)
         ][: self.effective_size**2]
         return tuple(row for row, _ in pairs), tuple(col for _, col in pairs)
+
+
+class SampledBasis(nn.Module):
+    """A basis that is given as pictures, at fixed scales: any functions, not only products (DISCO's, for example).
+
+    Parameters
+    ----------
+    functions : Tensor
+        (F, S, K, K), K odd, floating point; used as they are.
+
+    Raises
+    ------
+    ValueError
+        If the pictures are not square with an odd side, or hold anything that is not finite.
+    """
+
+    def __init__(self, functions: Tensor) -> None:
+        super().__init__()
+        shape = tuple(functions.shape)
+        if len(shape) != 4 or shape[2] != shape[3] or shape[2] % 2 == 0:
+            raise ValueError(f"functions must have the shape (F, S, K, K) with K odd, got {shape}")
+        if not bool(torch.isfinite(functions).all()):
+            raise ValueError("functions must be finite, got values that are not")
+        self.register_buffer("functions", functions.detach().clone(), persistent=False)
+
+    @property
+    def num_functions(self) -> int:
+        """Number F of basis functions."""
+        return len(self.functions)
+
+    def sample(self, scales: Tensor, size: int) -> SampledBasis:
+        """Return the basis itself, after a check that it was made for so many scales and this kernel size."""
+        if self.functions.shape[1:3] != (len(scales), size):
+            raise ValueError(
+                f"this basis was made for {self.functions.shape[1]} scales and kernels of {self.functions.shape[2]} "
+                f"pixels, got {len(scales)} scales and kernel_size {size}; make another one for those"
+            )
+        return self
+
+    def dense(self) -> Tensor:
+        """The pictures, (F, S, K, K)."""
+        return self.functions

@@ -4,9 +4,11 @@ Tensors are (B, C, H, W) before the lifting convolution and (B, C, S, H, W) afte
 cross-correlation with zero padding and stride 1, as everywhere in deep learning; the output has the
 size of the input.
 
-Two algorithms compute the same numbers, to float rounding: "dense" builds the K x K kernel of every scale
+Three algorithms compute the same numbers, to float rounding: "dense" builds the K x K kernel of every scale
 and convolves, as the released code does, and is kept as the reference; "separable" is
-`scalestudy.separable.correlate_separable`, whose cost hardly depends on the scales.
+`scalestudy.separable.correlate_separable`, "fourier" is `scalestudy.fourier.correlate_fourier`, and the cost of both
+hardly depends on the scales.  "auto" takes the one with fewer multiplications: "separable" where few channels
+come in, "fourier" between many channels.
 """
 
 from __future__ import annotations
@@ -18,15 +20,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scalestudy.basis import HermiteBasis, SeparableBasis, VaryingOrderBasis, kernel_size
+from scalestudy.basis import HermiteBasis, SampledBasis, SeparableBasis, VaryingOrderBasis, kernel_size
+from scalestudy.fourier import correlate_fourier, fourier_cost
 from scalestudy.scales import InternalScales
-from scalestudy.separable import correlate_separable
+from scalestudy.separable import correlate_separable, separable_cost
 
-Algorithm = Literal["separable", "dense"]
-_ALGORITHMS = ("separable", "dense")
+Algorithm = Literal["auto", "separable", "fourier", "dense"]
+_ALGORITHMS = ("auto", "separable", "fourier", "dense")
+
+_FOURIER_HANDICAP = 1.5
+"""A multiplication of "fourier" takes this much longer than one of the others (measured on a CPU: it moves more data)."""
 
 
-def correlate_dense(x: Tensor, weight: Tensor, basis: SeparableBasis) -> Tensor:
+def correlate_dense(x: Tensor, weight: Tensor, basis: SeparableBasis | SampledBasis) -> Tensor:
     """Scale convolution by K x K kernels, as the released code computes it; see `correlate_separable`."""
     kernels = torch.einsum("oif,fshw->soihw", weight, basis.dense().to(x.dtype))
     inputs = x.unbind(2) if x.dim() == 5 else [x] * len(kernels)
@@ -46,11 +52,11 @@ class _ScaleConv(nn.Module):
         scales: InternalScales,
         effective_size: int | None = None,
         *,
-        basis: HermiteBasis | None = None,
+        basis: HermiteBasis | SampledBasis | None = None,
         extent: float = 4.0,
         kernel_size: int | None = None,
         bias: bool = False,
-        algorithm: Algorithm = "separable",
+        algorithm: Algorithm = "auto",
     ) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
@@ -71,6 +77,8 @@ class _ScaleConv(nn.Module):
             raise ValueError(f"kernel_size must be an odd integer >= 3 pixels or None, got {kernel_size!r}")
         if algorithm not in _ALGORITHMS:
             raise ValueError(f"algorithm must be one of {_ALGORITHMS}, got {algorithm!r}")
+        if algorithm == "separable" and isinstance(basis, SampledBasis):
+            raise ValueError("algorithm 'separable' needs a Hermite basis, got a SampledBasis; 'fourier' takes any")
         self.in_channels, self.out_channels = in_channels, out_channels
         self.scales = scales
         self.basis = VaryingOrderBasis(effective_size) if basis is None else basis
@@ -95,18 +103,51 @@ class _ScaleConv(nn.Module):
         basis = self.basis.sample(self.scales(), self.kernel_size())
         return torch.einsum("oif,fshw->oishw", self.weight, basis.dense().to(self.weight.dtype))
 
+    def without_bias(self, x: Tensor) -> Tensor:
+        """The response before the bias is added, for whoever pools first: a maximum and a bias can change places."""
+        self._check(x)
+        return self._correlate(x, project=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._with_bias(self.without_bias(x))
+
+    def chosen_algorithm(self, height: int, width: int) -> Algorithm:
+        """What "auto" stands for on images of this size, with the present scales."""
+        if self.algorithm != "auto":
+            return self.algorithm
+        basis = self.basis.sample(self.scales(), self.kernel_size())
+        return self._choose(basis, self.kernel_size(), (height, width))
+
+    def _choose(self, basis: SeparableBasis | SampledBasis, kernel_size: int, size: tuple[int, int]) -> Algorithm:
+        """Compare multiplications per scale and image, forward."""
+        channels = (self.in_channels, self.out_channels)
+        fourier = _FOURIER_HANDICAP * fourier_cost(*channels, size, kernel_size // 2)
+        if isinstance(basis, SampledBasis):
+            dense = math.prod(channels) * kernel_size**2 * math.prod(size)
+            return "dense" if dense < fourier else "fourier"
+        return "separable" if separable_cost(basis, *channels, size) <= fourier else "fourier"
+
     def _correlate(self, x: Tensor, project: bool) -> Tensor:
         scales = self.scales()
-        basis = self.basis.sample(scales, self.fixed_kernel_size or kernel_size(scales, self.extent))
-        if self.algorithm == "dense":
+        size = self.fixed_kernel_size or kernel_size(scales, self.extent)
+        basis = self.basis.sample(scales, size)
+        algorithm = self._choose(basis, size, x.shape[-2:]) if self.algorithm == "auto" else self.algorithm
+        if algorithm == "separable":
+            return correlate_separable(x, self.weight, basis, scales, project=project)
+        if algorithm == "dense":
             y = correlate_dense(x, self.weight, basis)
-            y = y.max(dim=2).values if project else y
         else:
-            y = correlate_separable(x, self.weight, basis, scales, project=project)
+            y = correlate_fourier(x, self.weight, basis.dense())
+        return y.max(dim=2).values if project else y
+
+    def _with_bias(self, y: Tensor) -> Tensor:
         return y if self.bias is None else y + self.bias.view(-1, *[1] * (y.dim() - 2))
 
     def _check_sampling(self) -> None:
         """Refuse scales so small that a basis function has no pixel to live on: it could not be normalised."""
+        if isinstance(self.basis, SampledBasis):
+            self.basis.sample(self.scales(), self.kernel_size())
+            return
         with torch.no_grad():
             norms = self.basis.sample(self.scales(), self.kernel_size()).norms
         used = norms[sorted({*self.basis.rows, *self.basis.cols})]
@@ -116,7 +157,11 @@ class _ScaleConv(nn.Module):
                 f"grid: at extent {self.extent:g} start at {1.0 / self.extent:.4g} pixels or more, or raise extent"
             )
 
-    def _check(self, x: Tensor, rank: int, axes: str) -> None:
+    def _check(self, x: Tensor) -> None:
+        """Refuse an input of the wrong shape."""
+        raise TypeError(f"{type(self).__name__} does not say which shapes it takes")
+
+    def _check_shape(self, x: Tensor, rank: int, axes: str) -> None:
         if x.dim() != rank or x.shape[1] != self.in_channels:
             raise ValueError(
                 f"{type(self).__name__} takes a tensor of shape {axes} with C = {self.in_channels}, "
@@ -143,7 +188,7 @@ class LiftingConv(_ScaleConv):
         Internal scales, fixed or learnable; may be shared between layers.
     effective_size : int, optional
         n of the varying-order basis (basis A): n^2 functions.  Either this or `basis`.
-    basis : HermiteBasis, optional
+    basis : HermiteBasis or SampledBasis, optional
         Another basis, for example ``VaryingSigmaBasis(7)``.
     extent : float
         k of Eq. 6: the kernel reaches k sigmas of the largest scale (4 in the released code).
@@ -151,8 +196,8 @@ class LiftingConv(_ScaleConv):
         Fixes the kernel size in pixels (odd, >= 3) instead of Eq. 6.
     bias : bool
         Adds one bias per output channel, shared by all scales.
-    algorithm : {"separable", "dense"}
-        How to compute; never changes the result beyond rounding.
+    algorithm : {"auto", "separable", "fourier", "dense"}
+        How to compute; never changes the result beyond rounding.  See `chosen_algorithm`.
 
     Shape
     -----
@@ -164,17 +209,16 @@ class LiftingConv(_ScaleConv):
     approximate; see `scalestudy.equivariance`.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        self._check(x, 4, "(B, C, H, W)")
-        return self._correlate(x, project=False)
+    def _check(self, x: Tensor) -> None:
+        self._check_shape(x, 4, "(B, C, H, W)")
 
     def project(self, x: Tensor) -> Tensor:
         """``ScaleProjection()(conv(x))`` without keeping the response of every scale in memory.
 
         (B, I, H, W) -> (B, O, H, W).
         """
-        self._check(x, 4, "(B, C, H, W)")
-        return self._correlate(x, project=True)
+        self._check(x)
+        return self._with_bias(self._correlate(x, project=True))
 
 
 class GroupConv(_ScaleConv):
@@ -187,11 +231,10 @@ class GroupConv(_ScaleConv):
     (B, I, S, H, W) -> (B, O, S, H, W), float32 or float64.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        self._check(x, 5, "(B, C, S, H, W)")
+    def _check(self, x: Tensor) -> None:
+        self._check_shape(x, 5, "(B, C, S, H, W)")
         if x.shape[2] != self.num_scales:
             raise ValueError(f"GroupConv has {self.num_scales} internal scales on axis 2, got shape {tuple(x.shape)}")
-        return self._correlate(x, project=False)
 
 
 class ScaleProjection(nn.Module):

@@ -65,6 +65,13 @@ def correlate_separable(
         return _SeparableCorrelation.apply(x.to(dtype), weight, scales, functions, constant, project)
 
 
+def separable_cost(basis: SeparableBasis, in_channels: int, out_channels: int, size: tuple[int, int]) -> int:
+    """Multiplications of one scale and image, forward: two 1-D products per function, and the mix with the weights."""
+    height, width = size
+    num_cols, num_pairs = len(set(basis.cols)), len(basis.cols)
+    return in_channels * height * width * (num_cols * width + num_pairs * (height + out_channels))
+
+
 def toeplitz(functions: Tensor, length: int) -> Tensor:
     """Matrices that correlate a signal of `length` samples with 1-D functions, zero padded.
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scalestudy.basis import VaryingSigmaBasis
+from scalestudy.basis import SampledBasis, VaryingSigmaBasis
 from scalestudy.conv import GroupConv, LiftingConv, ScaleProjection
 from scalestudy.scales import DirectScales, FixedScales, IsrScales, SpacingScales, StepRatioScales
 
-ALGORITHMS = ["separable", "dense"]
+ALGORITHMS = ["separable", "fourier", "dense"]
 
 
 def image(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
@@ -80,7 +80,7 @@ def test_against_conv2d_channel_by_channel(algorithm: str) -> None:
         torch.testing.assert_close(out[:, :, s], nn.functional.conv2d(expected, group.kernels()[:, :, s], padding=half))
 
 
-@pytest.mark.parametrize("algorithm", ["separable", "dense"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_translation_equivariance(algorithm: str) -> None:
     conv = lifting(channels=(2, 2), algorithm=algorithm)
     x = torch.zeros(1, 2, 40, 44, dtype=torch.float64)
@@ -90,7 +90,7 @@ def test_translation_equivariance(algorithm: str) -> None:
     assert (conv(moved) - conv(x)).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("algorithm", ["separable", "dense"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("parameterisation", [FixedScales, IsrScales, StepRatioScales, SpacingScales, DirectScales])
 def test_scales_in_use(parameterisation, algorithm: str) -> None:
     """Every parameterisation gives one and the same layer at the start, and each scale has its own response."""
@@ -99,7 +99,7 @@ def test_scales_in_use(parameterisation, algorithm: str) -> None:
     assert (y[:, :, 0] - y[:, :, 1]).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("algorithm", ["separable", "dense"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_each_option_changes_something(algorithm: str) -> None:
     x = image(1, 1, 24, 24)
     reference = lifting(algorithm=algorithm)(x)
@@ -180,7 +180,7 @@ def test_shared_scales_are_counted_once_and_gather_gradients() -> None:
     assert all(part.abs() > 1e-6 for part in apart)
 
 
-@pytest.mark.parametrize("algorithm", ["separable", "dense"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_gradient_of_the_projection_goes_to_the_maximum_only(algorithm: str) -> None:
     """A point of light: its own pixel is brightest at the smallest scale, a far one at the largest."""
     x = torch.zeros(1, 1, 25, 25, dtype=torch.float64)
@@ -240,7 +240,7 @@ def test_saving_copying_pickling(parameterisation) -> None:
 
 
 def test_repr_tells_the_layer() -> None:
-    assert "1, 2, num_functions=4, extent=4.0, algorithm='separable'" in repr(lifting())
+    assert "1, 2, num_functions=4, extent=4.0, algorithm='auto'" in repr(lifting())
     assert "internal_scales=[1, 1.517, 2.3]" in repr(lifting())
 
 
@@ -263,7 +263,7 @@ SCALES = FixedScales(1.0, 2.0, 2)
         ({"kernel_size": 1}, "kernel_size must be an odd integer >= 3 .* got 1"),
         ({"kernel_size": 5.0}, r"kernel_size must be an odd integer >= 3 .* got 5\.0"),
         ({"kernel_size": True}, "kernel_size must be an odd integer >= 3 .* got True"),
-        ({"algorithm": "fft"}, r"algorithm must be one of \('separable', 'dense'\), got 'fft'"),
+        ({"algorithm": "fft"}, r"algorithm must be one of \('auto', 'separable', 'fourier', 'dense'\), got 'fft'"),
     ],
 )
 @pytest.mark.parametrize("kind", [LiftingConv, GroupConv])
@@ -315,3 +315,65 @@ def test_autocast_changes_neither_type_nor_result(first: bool) -> None:
     assert all(parameter.grad is not None for parameter in net.parameters())
     if not first:
         torch.testing.assert_close(y, net(images), rtol=0, atol=0)
+
+
+def test_auto_takes_the_cheaper_algorithm() -> None:
+    """Few channels in: products of 1-D functions; many: the Fourier domain.  The results are those of any algorithm."""
+    lift = LiftingConv(1, 32, FixedScales(1.5, 2.0, 4), basis=VaryingSigmaBasis(7), kernel_size=15)
+    group = GroupConv(32, 63, FixedScales(1.5, 2.0, 4), basis=VaryingSigmaBasis(7), kernel_size=15)
+    assert (lift.chosen_algorithm(56, 56), group.chosen_algorithm(28, 28)) == ("separable", "fourier")
+    group.algorithm = "dense"
+    assert group.chosen_algorithm(28, 28) == "dense"
+    table1 = LiftingConv(1, 16, FixedScales(2.0, 3.0, 3), 5)
+    assert table1.chosen_algorithm(168, 168) == table1.chosen_algorithm(56, 56) == "separable"
+
+
+@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
+def test_bias(algorithm: str) -> None:
+    conv = LiftingConv(1, 3, SCALES, 2, bias=True, algorithm=algorithm)
+    conv.bias.data = torch.tensor([1.0, -2.0, 3.0])
+    x = torch.randn(2, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+    bare = conv.without_bias(x)
+    torch.testing.assert_close(conv(x), bare + torch.tensor([1.0, -2.0, 3.0])[:, None, None, None])
+    torch.testing.assert_close(conv.project(x), conv(x).max(dim=2).values)
+    conv.bias.data.zero_()
+    torch.testing.assert_close(conv(x), bare)
+
+
+class TestSampledBasis:
+    def pictures(self) -> torch.Tensor:
+        return torch.randn(4, 2, 5, 5, generator=torch.Generator().manual_seed(3))
+
+    @pytest.mark.parametrize("algorithm", ["auto", "fourier", "dense"])
+    @pytest.mark.parametrize("kind", [LiftingConv, GroupConv])
+    def test_any_pictures_will_do(self, kind: type, algorithm: str) -> None:
+        basis = SampledBasis(self.pictures())
+        conv = kind(2, 3, SCALES, basis=basis, kernel_size=5, algorithm=algorithm)
+        x = torch.randn(2, 2, *([2] if kind is GroupConv else []), 9, 9, generator=torch.Generator().manual_seed(0))
+        kernels = torch.einsum("oif,fshw->soihw", conv.weight, self.pictures())
+        planes = x.unbind(2) if kind is GroupConv else [x] * 2
+        expected = torch.stack(
+            [torch.nn.functional.conv2d(p, k, padding=2) for p, k in zip(planes, kernels, strict=True)], 2
+        )
+        torch.testing.assert_close(conv(x), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(conv.kernels(), kernels.transpose(0, 1).transpose(1, 2))
+
+    def test_is_no_parameter_and_moves_with_the_layer(self) -> None:
+        conv = LiftingConv(1, 3, SCALES, basis=SampledBasis(self.pictures()), kernel_size=5).double()
+        assert conv.basis.functions.dtype == torch.float64
+        assert set(conv.state_dict()) == {"weight", "scales.internal_scales"}
+
+    def test_messages(self) -> None:
+        with pytest.raises(ValueError, match=r"shape \(F, S, K, K\) with K odd, got \(4, 2, 4, 4\)"):
+            SampledBasis(torch.zeros(4, 2, 4, 4))
+        with pytest.raises(ValueError, match="must be finite"):
+            SampledBasis(torch.full((1, 1, 3, 3), float("nan")))
+        basis = SampledBasis(self.pictures())
+        with pytest.raises(
+            ValueError, match=r"made for 2 scales and kernels of 5 pixels, got 2 scales and kernel_size 7"
+        ):
+            LiftingConv(1, 3, SCALES, basis=basis, kernel_size=7)
+        with pytest.raises(ValueError, match=r"made for 2 scales .* got 3 scales"):
+            LiftingConv(1, 3, FixedScales(1.0, 2.0, 3), basis=basis, kernel_size=5)
+        with pytest.raises(ValueError, match="'separable' needs a Hermite basis"):
+            LiftingConv(1, 3, SCALES, basis=basis, kernel_size=5, algorithm="separable")

@@ -35,7 +35,7 @@ class Table1Net(nn.Module):
         Number of outputs.
     order : {"relu_norm", "norm_relu"}
         ReLU before batch norm, as in the released code, or after it, as printed in Table 1.
-    algorithm : {"separable", "dense"}
+    algorithm : {"auto", "separable", "fourier", "dense"}
         See `LiftingConv`.
 
     Shape
@@ -53,7 +53,7 @@ class Table1Net(nn.Module):
         effective_size: int = 5,
         num_classes: int = 10,
         order: Order = "relu_norm",
-        algorithm: Algorithm = "separable",
+        algorithm: Algorithm = "auto",
     ) -> None:
         super().__init__()
         if not 1 <= pool_size <= image_size:
