@@ -240,6 +240,36 @@ class DirectScales(InternalScales):
         return [self.sigmas]
 
 
+class IntervalScales(InternalScales):
+    """Scales learned directly, each inside an interval of its own that it cannot leave.
+
+    Not in the paper's experiments; its Sections 2 and 5 name the scale-equivariant U-Net (Yang et al., 2023), which
+    learns scales inside intervals, and set the paper's own unconstrained scales against it.  Our reading: the intervals
+    meet half-way between neighbours (in ratio), so that the scales keep their order, and a sigmoid keeps each inside,
+
+        s_i = sigma_i q^(sigmoid(theta_i) - 1/2),       q = the initial ratio of neighbours,
+
+    which starts at the log-uniform scales with theta = 0.
+
+    Parameters
+    ----------
+    sigma_basis, isr, num_scales
+        Initial values, see `log_spaced_scales`; num_scales >= 2.
+    """
+
+    def __init__(self, sigma_basis: float, isr: float, num_scales: int) -> None:
+        super().__init__()
+        centres = log_spaced_scales(sigma_basis, isr, num_scales)
+        _require_a_range(centres)
+        self.num_scales = num_scales
+        self.theta = nn.Parameter(torch.zeros(num_scales))
+        self.register_buffer("centres", torch.tensor(centres))
+
+    def forward(self) -> Tensor:
+        ratio = self.centres[1] / self.centres[0]
+        return self.centres * ratio ** (self.theta.sigmoid() - 0.5)
+
+
 def _require_a_range(scales: Sequence[float]) -> None:
     if len(scales) < 2:
         raise ValueError("num_scales must be >= 2 to learn a range of scales, got 1; use DirectScales for one")

@@ -14,6 +14,7 @@ from scalestudy.scales import (
     DirectScales,
     FixedScales,
     InternalScales,
+    IntervalScales,
     IsrScales,
     SpacingScales,
     StepRatioScales,
@@ -22,6 +23,7 @@ from scalestudy.scales import (
 
 LEARNED = [
     IsrScales,
+    IntervalScales,
     DirectScales,
     *[
         functools.partial(kind, increment=increment)
@@ -58,7 +60,14 @@ def test_every_parameterisation_starts_at_the_same_scales(kind, sigma_basis, isr
 
 @pytest.mark.parametrize(
     ("kind", "count"),
-    [(FixedScales, 0), (IsrScales, 2), (StepRatioScales, 2), (SpacingScales, 4), (DirectScales, 4)],
+    [
+        (FixedScales, 0),
+        (IsrScales, 2),
+        (StepRatioScales, 2),
+        (SpacingScales, 4),
+        (DirectScales, 4),
+        (IntervalScales, 4),
+    ],
 )
 def test_number_of_parameters(kind, count) -> None:
     assert sum(parameter.numel() for parameter in kind(2.0, 3.0, 4).parameters()) == count
@@ -145,7 +154,7 @@ def test_state_dict_dtype_copy_and_pickle(kind) -> None:
     assert "internal_scales=[" in repr(scales)
 
 
-@pytest.mark.parametrize("kind", [FixedScales, IsrScales, StepRatioScales, SpacingScales, DirectScales])
+@pytest.mark.parametrize("kind", [FixedScales, IsrScales, StepRatioScales, SpacingScales, DirectScales, IntervalScales])
 def test_pickle(kind) -> None:
     scales = kind(2.0, 3.0, 3)
     assert pickle.loads(pickle.dumps(scales)).values() == scales.values()
@@ -195,3 +204,22 @@ def test_unknown_increment(kind) -> None:
 def test_bad_fixed_values(values) -> None:
     with pytest.raises(ValueError, match="values must be one or more finite sigmas > 0"):
         FixedScales.from_values(values)
+
+
+def test_interval_scales_stay_in_their_intervals_and_in_order() -> None:
+    """Intervals meet half-way between neighbours, on the logarithm."""
+    scales = IntervalScales(1.5, 8.0, 4)
+    assert scales.values() == pytest.approx([1.5, 3.0, 6.0, 12.0])
+    low, high = math.sqrt(0.5), math.sqrt(2.0)
+    for far, factor in ((-100.0, low), (100.0, high)):
+        scales.theta.data.fill_(far)
+        assert scales.values() == pytest.approx([1.5 * factor, 3 * factor, 6 * factor, 12 * factor])
+    scales.theta.data = torch.tensor([100.0, -100.0, 0.0, 0.0])
+    assert scales.values()[0] == pytest.approx(scales.values()[1])
+    assert scales.parameters_in_pixels() == []
+
+
+def test_interval_scales_gradient_by_hand() -> None:
+    """d s / d theta at the start is s ln(q) / 4."""
+    expected = [sigma * math.log(2.0) / 4 for sigma in (1.0, 2.0, 4.0)]
+    assert gradient(IntervalScales(1.0, 4.0, 3), [1, 1, 1]) == {"theta": pytest.approx(expected)}
