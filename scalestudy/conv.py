@@ -29,7 +29,7 @@ Algorithm = Literal["auto", "separable", "fourier", "dense"]
 _ALGORITHMS = ("auto", "separable", "fourier", "dense")
 
 _FOURIER_HANDICAP = 1.5
-"""A multiplication of "fourier" takes this much longer than one of the others (measured on a CPU: it moves more data)."""
+"""A multiplication of "fourier" takes this much longer than others (measured on a CPU: it moves more data)."""
 
 
 def correlate_dense(x: Tensor, weight: Tensor, basis: SeparableBasis | SampledBasis) -> Tensor:

@@ -3,8 +3,8 @@
 A correlation with kernels of half-width h becomes a product of spectra once the planes are padded to H + h samples.
 For many channels that saves almost everything: per pair of channels, one complex product per frequency stands for
 K^2 products per pixel.  Transforms of such small planes are best written as products with cosine and sine matrices:
-they run at the speed of matrix products, any length will do, and resampling a plane before or after the convolution
-(as SEVF and SI-ConvNet do) only multiplies those matrices.
+they run at the speed of matrix products, any length will do, and whatever is done to a plane before or after the
+convolution along its axes only multiplies those matrices (see `scalestudy.models.strongest`).
 
 The spectrum of a kernel is its weights times the spectrum of its basis, so no K x K kernel is ever built.  The backward
 pass is written by hand: it keeps the input only, and recomputes its spectrum chunk by chunk.
@@ -13,7 +13,7 @@ pass is written by hand: it keeps the input only, and recomputes its spectrum ch
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -23,138 +23,119 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-_CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}
-"""Spectra held at once: about the cache that a core can use, or a small part of a GPU's memory."""
-
-Spectrum = tuple[Tensor, Tensor]
-"""(a, b) stands for a - i b."""
+_CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 1 << 30}
+"""Spectra held at once: about the cache that cores share, or a small part of a GPU's memory."""
 
 
 @dataclass(frozen=True)
-class Transform:
-    """Separable transform of real planes (H, W) to half a spectrum (V, U), by matrices e^(-i angle) = cos - i sin.
+class PlaneTransform:
+    """Separable transform of real planes (H, W) to half a spectrum (V, U); the number a - i b is stored as (a, b).
 
     Attributes
     ----------
-    row_cos, row_sin : Tensor
-        (U, H): all frequencies along the rows.
-    col_cos, col_sin : Tensor
-        (V, W): frequencies 0 .. N/2 along the columns; the others are conjugates.
+    cols : Tensor
+        (2 V, W): cosine and sine of each frequency along the columns, 0 .. N/2; the others are their conjugates.
+    rows : Tensor
+        (2 U, 2 H): makes (a, b) of each frequency along the rows from what `cols` made, cosine part before sine part.
     """
 
-    row_cos: Tensor
-    row_sin: Tensor
-    col_cos: Tensor
-    col_sin: Tensor
+    cols: Tensor
+    rows: Tensor
 
-    @property
-    def num_frequencies(self) -> int:
-        """V U."""
-        return len(self.col_cos) * len(self.row_cos)
+    @classmethod
+    def from_phases(
+        cls, row_phases: Sequence[Tensor], col_phases: Sequence[Tensor], dtype: torch.dtype, device: torch.device
+    ) -> PlaneTransform:
+        """Transform by cosines and sines (U, H) along the rows and (V, W) along the columns."""
+        cos, sin = row_phases
+        rows = torch.stack([torch.cat([cos, -sin], 1), torch.cat([sin, cos], 1)], 1).flatten(0, 1)
+        cols = torch.stack(list(col_phases), 1).flatten(0, 1)
+        return cls(cols.to(device, dtype), rows.to(device, dtype))
 
-    def apply(self, planes: Tensor) -> Spectrum:
-        """(B, C, H, W) -> two tensors (V U, B, C)."""
+    def apply(self, planes: Tensor) -> Tensor:
+        """(B, C, H, W) -> (V U, 2, B, C); quickest where the memory order is H, B, C, W."""
         count, channels, height, width = planes.shape
-        along = torch.cat([self.col_cos, self.col_sin]) @ planes.reshape(-1, width).T  # (2 V, B C H)
-        even, odd = along.view(2, -1, count * channels, height).transpose(-1, -2)  # (V, H, B C) each
-        cos, sin = (rows.expand(len(even), -1, -1) for rows in (self.row_cos, self.row_sin))
-        real = torch.bmm(cos, even).baddbmm_(sin, odd, alpha=-1)
-        imag = torch.bmm(sin, even).baddbmm_(cos, odd)
-        return real.view(-1, count, channels), imag.view(-1, count, channels)
+        lines = planes.permute(2, 0, 1, 3).reshape(-1, width)  # (H B C, W)
+        along = (self.cols @ lines.T).view(-1, 2 * height, count * channels)  # (V, 2 H, B C)
+        return torch.bmm(self.rows.expand(len(along), -1, -1), along).view(-1, 2, count, channels)
 
-    def transpose(self, real: Tensor, imag: Tensor) -> Tensor:
-        """Adjoint of `apply`: two tensors (V U, B, C) -> (B, C, H, W)."""
-        count, channels = real.shape[1:]
-        (num_cols, width), (num_rows, height) = self.col_cos.shape, self.row_cos.shape
-        real, imag = (part.view(num_cols, num_rows, count * channels) for part in (real, imag))
-        cos, sin = (rows.T.expand(num_cols, -1, -1) for rows in (self.row_cos, self.row_sin))
-        along = real.new_empty(2, num_cols, height, count * channels)
-        torch.bmm(cos, real, out=along[0]).baddbmm_(sin, imag)
-        torch.bmm(cos, imag, out=along[1]).baddbmm_(sin, real, alpha=-1)
-        cols = torch.cat([self.col_cos, self.col_sin])
-        planes = along.view(2 * num_cols, -1).T @ cols  # (H B C, W)
-        return planes.view(height, count, channels, width).permute(1, 2, 0, 3)
+    def transpose(self, spectrum: Tensor) -> Tensor:
+        """Adjoint of `apply`: (V U, 2, B, C) -> (B, C, H, W), memory order H, B, C, W."""
+        count, channels = spectrum.shape[2:]
+        spectrum = spectrum.reshape(len(self.cols) // 2, len(self.rows), count * channels)
+        along = torch.bmm(self.rows.T.expand(len(spectrum), -1, -1), spectrum)  # (V, 2 H, B C)
+        planes = along.view(len(self.cols), -1).T @ self.cols  # (H B C, W)
+        return planes.view(-1, count, channels, planes.shape[-1]).permute(1, 2, 0, 3)
+
+
+def phases(count: int, half_width: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
+    """Angles of the discrete Fourier transform of a signal that is convolved with a kernel.
+
+    Parameters
+    ----------
+    count : int
+        Samples n of the signal.
+    half_width : int
+        h of the kernel; n + h samples are the least that keeps the far border from wrapping round.
+
+    Returns
+    -------
+    every, half : (Tensor, Tensor)
+        Cosine and sine (frequencies, h + n) at offsets -h .. n - 1, float64: of all frequencies, and of one of each
+        conjugate pair.
+    share : Tensor
+        Weight of each of the latter in the inverse transform, before the division by n + h.
+    """
+    period = count + half_width
+    positions = torch.arange(-half_width, count, dtype=torch.float64)
+    frequencies = torch.arange(period, dtype=torch.float64)
+    angles = (2 * math.pi / period) * ((frequencies[:, None] * positions) % period)  # exact turns: angles stay small
+    every = (angles.cos(), angles.sin())
+    kept = period // 2 + 1
+    share = torch.ones(kept, dtype=torch.float64)
+    share[1 : (period + 1) // 2] = 2
+    return every, (every[0][:kept], every[1][:kept]), share
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a convolution of planes with kernels of one half-width needs.
+    """What convolving planes with kernels of one half-width needs.
 
     Attributes
     ----------
-    analysis, synthesis : Transform
-        Planes to spectrum; and (its adjoint) spectrum to planes, with the weights of the inverse transform.
-    row_phases, col_phases : (Tensor, Tensor)
-        Cosine and sine at offsets -h .. h, (U, 2h + 1) and (V, 2h + 1), float64: the transform of a kernel.
+    analysis : PlaneTransform
+        Planes to spectrum.
+    synthesis : PlaneTransform
+        Its adjoint takes a spectrum to planes.
+    kernel : PlaneTransform
+        Of kernels (2h + 1, 2h + 1), float64.
     """
 
-    analysis: Transform
-    synthesis: Transform
-    row_phases: Spectrum
-    col_phases: Spectrum
-
-    def spectrum(self, basis: Tensor) -> Tensor:
-        """Spectra of kernels (F, S, 2h + 1, 2h + 1) -> (S, 2, V U, F), float64: a and b of a - i b."""
-        basis = basis.double()
-        (row_cos, row_sin), (col_cos, col_sin) = self.row_phases, self.col_phases
-        even, odd = (torch.einsum("fshw,vw->svhf", basis, cols) for cols in (col_cos, col_sin))
-        real = torch.einsum("uh,svhf->svuf", row_cos, even) - torch.einsum("uh,svhf->svuf", row_sin, odd)
-        imag = torch.einsum("uh,svhf->svuf", row_sin, even) + torch.einsum("uh,svhf->svuf", row_cos, odd)
-        return torch.stack([real, imag], 1).flatten(2, 3)
+    analysis: PlaneTransform
+    synthesis: PlaneTransform
+    kernel: PlaneTransform
 
 
-def make_plan(
-    size: tuple[int, int],
-    half_width: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    before: Tensor | None = None,
-    after: Tensor | None = None,
-) -> Plan:
-    """Plan for planes (H, W) and kernels of half-width h pixels.
-
-    Parameters
-    ----------
-    size : (int, int)
-        H and W in pixels.
-    half_width : int
-        h >= 0.
-    dtype, device
-        Of the planes.
-    before, after : Tensor, optional
-        Linear resampling of both axes of square planes, before the convolution (n, H) and after it (H', n).
-    """
-    height, width = size if before is None else (len(before), len(before))
-    sides = []
-    for length, rows in ((height, True), (width, False)):
-        period = length + half_width
-        frequencies = torch.arange(period if rows else period // 2 + 1, dtype=torch.float64)
-        positions = torch.arange(-half_width, length, dtype=torch.float64)
-        turns = (frequencies[:, None] * positions) % period  # exact, so that angles stay small
-        angles = (2 * math.pi / period) * turns
-        share = torch.full_like(frequencies, 1.0 / period)
-        if not rows:
-            share[1 : (period + 1) // 2] *= 2  # stand for their conjugates, too
-        cos, sin = angles.cos(), angles.sin()
-        kernel = tuple(part[:, : 2 * half_width + 1] for part in (cos, sin))
-        cos, sin = cos[:, half_width:], sin[:, half_width:]
-        forth = [part if before is None else part @ before.double().cpu() for part in (cos, sin)]
-        back = [share[:, None] * (part if after is None else part @ after.double().cpu().T) for part in (cos, sin)]
-        sides.append((forth, back, kernel))
-    (row_forth, row_back, row_kernel), (col_forth, col_back, col_kernel) = sides
-    to = {"dtype": dtype, "device": device}
+def make_plan(size: tuple[int, int], half_width: int, dtype: torch.dtype, device: torch.device) -> Plan:
+    """Plan for planes (H, W) and kernels of half-width h, all in pixels."""
+    (height, width), h = size, half_width
+    rows, _, _ = phases(height, h)
+    _, cols, share = phases(width, h)
+    area = (height + h) * (width + h)
+    weighted = [part[:, h:] * (share / area)[:, None] for part in cols]
     return Plan(
-        Transform(*(part.to(**to) for part in (*row_forth, *col_forth))),
-        Transform(*(part.to(**to) for part in (*row_back, *col_back))),
-        tuple(part.to(device) for part in row_kernel),
-        tuple(part.to(device) for part in col_kernel),
+        PlaneTransform.from_phases([part[:, h:] for part in rows], [part[:, h:] for part in cols], dtype, device),
+        PlaneTransform.from_phases([part[:, h:] for part in rows], weighted, dtype, device),
+        PlaneTransform.from_phases(
+            [part[:, : 2 * h + 1] for part in rows], [part[:, : 2 * h + 1] for part in cols], torch.float64, device
+        ),
     )
 
 
 _cached_plan = lru_cache(maxsize=64)(make_plan)
 
 
-def correlate_fourier(x: Tensor, weight: Tensor, basis: Tensor, plan: Plan | None = None) -> Tensor:
+def correlate_fourier(x: Tensor, weight: Tensor, basis: Tensor) -> Tensor:
     """Scale convolution with kernels that are weights times a basis (Eq. 3 and 4).
 
     Parameters
@@ -162,27 +143,41 @@ def correlate_fourier(x: Tensor, weight: Tensor, basis: Tensor, plan: Plan | Non
     x : Tensor
         (B, I, H, W), seen by every scale, or (B, I, S, H, W), one plane per scale.
     weight : Tensor
-        (O, I, F), shared by the scales, or (S, O, I, F).
+        (O, I, F), shared by the scales.
     basis : Tensor
         (F, S, K, K), K odd; zero padded to one size for all scales.  Gradients flow through it.  What lies beyond the
         reach of any pixel is cut off.
-    plan : Plan, optional
-        A plan with resampling; default: without.
 
     Returns
     -------
     Tensor
-        (B, O, S, H', W'), of the wider type of x and weight, also under autocast.
+        (B, O, S, H, W), of the wider type of x and weight, also under autocast.
     """
     dtype = torch.promote_types(x.dtype, weight.dtype)
     with torch.autocast(x.device.type, enabled=False):
-        if plan is None:
-            half_width = basis.shape[-1] // 2
-            excess = max(0, half_width - max(x.shape[-2:]) + 1)
-            basis = functional.pad(basis, (-excess,) * 4)
-            plan = _cached_plan(tuple(x.shape[-2:]), half_width - excess, dtype, x.device)
-        spectrum = plan.spectrum(basis).to(dtype)
+        half_width = basis.shape[-1] // 2
+        excess = max(0, half_width - max(x.shape[-2:]) + 1)
+        basis = functional.pad(basis, (-excess,) * 4)
+        plan = _cached_plan(tuple(x.shape[-2:]), half_width - excess, dtype, x.device)
+        spectrum = plan.kernel.apply(basis.double().transpose(0, 1))  # (V U, 2, S, F)
+        spectrum = spectrum.permute(2, 0, 1, 3).flatten(1, 2).to(dtype)  # (S, 2 V U, F)
         return _FourierCorrelation.apply(x.to(dtype), weight.to(dtype), spectrum, plan)
+
+
+def spectrum_pairs(spectrum: Tensor) -> Tensor:
+    """(a, b), shape (N, 2, B, I) -> [[a, b], [b, -a]], shape (N, 2 B, 2 I).
+
+    With a - i b for an input and c - i d for a kernel, a correlation is (a c + b d) - i (b c - a d), that is
+    [[a, b], [b, -a]] @ [[c], [d]]: one real product per frequency.
+    """
+    a, b = spectrum.unbind(1)
+    return torch.stack([torch.stack([a, b], 2), torch.stack([b, -a], 2)], 1).flatten(3, 4).flatten(1, 2)
+
+
+def from_spectrum_pairs(pairs: Tensor) -> Tensor:
+    """Adjoint of `spectrum_pairs`."""
+    upper, lower = pairs.unflatten(1, (2, -1)).unflatten(3, (2, -1)).unbind(1)  # (N, B, 2, I) each
+    return torch.stack([upper[:, :, 0] - lower[:, :, 1], upper[:, :, 1] + lower[:, :, 0]], 1)
 
 
 class _FourierCorrelation(torch.autograd.Function):
@@ -192,17 +187,13 @@ class _FourierCorrelation(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, spectrum: Tensor, plan: Plan) -> Tensor:
         ctx.save_for_backward(x, weight, spectrum)
         ctx.plan = plan
-        y = None
+        y = x.new_empty(len(x), len(spectrum), len(weight), *x.shape[-2:])
         for scale in range(len(spectrum)):
-            cos, sin = _kernels(weight, spectrum, scale)
-            for chunk in _chunks(x, cos):
-                a, b = plan.analysis.apply(_planes(x[chunk], scale))
-                real = torch.bmm(a, cos).baddbmm_(b, sin)
-                imag = torch.bmm(b, cos).baddbmm_(a, sin, alpha=-1)
-                part = plan.synthesis.transpose(real, imag)
-                if y is None:
-                    y = x.new_empty(len(x), len(spectrum), *part.shape[1:])
-                y[chunk, scale] = part
+            kernels = _kernels(weight, spectrum[scale])
+            for chunk in chunks(x, _values_per_image(kernels)):
+                pairs = spectrum_pairs(plan.analysis.apply(_planes(x[chunk], scale)))
+                response = torch.bmm(pairs, kernels).unflatten(1, (2, -1))  # (V U, 2, B, O)
+                y[chunk, scale] = plan.synthesis.transpose(response)
         return y.transpose(1, 2)
 
     @staticmethod
@@ -213,27 +204,24 @@ class _FourierCorrelation(torch.autograd.Function):
         need_x, need_weight, need_spectrum = ctx.needs_input_grad[:3]
         grad_x = torch.zeros_like(x) if need_x else None
         grad_weight = torch.zeros_like(weight) if need_weight else None
-        grad_spectrum = torch.zeros_like(spectrum) if need_spectrum else None
+        grad_spectrum = torch.empty_like(spectrum) if need_spectrum else None
+        columns = weight.permute(2, 1, 0).reshape(weight.shape[-1], -1)  # (F, I O)
         for scale in range(len(spectrum)):
-            cos, sin = _kernels(weight, spectrum, scale)
-            grads = torch.zeros(2, *cos.shape, dtype=cos.dtype, device=cos.device)
-            for chunk in _chunks(x, cos):
-                a, b = plan.analysis.apply(_planes(x[chunk], scale))
-                real, imag = plan.synthesis.apply(grad[chunk, :, scale])
-                grads[0].baddbmm_(a.mT, real).baddbmm_(b.mT, imag)
-                grads[1].baddbmm_(b.mT, real).baddbmm_(a.mT, imag, alpha=-1)
+            kernels = _kernels(weight, spectrum[scale])
+            grad_kernels = torch.zeros_like(kernels)
+            for chunk in chunks(x, _values_per_image(kernels)):
+                pairs = spectrum_pairs(plan.analysis.apply(_planes(x[chunk], scale)))
+                response = plan.synthesis.apply(grad[chunk, :, scale]).flatten(1, 2)  # (V U, 2 B, O)
+                grad_kernels.baddbmm_(pairs.mT, response)
                 if need_x:
-                    grad_a = torch.bmm(real, cos.mT).baddbmm_(imag, sin.mT, alpha=-1)
-                    grad_b = torch.bmm(real, sin.mT).baddbmm_(imag, cos.mT)
-                    _planes(grad_x[chunk], scale).add_(plan.analysis.transpose(grad_a, grad_b))
-            flat = grads.view(-1, grads.shape[-2] * grads.shape[-1])  # (2 V U, I O)
-            kernel_weight = _scale_weight(weight, scale)
+                    grad_pairs = from_spectrum_pairs(torch.bmm(response, kernels.mT))
+                    _planes(grad_x[chunk], scale).add_(plan.analysis.transpose(grad_pairs))
+            flat = grad_kernels.view(len(spectrum[scale]), -1)  # (2 V U, I O)
             if need_weight:
-                moments = (spectrum[scale].flatten(0, 1).T @ flat).unflatten(-1, grads.shape[-2:])  # (F, I, O)
-                _scale_weight(grad_weight, scale).add_(moments.permute(2, 1, 0))
+                moments = spectrum[scale].T @ flat  # (F, I O)
+                grad_weight += moments.unflatten(-1, (weight.shape[1], -1)).permute(2, 1, 0)
             if need_spectrum:
-                rows = kernel_weight.permute(1, 0, 2).reshape(flat.shape[-1], -1)  # (I O, F)
-                grad_spectrum[scale] = (flat @ rows).view_as(spectrum[scale])
+                torch.mm(flat, columns.T, out=grad_spectrum[scale])
         return grad_x, grad_weight, grad_spectrum, None
 
 
@@ -246,23 +234,21 @@ def fourier_cost(in_channels: int, out_channels: int, size: tuple[int, int], hal
     return (in_channels + out_channels) * transform + 4 * rows * cols * in_channels * out_channels
 
 
-def _kernels(weight: Tensor, spectrum: Tensor, scale: int) -> Tensor:
-    """Spectra of one scale's kernels, (2, V U, I, O)."""
-    weight = _scale_weight(weight, scale)
-    columns = weight.permute(2, 1, 0).reshape(weight.shape[-1], -1)  # (F, I O)
-    flat = spectrum[scale].flatten(0, 1) @ columns
-    return flat.view(2, -1, weight.shape[1], weight.shape[0])
-
-
-def _scale_weight(weight: Tensor, scale: int) -> Tensor:
-    return weight[scale] if weight.dim() == 4 else weight
-
-
-def _chunks(x: Tensor, kernels: Tensor) -> Iterator[slice]:
-    """Slices of the batch, so small that the spectra of input and output fit the device's chunk."""
-    bytes_per_image = 2 * kernels.shape[0] * sum(kernels.shape[1:]) * x.element_size()
-    step = max(1, _CHUNK_BYTES.get(x.device.type, _CHUNK_BYTES["cuda"]) // bytes_per_image)
+def chunks(x: Tensor, values_per_image: int) -> Iterator[slice]:
+    """Slices of the batch, so small that intermediate values fit the device's chunk."""
+    step = max(1, _CHUNK_BYTES.get(x.device.type, _CHUNK_BYTES["cuda"]) // (values_per_image * x.element_size()))
     return (slice(start, start + step) for start in range(0, len(x), step))
+
+
+def _values_per_image(kernels: Tensor) -> int:
+    """Spectra of the input, in pairs, and of the output."""
+    return 2 * len(kernels) * sum(kernels.shape[1:])
+
+
+def _kernels(weight: Tensor, spectrum: Tensor) -> Tensor:
+    """Spectra (2 V U, F) of a basis to those of kernels, (V U, 2 I, O)."""
+    columns = weight.permute(2, 1, 0).reshape(weight.shape[-1], -1)  # (F, I O)
+    return (spectrum @ columns).view(-1, 2 * weight.shape[1], weight.shape[0])
 
 
 def _planes(x: Tensor, scale: int) -> Tensor:
