@@ -3,6 +3,8 @@
 Batch norm is an affine map per channel, so pooling its output is pooling its input and mapping the few pooled
 values.  What is left to do over all pixels is the ReLU, two moments and the maximum; and in the backward pass one
 affine map of the rectified input.  The results are those of the three modules, to float rounding.
+
+The networks of Table 5 pool 2 x 2 pixels; for them there is a quicker maximum by itself.
 """
 
 from __future__ import annotations
@@ -107,3 +109,45 @@ class _NormPool(torch.autograd.Function):
         flat = grad_x.flatten(2)  # a copy where x is transposed, so what is returned must come from it
         flat.scatter_add_(2, index.flatten(2), (grad * _per_channel(gain)).flatten(2))
         return flat.view(x.shape), grad_weight, grad_bias, None, None, None, None
+
+
+def max_pool_2x2(x: Tensor) -> Tensor:
+    """``max_pool2d(x, 2)`` of maps with even sides; on a CPU several times faster, with the same gradient.
+
+    Parameters
+    ----------
+    x : Tensor
+        (B, C, H, W), H and W even.
+
+    Returns
+    -------
+    Tensor
+        (B, C, H / 2, W / 2).
+    """
+    return _MaxPool.apply(x) if x.device.type == "cpu" else functional.max_pool2d(x, 2)
+
+
+class _MaxPool(torch.autograd.Function):
+    """Maximum of neighbouring rows, then of neighbouring columns; of equal pixels the upper left one wins."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        upper, lower = x[..., ::2, :], x[..., 1::2, :]
+        rows = torch.maximum(upper, lower)
+        left, right = rows[..., ::2], rows[..., 1::2]
+        if ctx.needs_input_grad[0]:
+            # int8, not bool: the CPU converts it to numbers several times faster
+            ctx.save_for_backward((lower > upper).view(torch.int8), (right > left).view(torch.int8))
+        return torch.maximum(left, right)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        lower_wins, right_wins = ctx.saved_tensors
+        rows = grad.new_empty(*grad.shape[:-1], 2 * grad.shape[-1])
+        torch.mul(grad, right_wins, out=rows[..., 1::2])
+        torch.sub(grad, rows[..., 1::2], out=rows[..., ::2])
+        result = grad.new_empty(*rows.shape[:-2], 2 * rows.shape[-2], rows.shape[-1])
+        torch.mul(rows, lower_wins, out=result[..., 1::2, :])
+        torch.sub(rows, result[..., 1::2, :], out=result[..., ::2, :])
+        return result

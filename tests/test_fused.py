@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from scalestudy.fused import _moments, relu_norm_pool_
+from scalestudy.fused import _moments, max_pool_2x2, relu_norm_pool_
 
 TOLERANCES = {torch.float64: {"rtol": 1e-10, "atol": 1e-12}, torch.float32: {"rtol": 1e-4, "atol": 1e-5}}
 WEIGHTS = {"positive": (0.5, 1.0, 2.0), "negative": (-0.5, -1.0, -2.0), "mixed": (-1.5, 0.7, 1e-3)}
@@ -188,3 +188,26 @@ def test_variance_is_never_negative():
     constant = torch.linspace(0.1, 1000, 50)[None, :, None, None].expand(4, 50, 30, 30)
     mean, var = _moments(constant, 4 * 30 * 30)
     assert (var >= 0).all() and (var <= 1e-4 * mean.square()).all()
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_max_pool_2x2(ties: bool) -> None:
+    """Values and gradients of torch's pooling, also where pixels are equal: both give all to the first."""
+    x = torch.randn(2, 3, 6, 8, generator=torch.Generator().manual_seed(0))
+    x = x.round() if ties else x
+    upstream = torch.randn(2, 3, 3, 4, generator=torch.Generator().manual_seed(1))
+    results = []
+    for pool in (max_pool_2x2, lambda maps: torch.nn.functional.max_pool2d(maps, 2)):
+        maps = x.clone().requires_grad_()
+        pooled = pool(maps)
+        results.append((pooled.detach(), *torch.autograd.grad(pooled, maps, upstream)))
+    assert torch.equal(results[0][0], results[1][0])
+    if ties:
+        torch.testing.assert_close(*(_block_sums(grad) for _, grad in results))
+    else:
+        assert torch.equal(results[0][1], results[1][1])
+    assert not max_pool_2x2(x).requires_grad
+
+
+def _block_sums(grad: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.avg_pool2d(grad, 2)
