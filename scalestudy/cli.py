@@ -223,7 +223,7 @@ def merge(folder: Path) -> None:
 
 @main.group()
 def data() -> None:
-    """Fetch or verify MNIST."""
+    """Fetch or verify MNIST; look at what was made from it."""
 
 
 @data.command()
@@ -242,6 +242,21 @@ def verify() -> None:
     reports = verify_mnist()
     for report in reports:
         click.echo(f"{report.status:8} {report.name}  {report.path or ''}")
+    if any(report.status != "ok" for report in reports):
+        raise click.exceptions.Exit(1)
+
+
+@data.command()
+def realisations() -> None:
+    """Check the realisations of MNIST-Scale that are kept beside MNIST; changes nothing.
+
+    They are generated where a run needs them; a damaged one is generated again.
+    """
+    from scalestudy.data import cached_realisations
+
+    reports = cached_realisations()
+    for report in reports:
+        click.echo(f"{report.status:8} realisation {report.seed}  {report.path}")
     if any(report.status != "ok" for report in reports):
         raise click.exceptions.Exit(1)
 

@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 from scalestudy.spec import RunSpec
 
 
 class _Part(BaseModel):
+    """`_later` names fields that came after records had been stored: None of them is not written at all.
+
+    So an old record reads, checks and writes back byte for byte as before.
+    """
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    _later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_absent_later_fields(self, serialise: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        fields = serialise(self)
+        return {name: value for name, value in fields.items() if value is not None or name not in self._later}
 
 
 class Metrics(_Part):
-    """Results of a run.  Errors in percent; scales in pixels of the paper's canvas.
+    """Results of a run.  Errors in percent; scales in pixels of the paper's canvas (MNIST-Scale: of 56 x 56 images).
 
     `internal_scales`, `test_error` and `validation_error` belong to the selected epoch: the first one
     with the lowest validation error.  Histories have one entry per epoch (after it);
-    `internal_scales_history` has one more in front, the initial scales.
+    `internal_scales_history` has one more in front, the initial scales.  A system without internal scales has empty
+    ones.
+
+    `test_error_by_scale` is keyed by the data scale: on Dynamic Scale MNIST that at which all digits are shown, on
+    MNIST-Scale the lower edge of a bin of the images' own scales.  `equivariance_error` (L2 norm of the change of the
+    outputs over that of the outputs, no unit) and `prediction_change` (percent of the images) are keyed by the factor
+    by which the digits are enlarged; see `scalestudy.equivariance.model_equivariance_error`.
     """
+
+    _later = frozenset({"equivariance_error", "prediction_change"})
 
     test_error: float = Field(ge=0, le=100)
     validation_error: float = Field(ge=0, le=100)
@@ -30,10 +51,19 @@ class Metrics(_Part):
     validation_error_history: tuple[float, ...]
     internal_scales_history: tuple[tuple[float, ...], ...]
     test_error_by_scale: dict[str, float] | None = None
+    equivariance_error: dict[str, float] | None = None
+    prediction_change: dict[str, float] | None = None
 
 
 class Provenance(_Part):
-    """How a record was made.  Not part of the run's key."""
+    """How a record was made.  Not part of the run's key.
+
+    `seconds` is the whole run.  `train_ms_per_image` is the wall-clock time of the epochs' training parts over the
+    images that they saw, `inference_ms_per_image` that of the test set over its images: milliseconds, with making the
+    batches, on this device and this number of threads.
+    """
+
+    _later = frozenset({"train_ms_per_image", "inference_ms_per_image"})
 
     scalestudy: str
     commit: str | None
@@ -43,6 +73,8 @@ class Provenance(_Part):
     threads: int
     seconds: float = Field(ge=0)
     finished: str
+    train_ms_per_image: float | None = Field(None, ge=0)
+    inference_ms_per_image: float | None = Field(None, ge=0)
 
 
 class Record(_Part):

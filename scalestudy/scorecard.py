@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from scalestudy import reported, tables
+from scalestudy import baseline_tables, reported, tables
 from scalestudy.claims import ClaimSettings, claim_verdicts
 from scalestudy.compare import MARGIN_TEST_ERROR, compare_table
 from scalestudy.record import Record
-from scalestudy.study.frames import frame, scale_test_frame
+from scalestudy.study.frames import baseline_frame, frame, scale_test_frame
 from scalestudy.study.grids import Study
 from scalestudy.tolerance import ToleranceFit, fit_tolerance
 
@@ -74,10 +74,11 @@ def scorecard(study: Study, records: Iterable[Record], fit: ToleranceFit | None 
         name: frame([by_key[spec.key] for spec in specs if spec.key in by_key])
         for name, specs in study.groups().items()
     }
-    runs = frame(by_key.values())
+    runs, baselines = frame(by_key.values()), baseline_frame(by_key.values())
+    table5 = baseline_frame([by_key[spec.key] for spec in study.table5() if spec.key in by_key])
     fit = fit or fit_tolerance()
-    numbers = pd.concat([_numbers(groups), _tolerance_numbers(fit)], ignore_index=True)
-    claims = claim_verdicts(runs, scale_test_frame(by_key.values()), fit, settings=SETTINGS)
+    numbers = pd.concat([_numbers(groups), _baseline_numbers(table5), _tolerance_numbers(fit)], ignore_index=True)
+    claims = claim_verdicts(runs, scale_test_frame(by_key.values()), fit, baselines, settings=SETTINGS)
     return Scorecard(numbers, claims)
 
 
@@ -113,11 +114,50 @@ def _numbers(groups: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def _rows(item: str, ours: pd.DataFrame, name: str, keys: list[str], values: dict[str, float]) -> pd.DataFrame:
     same_size = tables.is_paper_size(ours)
+    return _verdicts(
+        item,
+        keys,
+        {
+            value: compare_table(ours, reported.table(name), keys, value, margin, same_size=same_size)
+            for value, margin in values.items()
+        },
+    )
+
+
+def _baseline_numbers(runs: pd.DataFrame) -> pd.DataFrame:
+    """Tables 5 and 6, from the runs of one study on MNIST-Scale."""
+    same_size = tables.is_paper_size(runs)
+    parts = [
+        ("Table 5", runs, baseline_tables.paper_table5(), baseline_tables.TABLE5_VALUES),
+        (
+            "Table 6",
+            baseline_tables.with_table6_columns(runs),
+            baseline_tables.paper_table6(),
+            baseline_tables.TABLE6_VALUES,
+        ),
+    ]
+    return pd.concat(
+        [
+            _verdicts(
+                item,
+                baseline_tables.KEYS,
+                {
+                    value: baseline_tables.compare_baselines(ours, paper, value, margin, same_size)
+                    for value, margin in values.items()
+                },
+            )
+            for item, ours, paper, values in parts
+        ],
+        ignore_index=True,
+    )
+
+
+def _verdicts(item: str, keys: Sequence[str], compared: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """A row per comparison, the quantities after each other, for people."""
     rows = []
-    for value, margin in values.items():
-        compared = compare_table(ours, reported.table(name), keys, value, margin, same_size=same_size)
-        for _, row in compared.iterrows():
-            configuration = ", ".join(_told(key, row[key]) for key in keys)
+    for value, comparisons in compared.items():
+        for _, row in comparisons.iterrows():
+            configuration = ", ".join(told for key in keys if (told := _told(key, row[key])))
             difference = "-" if row["verdict"] == "not comparable" else row["difference_with_interval"]
             quantity = value.replace("_", " ")
             rows.append((item, configuration, quantity, row["ours"], row["paper"], difference, row["verdict"]))
@@ -126,6 +166,8 @@ def _rows(item: str, ours: pd.DataFrame, name: str, keys: list[str], values: dic
 
 
 def _told(key: str, value: object) -> str:
+    if key == "augmented":
+        return "with random rescaling (+)" if value else ""
     if isinstance(value, float):
         return f"{key.replace('_', ' ')} {value:g}"
     return str(value)
@@ -143,9 +185,10 @@ def _tolerance_numbers(fit: ToleranceFit) -> pd.DataFrame:
 
 def notebook_claims(
     notebook: str,
-    runs: pd.DataFrame,
+    runs: pd.DataFrame | None = None,
     scale_test: pd.DataFrame | None = None,
     tolerance_fit: ToleranceFit | None = None,
+    baselines: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The claims that a notebook is about: item, claim, measured, verdict.
 
@@ -153,10 +196,10 @@ def notebook_claims(
     ----------
     notebook : str
         Name without ending, such as ``04_internal_scale_range``.
-    runs, scale_test, tolerance_fit
+    runs, scale_test, tolerance_fit, baselines
         See `scalestudy.claims.claim_verdicts`.
     """
-    verdicts = claim_verdicts(runs, scale_test, tolerance_fit, settings=SETTINGS)
+    verdicts = claim_verdicts(runs, scale_test, tolerance_fit, baselines, settings=SETTINGS)
     chosen = verdicts[verdicts["notebook"] == notebook]
     if chosen.empty:
         raise ValueError(f"notebook must be one of {sorted(set(verdicts['notebook']))}, got {notebook!r}")

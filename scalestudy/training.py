@@ -1,58 +1,28 @@
-"""One training run of Sections 4.1 and 4.2: spec in, record out."""
+"""One training run: spec in, record out."""
 
 from __future__ import annotations
 
 import copy
 import math
-import platform
-import subprocess
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scalestudy import __version__
-from scalestudy.data import DynamicScaleSplit, dynamic_scale_mnist, paper_test_scales
-from scalestudy.models import Table1Net
-from scalestudy.record import Metrics, Provenance, Record
-from scalestudy.scales import DirectScales, FixedScales, InternalScales, IsrScales, SpacingScales, StepRatioScales
-from scalestudy.spec import CANVAS_SIZE, POOL_SIZE, RunSpec, TrainingSpec
+from scalestudy.provenance import provenance
+from scalestudy.record import Metrics, Record
+from scalestudy.scales import InternalScales
+from scalestudy.spec import RunSpec, TrainingSpec
+from scalestudy.tasks import Task, build_model, internal_scales, random_stream, task_of
 
-_SCALES = {
-    "fixed": FixedScales,
-    "isr": IsrScales,
-    "step_ratio": StepRatioScales,
-    "spacing": SpacingScales,
-    "direct": DirectScales,
-}
-_EVALUATION_BATCH = 250
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+__all__ = ["TrainingDiverged", "build_model", "learning_rates", "train"]
 
 
 class TrainingDiverged(RuntimeError):
     """The loss or an internal scale left the numbers that mean anything; there is no result to record."""
-
-
-def build_model(spec: RunSpec) -> Table1Net:
-    """The network of a run, freshly initialised from its seed; lengths divided by ``spec.data.shrink``.
-
-    Returns
-    -------
-    Table1Net
-        On the CPU, in the run's precision.  The global random state is left as it was.
-    """
-    shrink = spec.data.shrink
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(spec.seed)
-        scales = _SCALES[spec.scales.parameterisation](
-            spec.scales.sigma_basis / shrink, spec.scales.isr, spec.scales.num_scales
-        )
-        net = Table1Net(scales, image_size=CANVAS_SIZE // shrink, pool_size=POOL_SIZE // shrink, order=spec.order)
-    return net.to(_DTYPES[spec.precision])
 
 
 def learning_rates(training: TrainingSpec, step: int, steps_per_epoch: int) -> tuple[float, float]:
@@ -85,7 +55,8 @@ def train(
 
     Adam and cross-entropy; the checkpoint of the first epoch with the lowest validation error is tested, and
     its scales are the learned ones (released code; the paper does not say).  Deterministic for a given
-    spec, device and number of threads.
+    spec, device and number of threads; on a GPU as far as its kernels are (gradients of bilinear resizing are not,
+    which SI-ConvNet, SEVF and SiCNN have).
 
     Parameters
     ----------
@@ -104,52 +75,69 @@ def train(
     Raises
     ------
     TrainingDiverged
-        If the loss is not finite, or an internal scale is not finite, not positive or larger than the canvas.
+        If the loss is not finite, or an internal scale is not finite, not positive or larger than the images.
     scalestudy.data.DataError
         If MNIST cannot be had.
     """
     start = time.perf_counter()
     device = torch.device(device)
-    data = spec.data
-    splits = dynamic_scale_mnist(
-        spec.seed,
-        data.distribution,
-        counts=(data.train_images, data.validation_images, data.test_images),
-        shrink=data.shrink,
-        device=device,
-        dtype=_DTYPES[spec.precision],
-    )
+    task = task_of(spec, device)
     net = build_model(spec).to(device)
-    history = _fit(net, spec, splits["train"], splits["validation"], progress)
-    selected = min(range(spec.training.epochs), key=lambda epoch: history.validation_error[epoch])
-    net.load_state_dict(history.best_state)
-    by_scale = None
-    if data.scale_test_images:
-        by_scale = {
-            f"{scale:.4f}": _error(net, splits["test"], data.scale_test_images, float(scale))
-            for scale in paper_test_scales()
-        }
+    with _reproducible(spec, device):
+        history = _fit(net, spec, task, progress)
+        selected = min(range(spec.training.epochs), key=lambda epoch: history.validation_error[epoch])
+        net.load_state_dict(history.best_state)
+        tested = task.test(net)
     metrics = Metrics(
-        test_error=_error(net, splits["test"]),
+        test_error=tested.test_error,
         validation_error=history.validation_error[selected],
         selected_epoch=selected + 1,
         internal_scales=history.scales[selected + 1],
         train_loss_history=tuple(history.train_loss),
         validation_error_history=tuple(history.validation_error),
         internal_scales_history=tuple(history.scales),
-        test_error_by_scale=by_scale,
+        test_error_by_scale=tested.test_error_by_scale,
+        equivariance_error=tested.equivariance_error,
+        prediction_change=tested.prediction_change,
     )
-    return Record.of(spec, metrics, provenance(device, time.perf_counter() - start))
+    train_ms = round(1000 * history.seconds / (spec.training.epochs * task.train_images), 6)
+    return Record.of(spec, metrics, provenance(device, time.perf_counter() - start, train_ms, tested.ms_per_image))
+
+
+@contextmanager
+def _reproducible(spec: RunSpec, device: torch.device) -> Iterator[None]:
+    """Seed the global generators, which dropout draws from, and put them back afterwards.
+
+    On a GPU the convolutions of Table 5's systems are made deterministic and full float32, as the spec says; the
+    network of Table 1 has none.
+    """
+    seed = random_stream("dropout", spec.seed).initial_seed()
+    if device.type != "cuda":
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            yield
+        return
+    exact = spec.dataset == "mnist_scale"
+    index = torch.cuda.current_device() if device.index is None else device.index
+    with (
+        torch.cuda.device(index),
+        torch.random.fork_rng(devices=[index]),
+        torch.backends.cudnn.flags(enabled=True, deterministic=exact, allow_tf32=not exact),
+    ):
+        torch.default_generator.manual_seed(seed)
+        torch.cuda.manual_seed(seed)
+        yield
 
 
 class _History:
-    """What a run leaves behind, epoch by epoch."""
+    """What a run leaves behind, epoch by epoch; `seconds` are those of the training parts."""
 
     def __init__(self, initial_scales: tuple[float, ...]) -> None:
         self.train_loss: list[float] = []
         self.validation_error: list[float] = []
         self.scales: list[tuple[float, ...]] = [initial_scales]
         self.best_state: dict[str, Tensor] = {}
+        self.seconds = 0.0
 
     def add(self, net: nn.Module, train_loss: float, validation_error: float, scales: tuple[float, ...]) -> None:
         if validation_error < min(self.validation_error, default=math.inf):
@@ -159,118 +147,72 @@ class _History:
         self.scales.append(scales)
 
 
-def _fit(
-    net: Table1Net,
-    spec: RunSpec,
-    train_split: DynamicScaleSplit,
-    validation: DynamicScaleSplit,
-    progress: Callable[[int, int], None] | None,
-) -> _History:
-    training = spec.training
-    optimiser = _optimiser(net)
-    shuffle = torch.Generator().manual_seed(spec.seed)
-    steps_per_epoch = math.ceil(len(train_split) / training.batch_size)
-    history = _History(_paper_pixels(net.conv.scales, spec.data.shrink))
-    step = 0
-    for epoch in range(training.epochs):
-        net.train()
-        total = torch.zeros((), dtype=torch.float64, device=train_split.device)
-        for images, labels in train_split.batches(training.batch_size, shuffle):
-            rate, scale_rate = learning_rates(training, step, steps_per_epoch)
-            rates = (rate, scale_rate, scale_rate / spec.data.shrink)
-            for group, group_rate in zip(optimiser.param_groups, rates, strict=True):
-                group["lr"] = group_rate
-            optimiser.zero_grad()
-            loss = functional.cross_entropy(net(images), labels)
-            loss.backward()
-            optimiser.step()
-            _require_bounded(net.conv.scales, spec, epoch)
-            total += loss.detach() * len(labels)
-            step += 1
-        scales = _paper_pixels(net.conv.scales, spec.data.shrink)
-        mean_loss = total.item() / len(train_split)
-        if not (math.isfinite(mean_loss) and all(math.isfinite(scale) and scale > 0 for scale in scales)):
+def _fit(net: nn.Module, spec: RunSpec, task: Task, progress: Callable[[int, int], None] | None) -> _History:
+    scales, epochs = internal_scales(net), spec.training.epochs
+    optimiser = _optimiser(net, scales)
+    history = _History(_paper_pixels(scales, task.shrink))
+    for epoch in range(epochs):
+        began = time.perf_counter()
+        mean_loss = _train_epoch(net, spec, task, optimiser, epoch)
+        history.seconds += time.perf_counter() - began
+        values = _paper_pixels(scales, task.shrink)
+        if not (math.isfinite(mean_loss) and all(math.isfinite(value) and value > 0 for value in values)):
             raise TrainingDiverged(
-                f"{spec.label}: diverged in epoch {epoch + 1} of {training.epochs} "
-                f"(mean loss {mean_loss:g}, internal scales {scales}); nothing is recorded"
+                f"{spec.label}: diverged in epoch {epoch + 1} of {epochs} "
+                f"(mean loss {mean_loss:g}, internal scales {values}); nothing is recorded"
             )
-        history.add(net, mean_loss, _error(net, validation), scales)
+        history.add(net, mean_loss, task.validation_error(net), values)
         if progress is not None:
-            progress(epoch + 1, training.epochs)
+            progress(epoch + 1, epochs)
     return history
 
 
-def _optimiser(net: Table1Net) -> torch.optim.Adam:
+def _train_epoch(net: nn.Module, spec: RunSpec, task: Task, optimiser: torch.optim.Adam, epoch: int) -> float:
+    """Mean loss of the epoch; reading it waits for a GPU to finish."""
+    training, scales = spec.training, internal_scales(net)
+    steps_per_epoch = math.ceil(task.train_images / training.batch_size)
+    net.train()
+    total = torch.zeros((), dtype=torch.float64, device=next(net.parameters()).device)
+    for step, (images, labels) in enumerate(task.training_batches(training.batch_size), epoch * steps_per_epoch):
+        rate, scale_rate = learning_rates(training, step, steps_per_epoch)
+        for group, group_rate in zip(optimiser.param_groups, (rate, scale_rate, scale_rate / task.shrink), strict=True):
+            group["lr"] = group_rate
+        optimiser.zero_grad()
+        loss = functional.cross_entropy(net(images), labels)
+        loss.backward()
+        optimiser.step()
+        _require_bounded(scales, spec, task, epoch)
+        total += loss.detach() * len(labels)
+    return total.item() / task.train_images
+
+
+def _optimiser(net: nn.Module, scales: InternalScales | None) -> torch.optim.Adam:
     """Adam with groups for weights, unitless scale parameters and scale parameters in pixels.
 
     Adam moves a parameter by about its learning rate, in the parameter's unit.  Where all lengths are shrunk, the rate
     of lengths must shrink with them, or sigmas would learn faster than at the paper's size.
     """
-    lengths = net.conv.scales.parameters_in_pixels()
+    lengths = [] if scales is None else scales.parameters_in_pixels()
     is_length = {id(parameter) for parameter in lengths}
-    unitless = [parameter for parameter in net.conv.scales.parameters() if id(parameter) not in is_length]
+    learned = [] if scales is None else scales.parameters()
+    unitless = [parameter for parameter in learned if id(parameter) not in is_length]
     is_scale = is_length | {id(parameter) for parameter in unitless}
     weights = [parameter for parameter in net.parameters() if id(parameter) not in is_scale]
     return torch.optim.Adam([{"params": weights}, {"params": unitless}, {"params": lengths}])
 
 
-def _require_bounded(scales: InternalScales, spec: RunSpec, epoch: int) -> None:
+def _require_bounded(scales: InternalScales | None, spec: RunSpec, task: Task, epoch: int) -> None:
     """Stop at the step that diverged, before a huge scale fills the memory: kernels grow with the scales (Eq. 6)."""
-    values = _paper_pixels(scales, spec.data.shrink)
-    if not all(0 < value <= CANVAS_SIZE for value in values):
+    if scales is None or next(scales.parameters(), None) is None:
+        return
+    values = _paper_pixels(scales, task.shrink)
+    if not all(0 < value <= task.image_size for value in values):
         raise TrainingDiverged(
             f"{spec.label}: diverged in epoch {epoch + 1} of {spec.training.epochs} "
-            f"(internal scales {values} on a canvas of {CANVAS_SIZE} pixels); nothing is recorded"
+            f"(internal scales {values} on images of {task.image_size} pixels); nothing is recorded"
         )
 
 
-def _paper_pixels(scales: InternalScales, shrink: int) -> tuple[float, ...]:
-    """Internal scales in pixels of the paper's canvas."""
-    return tuple(round(value * shrink, 6) for value in scales.values())
-
-
-@torch.no_grad()
-def _error(
-    net: nn.Module, split: DynamicScaleSplit, count: int | None = None, data_scale: float | None = None
-) -> float:
-    """Classification error in percent on the first `count` images, at one data scale if it is given."""
-    net.eval()
-    count = len(split) if count is None else count
-    wrong = torch.zeros((), dtype=torch.int64, device=split.device)
-    for start in range(0, count, _EVALUATION_BATCH):
-        images, labels = split.batch(slice(start, min(start + _EVALUATION_BATCH, count)), data_scale)
-        wrong += (net(images).argmax(1) != labels).sum()
-    return round(100 * wrong.item() / count, 6)
-
-
-def provenance(device: torch.device, seconds: float) -> Provenance:
-    """Where and with what a run was computed."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return Provenance(
-        scalestudy=__version__,
-        commit=_commit(),
-        python=platform.python_version(),
-        torch=torch.__version__,
-        device=f"{device.type} ({name})",
-        threads=torch.get_num_threads(),
-        seconds=round(seconds, 2),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
-def _commit() -> str | None:
-    """Commit of the checkout that holds the package, if it is one; "-dirty" where the package itself was changed."""
-    package = str(Path(__file__).parent)
-    commit = _git(package, "rev-parse", "--short=12", "HEAD")
-    return f"{commit}-dirty" if commit and _git(package, "status", "--porcelain", "--", package) else commit or None
-
-
-def _git(folder: str, *arguments: str) -> str:
-    """What git prints, or nothing where there is no git or no repository."""
-    try:
-        answer = subprocess.run(
-            ["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""
+def _paper_pixels(scales: InternalScales | None, shrink: int) -> tuple[float, ...]:
+    """Internal scales in pixels of the paper's canvas; none where the network has none."""
+    return () if scales is None else tuple(round(value * shrink, 6) for value in scales.values())

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from scalestudy import cli, paths
+from scalestudy.data import RealisationReport
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT / "tests" / "study"))
@@ -20,7 +21,7 @@ import fake_training  # noqa: E402
 
 SMALL = [
     "-p", "seeds=[0]", "-p", "isrs=[1.5]", "-p", "scale_test_isrs=[1.5]", "-p", "initial_isrs=[3]",
-    "-p", "initial_sigmas=[2]",
+    "-p", "initial_sigmas=[2]", "-p", "baseline_models=[]",
 ]  # fmt: skip
 
 
@@ -54,7 +55,12 @@ def test_help_of_every_command():
     commands = ["reproduce", "run", "status", "merge", "data", "report"]
     text = call("--help").output
     assert all(command in text for command in commands)
-    for command in [*([command] for command in commands), ["data", "fetch"], ["data", "verify"]]:
+    for command in [
+        *([command] for command in commands),
+        ["data", "fetch"],
+        ["data", "verify"],
+        ["data", "realisations"],
+    ]:
         result = call(*command, "--help")
         assert result.exit_code == 0
         assert "Usage:" in result.output
@@ -116,6 +122,15 @@ def test_run_then_status_then_run_again(project):
     assert "Warning" not in status.output
 
 
+def test_runs_of_a_system(project):
+    dry = call("run", "--profile", "paper", "--filter", "MNIST-Scale, sesn", "--dry-run")
+    assert "6 of 6 to train" in dry.output
+    for options, count in ((["--filter", "sesn"], 2), (["--filter", "table5", "-p", "baseline_models=[dss]"], 2)):
+        assert f"{count} runs: 0 read, {count} trained; 0 failed" in call("run", *options, "--workers", "1").output
+    assert "table5             4 of   22 stored" in call("status").output
+    assert "MNIST-Scale+" not in call("run", "--dry-run", "-p", "baseline_augmented=false").output
+
+
 def test_status_names_a_damaged_file_that_cannot_be_moved(project):
     store = project / "results" / "runs"
     store.mkdir(parents=True)
@@ -160,6 +175,16 @@ def test_merge(project, tmp_path):
     assert "1 copied to" in result.output
     assert f"{fake_training.spec_of(1).key}.json: " in result.output
     assert (project / "results" / "summary.csv").exists()
+
+
+def test_realisations(project, monkeypatch):
+    reports = (RealisationReport(0, Path("a.npz"), "ok"), RealisationReport(7, Path("b.npz"), "damaged"))
+    monkeypatch.setattr("scalestudy.data.cached_realisations", lambda folder=None: reports)
+    result = call("data", "realisations")
+    assert result.exit_code == 1
+    assert result.output.splitlines() == ["ok       realisation 0  a.npz", "damaged  realisation 7  b.npz"]
+    monkeypatch.setattr("scalestudy.data.cached_realisations", lambda folder=None: reports[:1])
+    assert call("data", "realisations").exit_code == 0
 
 
 def test_data(project, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from scalestudy import params, paths
+from scalestudy.spec import BASELINES, SYSTEM_NAMES
 from scalestudy.study.size import StudySize
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -33,11 +34,33 @@ def test_paper_has_the_papers_sizes(project):
     assert (size.shrink, size.epochs, size.batch_size, size.seeds) == (1, 60, 128, (0, 1, 2))
     assert size.isrs == tuple(float(f"{1.5 * 2 ** (j / 6):.2f}") for j in range(15))
     assert size.scale_test_isrs == size.isrs[::2]
+    assert (size.baseline_train_images, size.baseline_validation_images, size.baseline_test_images) == (
+        10_000, 2_000, 50_000,
+    )  # fmt: skip
+    assert (size.baseline_epochs, size.baseline_batch_size, size.baseline_augmented) == (60, 128, True)
+    assert (size.systems, size.baseline_seeds, size.equivariance_images) == (SYSTEM_NAMES, (0, 1, 2, 3, 4, 5), 1_000)
 
 
 def test_overrides(project):
     size = params.load("quick", params.parse_overrides(["epochs=3", "seeds=[7]", "initial_sigmas=[1e0, 2]"]))
     assert (size.epochs, size.seeds, size.initial_sigmas) == (3, (7,), (1.0, 2.0))
+
+
+def test_systems_by_name(project):
+    size = params.load(
+        "quick", params.parse_overrides(["baseline_models=[sesn, variants]", "baseline_augmented=false"])
+    )
+    assert size.systems[:2] == ("sesn", "sevf_scalar") and len(size.systems) == 6 and not size.baseline_augmented
+    assert params.load("quick").systems == BASELINES
+    assert params.load("quick", {"baseline_models": []}).systems == ()
+
+
+def test_descriptions(project):
+    size = params.load("paper")
+    assert size.baseline_description.startswith(
+        "Size of the runs on MNIST-Scale: 10,000 training, 2,000 validation and 50,000 test digits, 60 epochs, 6 real"
+    )
+    assert "1 realisation. The paper's" in params.load("quick").baseline_description
 
 
 @pytest.mark.parametrize(
@@ -65,7 +88,7 @@ def test_folder_without_params(tmp_path, monkeypatch):
     ("assignment", "message"),
     [
         ("epocs=3", r"unknown parameter 'epocs' on the command line: did you mean epochs\?"),
-        ("zzz=3", "unknown parameter 'zzz' on the command line: allowed are batch_size, epochs"),
+        ("zzz=3", "unknown parameter 'zzz' on the command line: allowed are baseline_augmented, .* batch_size, epochs"),
         ("epochs=0", "profile quick: epochs: Input should be greater than or equal to 1, got 0"),
         ("epochs=many", "epochs: Input should be a valid integer.* got 'many'"),
         ("isrs=[1.0]", r"isrs.0: Input should be greater than 1, got 1.0"),
@@ -73,6 +96,14 @@ def test_folder_without_params(tmp_path, monkeypatch):
         ("seeds=[]", "seeds: Tuple should have at least 1 item"),
         ("scale_test_isrs=[9.0]", r"scale_test_isrs must be values of isrs = .* got \[9.0\]; add"),
         ("scale_test_images=40000", "scale_test_images must be at most test_images = .* got 40000; lower it"),
+        ("baseline_models=[sesm]", "baseline_models.0: Input should be 'table5', 'variants', 'cnn', .* got 'sesm'"),
+        ("baseline_models=[table5, cnn]", r"baseline_models must be distinct values, got .*; remove"),
+        ("baseline_models=sesn", "baseline_models: Input should be a valid tuple, got 'sesn'"),
+        ("baseline_seeds=[0, 0]", r"baseline_seeds must be distinct values, got \[0, 0\]; remove"),
+        ("baseline_seeds=[-1]", "baseline_seeds.0: Input should be greater than or equal to 0, got -1"),
+        ("baseline_validation_images=2001", "baseline_validation_images: .* less than or equal to 2000, got 2001"),
+        ("equivariance_images=40000", "equivariance_images must be at most baseline_test_images = .* got 40000; lower"),
+        ("baseline_train_images=33", "baseline_batch_size must not leave a last batch of one image, got 32 .* = 33"),
         ("shrink=4", "shrink: Input should be 1, 2 or 3, got 4"),
         ("profile=../x", "profile must be a plain name of .* got '../x'"),
         ("profile=5", "profile: Input should be a valid string, got 5"),

@@ -4,7 +4,20 @@ import pytest
 from pydantic import ValidationError
 
 from scalestudy.data.distributions import LogUniform
-from scalestudy.spec import DataSpec, RunSpec, ScalesSpec, TrainingSpec
+from scalestudy.models import SYSTEMS
+from scalestudy.reported import MNIST_SCALE_REALISATIONS, table
+from scalestudy.spec import (
+    BASELINES,
+    MILLISECONDS,
+    PAPER_REALISATIONS,
+    SYSTEM_NAMES,
+    VARIANTS,
+    DataSpec,
+    MnistScaleSpec,
+    RunSpec,
+    ScalesSpec,
+    TrainingSpec,
+)
 
 WIDE = LogUniform(low=1, high=8)
 
@@ -27,6 +40,13 @@ PINNED = {
         data=DataSpec(distribution=LogUniform(low=1, high=2.83)),
         order="norm_relu",
         precision="float64",
+    ),
+    "7cf0772a85b546b8": RunSpec.baseline("sesn"),
+    "fa77641382daa29d": RunSpec.baseline("ours_isr", 5, MnistScaleSpec(augmented=True)),
+    "ee19c836d3cec3ed": RunSpec(
+        model="cnn",
+        data=MnistScaleSpec(train_images=400, validation_images=100, test_images=500, equivariance_images=0),
+        training=TrainingSpec.paper_shaped(2, 32, "mnist_scale"),
     ),
 }
 """A change of these keys orphans every stored record.  A new field takes a value that leaves them unchanged."""
@@ -67,12 +87,30 @@ def test_every_field_changes_the_key():
     assert len(keys) == 1 + len(changes)
 
 
+def test_every_field_of_a_system_changes_the_key():
+    base = RunSpec.baseline("cnn")
+    others = [
+        RunSpec.baseline("dss"),
+        RunSpec.baseline("cnn", 1),
+        RunSpec.baseline("cnn", epochs=30),
+        RunSpec.baseline("cnn", batch_size=64),
+        *(
+            RunSpec.baseline("cnn", data=MnistScaleSpec(**{name: value}))
+            for name, value in {
+                "augmented": True, "train_images": 9_999, "validation_images": 1_999, "test_images": 49_999,
+                "equivariance_images": 999,
+            }.items()
+        ),
+    ]  # fmt: skip
+    assert len({spec.key for spec in (base, *others)}) == 1 + len(others)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"sead": 1}, r"(?s)sead\n.*Extra inputs are not permitted .*input_value=1"),
         ({"seed": -1}, r"(?s)seed\n.*greater than or equal to 0 .*input_value=-1"),
-        ({"model": "table9"}, r"(?s)model\n.*should be 'table1' .*input_value='table9'"),
+        ({"model": "table9"}, r"(?s)model\n.*should be 'table1', 'cnn', .*input_value='table9'"),
         ({"recipe": 2}, r"(?s)recipe\n.*should be 1 .*input_value=2"),
         ({"precision": "half"}, r"(?s)precision\n.*'float32' or 'float64' .*input_value='half'"),
         ({"scales": {"isr": 1.0}}, r"(?s)scales.isr\n.*greater than 1 .*input_value=1.0"),
@@ -81,14 +119,54 @@ def test_every_field_changes_the_key():
             {"scales": {"parameterisation": "ISR"}},
             r"(?s)parameterisation\n.*'fixed', 'isr', 'step_ratio'.*input_value='ISR'",
         ),
-        ({"data": {"distribution": WIDE, "shrink": 4}}, r"(?s)data.shrink\n.*1, 2 or 3 .*input_value=4"),
+        (
+            {"data": {"distribution": WIDE, "shrink": 4}},
+            r"(?s)data.dynamic_scale_mnist.shrink\n.*1, 2 or 3 .*input_value=4",
+        ),
         (
             {"data": {"distribution": WIDE, "train_images": 10_001}},
-            r"(?s)data.train_images\n.*less than or equal to 10000",
+            r"(?s)data.dynamic_scale_mnist.train_images\n.*less than or equal to 10000",
         ),
         (
             {"data": {"distribution": WIDE, "test_images": 5, "scale_test_images": 6}},
             "scale_test_images must be at most test_images = 5, got 6",
+        ),
+        (
+            {"model": "cnn"},
+            "data must be MNIST-Scale .* for the model 'cnn', got Dynamic Scale MNIST; the model for that is 'table1'",
+        ),
+        (
+            {"data": {"dataset": "mnist_scale"}},
+            "data must be Dynamic Scale MNIST .* for the model 'table1', got MNIST-Scale; name a system .* cnn, sicnn",
+        ),
+        ({"scales": None}, "scales must be given for the model 'table1', got None; leave it out"),
+        (
+            {"model": "sesn", "scales": {}, "data": {"dataset": "mnist_scale"}},
+            "scales must be None and order 'relu_norm' for the model 'sesn', .* got ScalesSpec.*; leave both out",
+        ),
+        (
+            {"model": "sesn", "order": "norm_relu", "data": {"dataset": "mnist_scale"}},
+            "scales must be None and order 'relu_norm' .* got None and 'norm_relu'; leave both out",
+        ),
+        (
+            {"model": "sesn", "data": {"dataset": "mnist"}},
+            r"(?s)data.mnist_scale.dataset\n.*should be 'mnist_scale' .*input_value='mnist'",
+        ),
+        (
+            {"model": "sesn", "data": {"dataset": "mnist_scale", "validation_images": 2_001}},
+            r"(?s)data.mnist_scale.validation_images\n.*less than or equal to 2000",
+        ),
+        (
+            {"model": "sesn", "data": {"dataset": "mnist_scale", "shrink": 2}},
+            r"(?s)data.mnist_scale.shrink\n.*Extra inputs are not permitted",
+        ),
+        (
+            {"model": "sesn", "data": {"dataset": "mnist_scale", "test_images": 5, "equivariance_images": 6}},
+            "equivariance_images must be at most test_images = 5, got 6",
+        ),
+        (
+            {"model": "sesn", "data": {"dataset": "mnist_scale", "train_images": 129}},
+            "batch_size must not leave a last batch of one image, .* got 128 with 129 train_images; change",
         ),
         ({"training": {"epochs": 0}}, r"(?s)training.epochs\n.*greater than or equal to 1 .*input_value=0"),
     ],
@@ -114,3 +192,71 @@ def test_work_grows_with_what_costs():
     assert base == (60 * 35_000 + 50_000) * 168**2
     assert RunSpec(data=DataSpec(distribution=WIDE, shrink=2)).work == base / 4
     assert RunSpec(data=DataSpec(distribution=WIDE, scale_test_images=10)).work == base + 450 * 168**2
+
+
+def test_paper_shaped_schedule_of_mnist_scale():
+    """Only the scales' own schedule differs from sections 4.1 and 4.2 (FACTS: released code)."""
+    full, of_canvas = TrainingSpec.paper_shaped(dataset="mnist_scale").model_dump(), TrainingSpec().model_dump()
+    changed = {name: value for name, value in full.items() if value != of_canvas[name]}
+    assert changed == {"scale_learning_rate": 0.005, "scale_decay": 0.1, "scale_warmup_epochs": 10.0}
+    short = TrainingSpec.paper_shaped(6, 32, "mnist_scale")
+    assert (short.milestones, short.scale_warmup_epochs, short.batch_size) == ((2.0, 4.0), 1.0, 32)
+    assert (short.scale_learning_rate, short.scale_decay) == (0.005, 0.1)
+
+
+def test_a_system_needs_no_scales_field():
+    given = RunSpec(model="cnn", scales=None, data=MnistScaleSpec())
+    assert RunSpec(model="cnn", data=MnistScaleSpec()) == given
+    assert RunSpec.model_validate_json(given.model_dump_json()) == given
+    assert RunSpec.model_validate(given.model_dump()).key == given.key
+    assert RunSpec(data=DataSpec(distribution=WIDE)).scales == ScalesSpec()
+
+
+def test_labels_and_data_sets():
+    spec = RunSpec.baseline("sesn", 3, MnistScaleSpec(augmented=True))
+    assert (spec.label, spec.dataset) == ("MNIST-Scale+, sesn, seed 3", "mnist_scale")
+    assert RunSpec.baseline("sesn", 3).label == "MNIST-Scale, sesn, seed 3"
+    assert RunSpec(data=DataSpec(distribution=WIDE)).dataset == "dynamic_scale_mnist"
+
+
+def test_names_are_those_of_the_systems():
+    assert tuple(SYSTEMS) == SYSTEM_NAMES == (*BASELINES, *VARIANTS)
+    assert [SYSTEMS[name].title for name in BASELINES] == table("table5")["model"].tolist()
+    assert [name for name, system in SYSTEMS.items() if system.in_table5] == list(BASELINES)
+    assert len({system.title for system in SYSTEMS.values()}) == len(SYSTEM_NAMES)
+    assert set(MILLISECONDS) == set(SYSTEM_NAMES)
+    assert PAPER_REALISATIONS == MNIST_SCALE_REALISATIONS
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_paper_size"),
+    [
+        ({}, True),
+        ({"seed": 5}, True),
+        ({"seed": 6}, False),
+        ({"data": MnistScaleSpec(augmented=True)}, True),
+        ({"data": MnistScaleSpec(equivariance_images=0)}, True),
+        ({"data": MnistScaleSpec(train_images=9_999)}, False),
+        ({"data": MnistScaleSpec(validation_images=1_999)}, False),
+        ({"data": MnistScaleSpec(test_images=49_999)}, False),
+        ({"training": TrainingSpec.paper_shaped(59, dataset="mnist_scale")}, False),
+        ({"training": TrainingSpec.paper_shaped()}, False),
+        ({"precision": "float64"}, False),
+    ],
+)
+def test_paper_size_on_mnist_scale(changes, is_paper_size):
+    base = {"model": "sesn", "data": MnistScaleSpec(), "training": TrainingSpec.paper_shaped(dataset="mnist_scale")}
+    assert RunSpec(**base | changes).is_paper_size is is_paper_size
+
+
+def test_work_of_systems_grows_with_what_costs():
+    base = RunSpec.baseline("cnn", data=MnistScaleSpec(equivariance_images=0))
+    train, evaluate = MILLISECONDS["cnn"]
+    per_millisecond = base.work / (60 * (10_000 * train + 2_000 * evaluate) + 50_000 * evaluate)
+    shown = RunSpec.baseline("cnn", data=MnistScaleSpec(equivariance_images=100))
+    assert shown.work - base.work == pytest.approx(per_millisecond * 10 * 100 * evaluate)
+    half = RunSpec.baseline("cnn", data=MnistScaleSpec(equivariance_images=0), epochs=30)
+    assert base.work - half.work == pytest.approx(per_millisecond * 30 * (10_000 * train + 2_000 * evaluate))
+    assert all(RunSpec.baseline(name).work > 1.3 * base.work for name in SYSTEM_NAMES if name != "cnn")
+    canvas = RunSpec(data=DataSpec(distribution=WIDE, validation_images=2_000))
+    assert 0.01 < base.work / canvas.work < 1  # one unit: a plain CNN on 56 x 56 pixels, Table 1 on 168 x 168

@@ -1,4 +1,7 @@
-"""One training run: schedule, selection, history, divergence, determinism, on a few real digits."""
+"""One training run: schedule, selection, history, divergence, determinism, on a few real digits.
+
+MNIST-Scale: see ``test_training_mnist_scale.py``.
+"""
 
 import math
 
@@ -6,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from scalestudy import training
+from scalestudy import tasks, training
 from scalestudy.data import DataError, LogUniform, load_mnist, paper_test_scales
 from scalestudy.record import Record
 from scalestudy.scales import FixedScales, IsrScales, SpacingScales, StepRatioScales
@@ -62,6 +65,8 @@ def test_the_record_is_valid_and_complete(record: Record) -> None:
     assert record.provenance.device.startswith("cpu")
     assert record.provenance.seconds > 0
     assert record.provenance.torch == torch.__version__
+    assert 0 < record.provenance.inference_ms_per_image < 1000 * record.provenance.seconds
+    assert 0 < record.provenance.train_ms_per_image < 1000 * record.provenance.seconds / 64
 
 
 def test_loss_decreases() -> None:
@@ -144,11 +149,12 @@ def test_error_at_each_of_the_45_scales() -> None:
 def test_the_first_best_epoch_is_tested(errors: list[float], selected: int, monkeypatch) -> None:
     scales_at_calls, script = [], iter([*errors, 7.5])
 
-    def scripted(net, split, count=None, data_scale=None) -> float:
+    def scripted(task, net) -> float:
         scales_at_calls.append(training._paper_pixels(net.conv.scales, 3))
         return next(script)
 
-    monkeypatch.setattr(training, "_error", scripted)
+    monkeypatch.setattr(tasks.DynamicScaleTask, "validation_error", scripted)
+    monkeypatch.setattr(tasks.DynamicScaleTask, "test", lambda task, net: tasks.Scores(scripted(task, net), 0.5))
     metrics = train(spec_of(epochs=4)).metrics
     assert metrics.selected_epoch == selected
     assert metrics.validation_error == min(errors)
@@ -235,7 +241,7 @@ def test_shrunk_scales_learn_as_fast_in_paper_pixels(parameterisation) -> None:
         scales = ScalesSpec(parameterisation=parameterisation)
         data = DataSpec(distribution=LogUniform(low=1, high=8), shrink=shrink)
         net = build_model(RunSpec(data=data, scales=scales))
-        optimiser = _optimiser(net)
+        optimiser = _optimiser(net, net.conv.scales)
         lengths = {id(parameter) for parameter in net.conv.scales.parameters_in_pixels()}
         before = [parameter.clone() for parameter in net.conv.scales.parameters()]
         net.conv.scales().sum().backward()
@@ -278,11 +284,3 @@ def test_build_model(parameterisation: str, kind: type) -> None:
     same, other = build_model(spec_of(parameterisation)), build_model(spec_of(parameterisation, seed=1))
     assert torch.equal(same.conv.weight, net.conv.weight)
     assert not torch.equal(other.conv.weight, net.conv.weight)
-
-
-def test_commit_is_none_outside_a_checkout(monkeypatch) -> None:
-    def missing(*arguments, **options) -> None:
-        raise FileNotFoundError("git")
-
-    monkeypatch.setattr(training.subprocess, "run", missing)
-    assert training.provenance(torch.device("cpu"), 1.0).commit is None

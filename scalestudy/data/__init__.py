@@ -19,6 +19,7 @@ from scalestudy.data.dynamic import (
 from scalestudy.data.mnist import FileReport, Mnist, fetch_mnist, load_mnist, mnist_folder, verify_mnist
 from scalestudy.data.mnist_files import DataError
 from scalestudy.data.mnist_scale import MnistScaleSplit, mnist_scale
+from scalestudy.data.realisations import RealisationReport, cached_realisations
 from scalestudy.data.resample import rescale
 from scalestudy.data.splits import (
     SPLIT_NAMES,
@@ -39,8 +40,10 @@ __all__ = [
     "Mnist",
     "MnistScaleSplit",
     "Normal",
+    "RealisationReport",
     "ScaleDistribution",
     "Uniform",
+    "cached_realisations",
     "draw_scales",
     "dynamic_scale_mnist",
     "dynamic_scale_split",

@@ -13,7 +13,8 @@ from scalestudy.spec import RunSpec
 SECONDS_PER_WORK = {"cpu": 1.5e-7, "cuda": 1e-9}
 """Seconds per unit of `RunSpec.work` where no run of this type of device is known.
 
-Our choice: on the CPU what a 56 x 56 run took on one core of a server; on a GPU a guess.  One finished run replaces it.
+Our choice: on the CPU what a 56 x 56 run took on one core of a server; on a GPU a guess.  One finished run of a like
+network replaces it.
 """
 
 RESERVE = 1.1
@@ -29,22 +30,30 @@ class Clock:
         Such as "cpu" or "cuda:0".
     records : iterable of Record
         Finished runs of any device; those of the same type of device count.
+
+    Notes
+    -----
+    Devices differ in how costs of networks relate, so rates are not mixed: a run is foreseen from runs of the same
+    model; a system of Table 5 that was never run, from the other ones on that data set.
     """
 
     def __init__(self, device: str, records: Iterable[Record] = ()) -> None:
         self._type = device_type(device)
-        self._rates: list[float] = []
+        self._rates: dict[str, list[float]] = {}
         for record in records:
             self.learn(record)
 
     def learn(self, record: Record) -> None:
         """Take one more finished run into account."""
         if device_type(record.provenance.device) == self._type:
-            self._rates.append(record.provenance.seconds / record.spec.work)
+            rate = record.provenance.seconds / record.spec.work
+            for kind in (record.spec.model, record.spec.dataset):
+                self._rates.setdefault(kind, []).append(rate)
 
     def seconds(self, spec: RunSpec) -> float:
         """Expected seconds of a run: its work times the median rate, with `RESERVE`."""
-        rate = median(self._rates) if self._rates else SECONDS_PER_WORK[self._type]
+        known = self._rates.get(spec.model) or self._rates.get(spec.dataset)
+        rate = median(known) if known else SECONDS_PER_WORK[self._type]
         return RESERVE * rate * spec.work
 
 

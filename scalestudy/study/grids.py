@@ -1,4 +1,4 @@
-"""The paper's grids of runs (sections 4.1 and 4.2)."""
+"""The paper's grids of runs (section 4)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,34 @@ from itertools import product
 
 from scalestudy.data.distributions import LogUniform
 from scalestudy.record import Record
-from scalestudy.spec import DataSpec, RunSpec, ScalesSpec, TrainingSpec
-from scalestudy.study.frames import FRAME_COLUMNS, SCALE_TEST_COLUMNS, frame, scale_test_frame
+from scalestudy.spec import VARIANTS, DataSpec, MnistScaleSpec, RunSpec, ScalesSpec, TrainingSpec
+from scalestudy.study.frames import (
+    BASELINE_COLUMNS,
+    BASELINE_SCALE_COLUMNS,
+    EQUIVARIANCE_COLUMNS,
+    FRAME_COLUMNS,
+    SCALE_TEST_COLUMNS,
+    baseline_frame,
+    baseline_scale_frame,
+    equivariance_frame,
+    frame,
+    scale_test_frame,
+)
 from scalestudy.study.size import StudySize
 
 __all__ = [
+    "BASELINE_COLUMNS",
+    "BASELINE_SCALE_COLUMNS",
     "DISTRIBUTIONS",
+    "EQUIVARIANCE_COLUMNS",
     "FRAME_COLUMNS",
     "NOTEBOOK_GROUPS",
     "SCALE_TEST_COLUMNS",
     "Study",
     "StudySize",
+    "baseline_frame",
+    "baseline_scale_frame",
+    "equivariance_frame",
     "frame",
     "scale_test_frame",
 ]
@@ -32,19 +49,29 @@ DEFAULT_INIT = (2.0, 3.0)
 TELLING_ISRS = (1.5, 2.38, 3.0, 4.76, 5.35, 7.56)
 """Fixed ISRs to run first: both ends, the default start, and the paper's best one for each distribution."""
 
+WANTED_SYSTEMS = (
+    "cnn", "dss", "si_convnet", "sevf", "sesn", "disco", "ours_isr", "ours_spacings", "ours_direct", "ss_cnn", "sicnn",
+    *VARIANTS,
+)  # fmt: skip
+"""Systems of Table 5 in the order in which they are run: cheap ones first, the paper's own before the costly ones."""
+
+WANTED_REALISATIONS = 3
+"""So many realisations of every system are run before the others."""
+
 NOTEBOOK_GROUPS = {
-    "00": ("table2", "table4", "eq5_as_printed", "figure3", "table3"),
+    "00": ("table2", "table4", "eq5_as_printed", "figure3", "table3", "table5"),
     "03": ("figure3",),
     "04": ("figure3",),
     "05": ("table2", "eq5_as_printed", "figure3"),
     "06": ("table3", "table2", "figure3"),
     "07": ("table4",),
+    "08": ("table5",),
 }
 """Groups of `Study.groups` that the notebooks read, by the number in front of the notebook's name."""
 
 
 class Study:
-    """All runs of sections 4.1 and 4.2 at one size.
+    """All runs of section 4 at one size.
 
     Parameters
     ----------
@@ -52,7 +79,8 @@ class Study:
 
     Notes
     -----
-    Every list runs over the seeds first, then over the rest: stopped half-way, it has whole seeds.
+    Every list of sections 4.1 and 4.2 runs over the seeds first, then over the rest: stopped half-way, it has whole
+    seeds.
     """
 
     def __init__(self, size: StudySize) -> None:
@@ -94,6 +122,24 @@ class Study:
             for spec in self._learned(mode, (seed,), [DEFAULT_INIT])
         ]
 
+    def table5(self) -> list[RunSpec]:
+        """The systems of `systems` on MNIST-Scale; Table 6 reads the scales of the same runs.
+
+        The first `WANTED_REALISATIONS` without, then with augmentation, then the other realisations; within each of
+        these the systems as in `WANTED_SYSTEMS`.
+        """
+        size = self.size
+        systems = sorted(size.systems, key=WANTED_SYSTEMS.index)
+        kinds = (False, True) if size.baseline_augmented else (False,)
+        parts = (size.baseline_seeds[:WANTED_REALISATIONS], size.baseline_seeds[WANTED_REALISATIONS:])
+        return [
+            self._baseline(model, seed, augmented)
+            for seeds in parts
+            for augmented in kinds
+            for model in systems
+            for seed in seeds
+        ]
+
     def groups(self) -> dict[str, list[RunSpec]]:
         """All groups by name.  Some share runs."""
         return {
@@ -103,10 +149,11 @@ class Study:
             "figure3": self.figure3(),
             "figure4": self.figure4(),
             "table3": self.table3(),
+            "table5": self.table5(),
         }
 
     def all_specs(self) -> list[RunSpec]:
-        """Every run once, most wanted first: Tables 2 and 4, `TELLING_ISRS` of Fig. 3, Table 3, the rest."""
+        """Every run once, most wanted first: Tables 2 and 4, `TELLING_ISRS`, Table 3, all of Fig. 3, Table 5."""
         telling = [isr for isr in self.size.isrs if isr in TELLING_ISRS]
         ordered = [
             *self.table2(),
@@ -115,6 +162,7 @@ class Study:
             *self._fixed(telling),
             *self.table3(),
             *self.figure3(),
+            *self.table5(),
         ]
         return _distinct(ordered)
 
@@ -124,7 +172,7 @@ class Study:
         Parameters
         ----------
         text : str
-            Such as ``table3``, ``[1, 8]``, ``seed 0`` or ``direct.*seed 1``; case is ignored.
+            Such as ``table3``, ``[1, 8]``, ``seed 0``, ``sesn`` or ``direct.*seed 1``; case is ignored.
 
         Returns
         -------
@@ -194,6 +242,17 @@ class Study:
             training=TrainingSpec.paper_shaped(size.epochs, size.batch_size),
             seed=seed,
         )
+
+    def _baseline(self, model: str, seed: int, augmented: bool) -> RunSpec:
+        size = self.size
+        data = MnistScaleSpec(
+            augmented=augmented,
+            train_images=size.baseline_train_images,
+            validation_images=size.baseline_validation_images,
+            test_images=size.baseline_test_images,
+            equivariance_images=size.equivariance_images,
+        )
+        return RunSpec.baseline(model, seed, data, size.baseline_epochs, size.baseline_batch_size)
 
 
 def _distinct(specs: Iterable[RunSpec]) -> list[RunSpec]:

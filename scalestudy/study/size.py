@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from scalestudy.spec import CANVAS_SIZE
+from scalestudy.spec import BASELINES, CANVAS_SIZE, PAPER_REALISATIONS, VARIANTS, BaselineName, VariantName
 
 _Isr = Annotated[float, Field(gt=1)]
 _Seed = Annotated[int, Field(ge=0, lt=2**32)]
 _Sigma = Annotated[float, Field(gt=0)]
+_GROUPS = {"table5": BASELINES, "variants": VARIANTS}
 
 
 class StudySize(BaseModel):
@@ -41,6 +42,19 @@ class StudySize(BaseModel):
         Starts of Table 3: sigma_basis in pixels of the paper's canvas, > 0, and ISR, > 1; all pairs are run.
     initialisation_seeds : tuple of int
         Seeds of Table 3, at least one (paper: three).
+    baseline_models : tuple of str
+        Systems to compare on MNIST-Scale: their names, or "table5" for all rows of that table and "variants" for all
+        others; none: no such runs.  `systems` is the list of names.
+    baseline_seeds : tuple of int
+        Realisations of MNIST-Scale, at least one (paper: 0 .. 5).
+    baseline_augmented : bool
+        Whether each system is also trained with random rescaling ("+").
+    baseline_train_images, baseline_validation_images, baseline_test_images : int
+        Images per split: 2 to 10,000, 1 to 2,000, 1 to 50,000 (paper: the largest).
+    baseline_epochs, baseline_batch_size : int
+        As `epochs` and `batch_size` (released code: 60 and 128).
+    equivariance_images : int
+        Test digits of the test for invariance, 0 (no such test) to `baseline_test_images`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -59,11 +73,20 @@ class StudySize(BaseModel):
     initial_sigmas: tuple[_Sigma, ...] = Field(min_length=1)
     initial_isrs: tuple[_Isr, ...] = Field(min_length=1)
     initialisation_seeds: tuple[_Seed, ...] = Field(min_length=1)
+    baseline_models: tuple[Literal["table5", "variants", BaselineName, VariantName], ...]
+    baseline_seeds: tuple[_Seed, ...] = Field(min_length=1)
+    baseline_augmented: bool
+    baseline_train_images: int = Field(ge=2, le=10_000)
+    baseline_validation_images: int = Field(ge=1, le=2_000)
+    baseline_test_images: int = Field(ge=1, le=50_000)
+    baseline_epochs: int = Field(ge=1)
+    baseline_batch_size: int = Field(ge=2)
+    equivariance_images: int = Field(ge=0, le=50_000)
 
     @model_validator(mode="after")
     def _consistent(self) -> StudySize:
-        for name in ("seeds", "isrs", "scale_test_isrs", "initial_sigmas", "initial_isrs", "initialisation_seeds"):
-            values = getattr(self, name)
+        lists = {name: value for name, value in vars(self).items() if isinstance(value, tuple)}
+        for name, values in {**lists, "baseline_models": self.systems}.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} must be distinct values, got {list(values)}; remove the repeated ones")
         if not set(self.scale_test_isrs) <= set(self.isrs):
@@ -76,7 +99,22 @@ class StudySize(BaseModel):
                 f"scale_test_images must be at most test_images = {self.test_images}, got {self.scale_test_images}; "
                 "lower it"
             )
+        if self.equivariance_images > self.baseline_test_images:
+            raise ValueError(
+                f"equivariance_images must be at most baseline_test_images = {self.baseline_test_images}, got "
+                f"{self.equivariance_images}; lower it"
+            )
+        if self.baseline_train_images % self.baseline_batch_size == 1:
+            raise ValueError(
+                f"baseline_batch_size must not leave a last batch of one image, got {self.baseline_batch_size} with "
+                f"baseline_train_images = {self.baseline_train_images}; change one of them by 1"
+            )
         return self
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """Names of the systems to compare on MNIST-Scale, as `baseline_models` says."""
+        return tuple(name for given in self.baseline_models for name in _GROUPS.get(given, (given,)))
 
     @property
     def description(self) -> str:
@@ -88,6 +126,17 @@ class StudySize(BaseModel):
             f"{self.test_images:,} test digits, {canvas} x {canvas} pixels, {self.epochs} epochs, "
             f"{seeds} seed{'s' * (seeds != 1)}. The paper's: 10,000 / 5,000 / 50,000 digits, 168 x 168 pixels, "
             "60 epochs, 3 seeds."
+        )
+
+    @property
+    def baseline_description(self) -> str:
+        """One line for people: the sizes of the runs on MNIST-Scale beside the paper's."""
+        seeds = len(self.baseline_seeds)
+        return (
+            f"Size of the runs on MNIST-Scale: {self.baseline_train_images:,} training, "
+            f"{self.baseline_validation_images:,} validation and {self.baseline_test_images:,} test digits, "
+            f"{self.baseline_epochs} epochs, {seeds} realisation{'s' * (seeds != 1)}. The paper's: 10,000 / 2,000 / "
+            f"50,000 digits, 60 epochs, {PAPER_REALISATIONS} realisations."
         )
 
     def parameters(self) -> dict[str, int | float | str | list]:

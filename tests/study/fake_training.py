@@ -28,7 +28,7 @@ def record_of(spec: RunSpec, test_error: float | None = None, device: str = "cpu
         train_loss_history=(1.0, 0.5),
         validation_error_history=(2.0, 1.5),
         internal_scales_history=((2.0, 3.0, 4.0), (2.0, 3.1, 5.0), (2.0, 3.464102, 6.0)),
-        test_error_by_scale={"0.5": 10.0, "2.0": 1.0} if spec.data.scale_test_images else None,
+        test_error_by_scale={"0.5": 10.0, "2.0": 1.0} if getattr(spec.data, "scale_test_images", 0) else None,
     )
     made = Provenance(
         scalestudy="0",

@@ -14,6 +14,7 @@ import pytest
 import torch
 from fake_training import record_of, spec_of
 
+from scalestudy.spec import RunSpec
 from scalestudy.study import execution
 from scalestudy.study.estimate import RESERVE, SECONDS_PER_WORK, Clock
 from scalestudy.study.execution import IncompleteBatch, WorkersUnavailable, plan, run_all
@@ -260,6 +261,19 @@ def test_clock_uses_records_of_the_same_type_of_device():
     ]
     assert Clock("cpu", records).seconds(spec_of(1)) == pytest.approx(RESERVE * 4.0)
     assert Clock("cuda", records).seconds(spec_of(1)) == pytest.approx(RESERVE * 0.1)
+
+
+def test_clock_does_not_mix_networks():
+    """A run is foreseen from runs of the same model, a system without any from the other systems."""
+    cnn, dss, sesn = (RunSpec.baseline(name) for name in ("cnn", "dss", "sesn"))
+    first = Clock("cpu", [record_of(spec_of(0), seconds=4.0)])
+    assert first.seconds(cnn) == pytest.approx(RESERVE * SECONDS_PER_WORK["cpu"] * cnn.work)
+    records = [record_of(cnn, seconds=1e-3 * cnn.work), record_of(dss, seconds=3e-3 * dss.work)]
+    clock = Clock("cpu", [record_of(spec_of(0), seconds=4.0), *records])
+    assert clock.seconds(spec_of(1)) == pytest.approx(RESERVE * 4.0)
+    assert clock.seconds(cnn) == pytest.approx(RESERVE * 1e-3 * cnn.work)
+    assert clock.seconds(dss) == pytest.approx(RESERVE * 3e-3 * dss.work)
+    assert clock.seconds(sesn) == pytest.approx(RESERVE * 2e-3 * sesn.work)
 
 
 def test_plan(store):

@@ -13,8 +13,10 @@ import pytest
 from fake_training import record_of, spec_of
 
 from scalestudy.record import Record
+from scalestudy.spec import MnistScaleSpec, RunSpec
 from scalestudy.study import files
 from scalestudy.study.store import DamagedRecordWarning, RunStore, StoreError
+from scalestudy.study.summary import COLUMNS
 
 
 @pytest.fixture
@@ -250,6 +252,27 @@ def test_summary_is_sorted_and_repeatable(store, tmp_path):
     assert other.write_summary(path).read_bytes() == first
     assert first.startswith(b"distribution,scale_learning,init_sigma_basis,init_isr,")
     assert first.count(b"\n") == 4
+
+
+def test_summary_of_both_data_sets(store):
+    """What does not apply to a run is blank; numbers of the others stay as they are written without it."""
+    store.put(record_of(spec_of(0)))
+    alone = store.write_summary(store.folder / "summary.csv").read_text().splitlines()
+    store.put(record_of(RunSpec.baseline("cnn", 3, MnistScaleSpec(augmented=True))))
+    store.put(record_of(RunSpec.baseline("cnn", 3)))
+    lines = store.write_summary(store.folder / "summary.csv").read_text().splitlines()
+    assert lines[0] == alone[0] and alone[1] in lines and len(lines) == 4
+    rows = store.summary()
+    assert tuple(rows.columns) == COLUMNS
+    rows = rows.set_index(["model", "seed"]).sort_index()
+    assert rows.loc["table1", "augmented"].isna().all() and rows.loc["table1", "shrink"].tolist() == [1]
+    of_cnn = rows.loc["cnn"].sort_values("augmented")
+    assert of_cnn["augmented"].tolist() == [False, True]
+    assert of_cnn["equivariance_images"].tolist() == [1_000, 1_000]
+    for column in ("shrink", "num_scales", "init_isr", "init_sigma_basis", "scale_test_images"):
+        assert of_cnn[column].isna().all()
+    assert set(of_cnn["distribution"]) == set(of_cnn["order"]) == {""}
+    assert of_cnn["internal_scales"].tolist() == ["2 3.4641 6"] * 2
 
 
 def test_good_store_warns_of_nothing(store):

@@ -1,0 +1,53 @@
+"""Where and with what a run was computed."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from scalestudy import __version__
+from scalestudy.record import Provenance
+
+
+def provenance(
+    device: torch.device,
+    seconds: float,
+    train_ms_per_image: float | None = None,
+    inference_ms_per_image: float | None = None,
+) -> Provenance:
+    """What `Provenance` asks, of this process and a device; the timings are those of the run."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return Provenance(
+        scalestudy=__version__,
+        commit=_commit(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        device=f"{device.type} ({name})",
+        threads=torch.get_num_threads(),
+        seconds=round(seconds, 2),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        train_ms_per_image=train_ms_per_image,
+        inference_ms_per_image=inference_ms_per_image,
+    )
+
+
+def _commit() -> str | None:
+    """Commit of the checkout that holds the package, if it is one; "-dirty" where the package itself was changed."""
+    package = str(Path(__file__).parent)
+    commit = _git(package, "rev-parse", "--short=12", "HEAD")
+    return f"{commit}-dirty" if commit and _git(package, "status", "--porcelain", "--", package) else commit or None
+
+
+def _git(folder: str, *arguments: str) -> str:
+    """What git prints, or nothing where there is no git or no repository."""
+    try:
+        answer = subprocess.run(
+            ["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""
