@@ -334,6 +334,6 @@ def test_style_is_the_projects_and_does_not_leak(groups):
     assert figure.axes[0].spines["left"].get_edgecolor() == to_rgba("#444444")
 
 
-def test_every_figure_is_tested_here():
-    source = Path(__file__).read_text(encoding="utf-8")
+def test_every_figure_is_tested():
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_figures*.py"))
     assert [name for name in figures.__all__ if f"figures.{name}(" not in source] == []

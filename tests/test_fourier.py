@@ -31,6 +31,7 @@ CASES = {
     "not square": ((2, 2, 3, 6, 11), (4, 2, 5), (5, 3, 7, 7)),
     "even period": ((2, 1, 10, 8), (2, 1, 3), (3, 2, 5, 5)),
     "one pixel kernels": ((2, 2, 6, 6), (3, 2, 1), (1, 2, 1, 1)),
+    "kernels larger than one side": ((2, 2, 3, 9), (3, 2, 2), (2, 2, 11, 11)),
     "kernels larger than the plane": ((2, 2, 5, 5), (3, 2, 2), (2, 2, 15, 15)),
     "a single image": ((1, 1, 4, 4), (1, 1, 1), (1, 1, 3, 3)),
 }
@@ -69,12 +70,13 @@ def test_single_precision() -> None:
     assert (response - expected).abs().max() < 2e-6 * expected.abs().max()
 
 
-def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = [
         random(*shape, seed=i).requires_grad_() for i, shape in enumerate([(5, 2, 2, 8, 8), (3, 2, 4), (4, 2, 5, 5)])
     ]
     whole = torch.autograd.grad(correlate_fourier(*inputs).square().sum(), inputs)
     monkeypatch.setitem(fourier._CHUNK_BYTES, "cpu", 1)
+    monkeypatch.setitem(fourier._BLOCK_BYTES, "cpu", 1)
     pieces = torch.autograd.grad(correlate_fourier(*inputs).square().sum(), inputs)
     for first, second in zip(whole, pieces, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-12)
@@ -98,8 +100,16 @@ def test_plan_transforms_as_numpy_does() -> None:
     expected = torch.fft.rfft2(planes, s=(8, 9)).permute(3, 2, 0, 1).flatten(0, 1)  # (V U, B, C)
     real, negative_imag = plan.analysis.apply(planes).unbind(1)
     torch.testing.assert_close(torch.complex(real, -negative_imag), expected)
-    back = plan.synthesis.transpose(plan.analysis.apply(planes))
-    torch.testing.assert_close(back, planes)
+    delta = torch.zeros(1, 1, 5, 5, dtype=DOUBLE)
+    delta[..., 2, 2] = 1
+    torch.testing.assert_close(
+        correlate_fourier(planes[:, :1], delta[0].view(1, 1, 25), _pixels(5))[:, 0], planes[:, :1]
+    )
+
+
+def _pixels(size: int) -> Tensor:
+    """A basis with one function for each pixel of a kernel, at one scale."""
+    return torch.eye(size**2, dtype=DOUBLE).view(-1, 1, size, size)
 
 
 def test_one_sample_less_would_wrap_round() -> None:

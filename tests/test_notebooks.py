@@ -30,7 +30,7 @@ def source(path):
 
 
 def test_every_question_has_its_notebook():
-    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(8)]
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(9)]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -69,7 +69,7 @@ class TestEach:
 
     def test_each_parameter_says_type_and_meaning(self, path):
         for line in self.parameters(path).splitlines():
-            assert re.fullmatch(r"\w+: (str|int|list) = .+  # .+", line)
+            assert re.fullmatch(r"\w+: (str|int|bool|list) = .+  # .+", line)
 
     def test_defines_no_class_and_edits_no_path(self, path):
         assert not re.search(r"^\s*class |sys\.path|%cd|os\.chdir", source(path), re.MULTILINE)
@@ -83,7 +83,7 @@ def test_groups_of_runs_are_those_that_the_notebooks_ask_for():
     for path in NOTEBOOKS:
         asked = set(re.findall(r"study\.(figure\d|table\d|eq5_as_printed)\(\)", source(path)))
         if "study.all_specs()" in source(path):
-            asked = {"figure3", "table2", "table3", "table4", "eq5_as_printed"}
+            asked = {"figure3", "table2", "table3", "table4", "eq5_as_printed", "table5"}
         assert asked <= set(NOTEBOOK_GROUPS.get(path.stem[:2], ())), path.stem
 
 

@@ -12,10 +12,14 @@ import pytest
 ENVIRONMENT_VARIABLE = "SCALESTUDY_REFERENCE"
 REFERENCE_NAMES = (
     "basis_vectors.npz",
+    "disco_basis.npz",
+    "disco_released_basis.npz",
     "dynamic_scale_mnist_vectors.npz",
     "mnist_scale_hashes.json",
     "mnist_scale_vectors.npz",
+    "params.json",
     "table1_net_vectors.npz",
+    "table5_vectors.npz",
     "tolerance.json",
 )
 """Names of all reference files that the tests read."""
@@ -49,6 +53,12 @@ def reference_folder() -> Path:
     return folder
 
 
+def _folders() -> list[Path]:
+    """All folders that are searched, in this order."""
+    named = os.environ.get(ENVIRONMENT_VARIABLE)
+    return [reference_folder()] if named else [reference_folder(), _BESIDE_CHECKOUT]
+
+
 def reference_file(name: str) -> Path:
     """Return the path of one reference file, or skip the calling test where it cannot be found.
 
@@ -70,9 +80,7 @@ def reference_file(name: str) -> Path:
     FileNotFoundError
         If ``SCALESTUDY_REFERENCE`` names no folder, or one without any reference file.
     """
-    folders = [reference_folder()]
-    if not os.environ.get(ENVIRONMENT_VARIABLE):
-        folders.append(_BESIDE_CHECKOUT)
+    folders = _folders()
     for folder in folders:
         if (folder / name).is_file():
             return folder / name
@@ -80,3 +88,23 @@ def reference_file(name: str) -> Path:
         f"reference file {name!r} is in none of {[str(folder) for folder in folders]}; "
         f"set {ENVIRONMENT_VARIABLE} to a folder that holds it"
     )
+
+
+def reference_paths(pattern: str) -> list[Path]:
+    """Return the paths of all reference files whose name matches, sorted by name; the places of `reference_file`.
+
+    Parameters
+    ----------
+    pattern : str
+        As in ``Path.glob``, such as ``"table5_state_*.npz"``.
+
+    Raises
+    ------
+    FileNotFoundError
+        As `reference_file`.
+    """
+    found: dict[str, Path] = {}
+    for folder in _folders():
+        for path in folder.glob(pattern):
+            found.setdefault(path.name, path)
+    return [found[name] for name in sorted(found)]

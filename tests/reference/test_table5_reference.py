@@ -1,0 +1,192 @@
+"""The systems of Table 5 against their authors' code: every state file, every number, every parameter count.
+
+The state files (2 MB each) are not kept with the tests, see `reference_files`.  A file whose name no mapping knows
+fails; so does an entry that no mapping uses.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reference_files import reference_file, reference_paths
+from table5_mapping import REFERENCES, Reference
+from torch import nn
+
+STATE_FILES = "table5_state_*.npz"
+VECTORS = "table5_vectors.npz"
+PARAMETERS = "params.json"
+
+EVAL_ATOL = 1e-5
+"""Of the largest logit."""
+
+TRAIN_ATOL = 5e-5
+"""Of the largest logit.  Batch norm over two images amplifies rounding: computed in float64, these networks are up to
+3e-5 away from their authors' float32 logits."""
+
+LOSS_RTOL = 1e-5
+GRADIENT_ATOL = 1e-3
+"""Of the largest gradient of the tensor."""
+
+
+def in_double_precision(net: nn.Module) -> nn.Module:
+    """Weights and maps in float64, learned scales in float32, as they decide on the size of the kernels.
+
+    Gradients of scales are sums that nearly cancel, taken through batch norm over two images: any two float32
+    computations of them differ by up to 2e-3, the authors' own is 1e-3 from what float64 gives.
+    """
+    net.double()
+    net.scales.float()
+    return net
+
+
+def learns_scales(net: nn.Module) -> bool:
+    return net.scales is not None and any(True for _ in net.scales.parameters())
+
+
+def state_names() -> list:
+    """Names of all networks that have a state file; one skipped stand-in where there is none."""
+    names = [path.stem.removeprefix("table5_state_") for path in reference_paths(STATE_FILES)]
+    reason = f"no {STATE_FILES} beside the checkout: set SCALESTUDY_REFERENCE to the folder that holds them"
+    return names or [pytest.param("", marks=pytest.mark.skip(reason=reason))]
+
+
+def parameter_names() -> list:
+    """Names of all networks of Table 5 in the parameter lists."""
+    return [name for name in parameter_lists() if not name.startswith("Table1_")]
+
+
+@functools.lru_cache
+def parameter_lists() -> dict:
+    return json.loads(reference_file(PARAMETERS).read_text())
+
+
+@functools.lru_cache
+def vectors() -> dict[str, np.ndarray]:
+    return read(reference_file(VECTORS))
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def reference_of(name: str) -> Reference:
+    assert name in REFERENCES, f"there is no mapping for {name!r}: add one to REFERENCES in table5_mapping.py"
+    return REFERENCES[name]
+
+
+def loaded(name: str) -> tuple[nn.Module, dict[str, np.ndarray]]:
+    """Our network with the authors' state, without dropout; and what else the state file holds."""
+    state = read(reference_file(f"table5_state_{name}.npz"))
+    extra = {key: state.pop(key) for key in list(state) if key.startswith("__")}
+    net = reference_of(name).make()
+    reference_of(name).load(net, state)
+    for module in net.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return net, extra
+
+
+@functools.lru_cache
+def after_backward(
+    name: str, prepare: Callable[[nn.Module], nn.Module] | None = None
+) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """Network with gradients, logits and loss in training mode on the images of the vectors."""
+    net, _ = loaded(name)
+    if prepare is not None:
+        net = prepare(net)
+    images = torch.from_numpy(vectors()["images"]).to(next(net.head.parameters()).dtype)
+    logits = net.train()(images)
+    loss = nn.functional.cross_entropy(logits, torch.from_numpy(vectors()["labels"]))
+    loss.backward()
+    return net, logits, loss
+
+
+def expected_of(name: str) -> dict[str, np.ndarray]:
+    return {key.removeprefix(f"{name}/"): value for key, value in vectors().items() if key.startswith(f"{name}/")}
+
+
+def deviation(value: torch.Tensor, expected: np.ndarray) -> float:
+    """Largest difference, relative to the largest expected value."""
+    assert value.shape == expected.shape
+    return np.abs(value.detach().numpy() - expected).max() / np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", state_names())
+def test_evaluation_mode(name: str) -> None:
+    net, extra = loaded(name)
+    assert set(extra) == {"__images__", "__logits_eval__"}, f"no check knows all of {sorted(extra)}: add one"
+    net.eval()
+    with torch.no_grad():
+        assert deviation(net(torch.from_numpy(extra["__images__"])), extra["__logits_eval__"]) < EVAL_ATOL
+        if expected := expected_of(name):
+            assert deviation(net(torch.from_numpy(vectors()["images"])), expected["logits_eval"]) < EVAL_ATOL
+
+
+@pytest.mark.parametrize("name", state_names())
+def test_training_mode(name: str) -> None:
+    net, logits, loss = after_backward(name)
+    expected = expected_of(name)
+    if not expected:
+        pytest.skip(f"{VECTORS} has nothing on {name}")
+    assert deviation(logits, expected.pop("logits_train_nodropout")) < TRAIN_ATOL
+    assert loss.item() == pytest.approx(float(expected.pop("loss_train_nodropout")), rel=LOSS_RTOL)
+    if learns_scales(net):
+        net, _, _ = after_backward(name, in_double_precision)
+    parameters = dict(net.named_parameters())
+    for key in [key for key in expected if key.startswith("grad/")]:
+        gradient = parameters[reference_of(name).ours(key.removeprefix("grad/"))].grad
+        assert deviation(gradient, expected.pop(key)) < GRADIENT_ATOL
+    if "scales" in expected:
+        assert net.scales.values() == pytest.approx(expected.pop("scales").tolist(), rel=1e-6)
+    assert set(expected) == {"logits_eval"}, f"{name}: no check knows all of {sorted(expected)}: add one"
+
+
+@pytest.mark.parametrize("name", state_names())
+def test_gradient_norms(name: str) -> None:
+    """The norm of every gradient that is not rounding noise; parameters that get none in the released code get none."""
+    net, _, _ = after_backward(name)
+    if learns_scales(net):
+        net, _, _ = after_backward(name, in_double_precision)
+    listed = parameter_lists()[name]
+    norms, parameters = listed["grad_norms_train_nodropout"], dict(net.named_parameters())
+    for layer in listed["layers"]:
+        gradient = parameters[reference_of(name).ours(layer["name"])].grad
+        if layer["name"] not in norms:
+            assert gradient is None, f"{layer['name']} is unused in the released code"
+        elif norms[layer["name"]] > 1e-3:
+            assert gradient.norm().item() == pytest.approx(norms[layer["name"]], rel=1e-3), layer["name"]
+
+
+@pytest.mark.parametrize("name", parameter_names())
+def test_parameters_layer_by_layer(name: str) -> None:
+    reference, listed = reference_of(name), parameter_lists()[name]
+    ours = {key: parameter.numel() for key, parameter in reference.make().named_parameters()}
+    assert {reference.ours(layer["name"]): layer["numel"] for layer in listed["layers"]} == ours
+    assert sum(ours.values()) == listed["total_trainable"]
+    frozen = {layer["name"] for layer in listed["frozen"]}
+    assert all(any(re.fullmatch(pattern, key) for pattern in reference.frozen) for key in frozen)
+    assert bool(frozen) == bool(reference.frozen)
+
+
+def test_negative_controls() -> None:
+    """A state that is not used up, or does not fill the network, or differs from what we compute, must not pass."""
+    reference = reference_of("DSS_vector")
+    listed = parameter_lists()["DSS_vector"]
+    net = reference.make()
+    shapes = {entry["name"]: entry["shape"] for entry in (*listed["layers"], *listed["buffers"])}
+    state = {name: np.zeros(shape, np.float32) for name, shape in shapes.items() if "kernel" not in name}
+    reference.load(net, state)
+    with pytest.raises(KeyError):
+        reference.load(net, state | {"1.main.3.weight": np.zeros(1, np.float32)})
+    with pytest.raises(AssertionError, match=r"not filled: \['norm3\.bias'\]"):
+        reference.load(net, {name: value for name, value in state.items() if name != "1.main.12.bias"})
+    with pytest.raises(AssertionError, match="not close"):
+        reference.load(net, state | {"1.main.0.kernelx_0": np.full((1, 1, 1, 9), 1 / 9, np.float32)})
+    with pytest.raises(AssertionError, match="there is no mapping for 'SEVF_matrix'"):
+        reference_of("SEVF_matrix")
