@@ -1,19 +1,26 @@
 """One function per figure of the paper, and the study's own; each returns a matplotlib figure."""
 
+from scalestudy.figures.baseline_curves import equivariance_by_factor, error_by_data_scale
+from scalestudy.figures.baselines import baseline_errors, cost, learned_scales
 from scalestudy.figures.datasets import digit_samples, scale_densities
 from scalestudy.figures.kernels import equivariance_errors, kernel_pipeline, kernel_sizes
 from scalestudy.figures.results import error_by_isr, error_by_scale, initialisations, isr_history, parameterisations
 from scalestudy.figures.tolerance import tolerance_example, tolerance_fit
 
 __all__ = [
+    "baseline_errors",
+    "cost",
     "digit_samples",
+    "equivariance_by_factor",
     "equivariance_errors",
+    "error_by_data_scale",
     "error_by_isr",
     "error_by_scale",
     "initialisations",
     "isr_history",
     "kernel_pipeline",
     "kernel_sizes",
+    "learned_scales",
     "parameterisations",
     "scale_densities",
     "tolerance_example",
