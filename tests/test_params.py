@@ -51,7 +51,9 @@ def test_systems_by_name(project):
         "quick", params.parse_overrides(["baseline_models=[sesn, variants]", "baseline_augmented=false"])
     )
     assert size.systems[:2] == ("sesn", "sevf_scalar") and len(size.systems) == 6 and not size.baseline_augmented
-    assert params.load("quick").systems == BASELINES
+    quick = params.load("quick").systems
+    assert quick[: len(BASELINES)] == BASELINES
+    assert quick[len(BASELINES) :] == ("ours_isr_like_sesn", "single_scale", "interval_scales")
     assert params.load("quick", {"baseline_models": []}).systems == ()
 
 
@@ -103,7 +105,7 @@ def test_folder_without_params(tmp_path, monkeypatch):
         ("baseline_seeds=[-1]", "baseline_seeds.0: Input should be greater than or equal to 0, got -1"),
         ("baseline_validation_images=2001", "baseline_validation_images: .* less than or equal to 2000, got 2001"),
         ("equivariance_images=40000", "equivariance_images must be at most baseline_test_images = .* got 40000; lower"),
-        ("baseline_train_images=33", "baseline_batch_size must not leave a last batch of one image, got 32 .* = 33"),
+        ("baseline_train_images=33", "baseline_batch_size must not leave a last batch of one image, got 16 .* = 33"),
         ("shrink=4", "shrink: Input should be 1, 2 or 3, got 4"),
         ("profile=../x", "profile must be a plain name of .* got '../x'"),
         ("profile=5", "profile: Input should be a valid string, got 5"),

@@ -1,0 +1,130 @@
+"""What a training step of each system of Table 5 costs on one CPU thread: ours beside its authors' algorithm.
+
+Both are timed in one process, in turn, on the same images: forward pass, cross-entropy, backward pass.  "Authors'
+algorithm" is our own implementation of the steps of the released code (dense kernels padded to one size, images and
+kernels resized one by one), which `tests` hold equal to the fast one.  Times of the authors' own programs, taken on
+another machine, stand beside them.
+
+    python benchmarks/training_cost.py --help
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import click
+import torch
+from torch import nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from scalestudy.conv import GroupConv, LiftingConv
+from scalestudy.models import SYSTEMS, build
+
+AUTHORS_MS = {
+    "cnn": (5, 5), "sicnn": (915, 915), "si_convnet": (49, 49), "sevf": (90, 90), "sevf_scalar": (71, 71),
+    "dss": (11, 11), "ss_cnn": (132, 132), "sesn": (189, 189), "disco": (185, 185), "ours_isr": (575, 715),
+    "ours_spacings": (575, 715), "ours_direct": (575, 715),
+}  # fmt: skip
+"""Milliseconds per image of a training step of the released programs, one thread of another CPU: (least, most)."""
+
+
+def as_released(net: nn.Module) -> nn.Module:
+    """Switch every layer to the algorithm of the released code."""
+    for module in net.modules():
+        if isinstance(module, (LiftingConv, GroupConv)):
+            module.algorithm = "dense"
+        elif hasattr(module, "algorithm"):
+            module.algorithm = "direct"
+    return net
+
+
+def step_seconds(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """Wall-clock time of one training step."""
+    net.zero_grad(set_to_none=True)
+    began = time.perf_counter()
+    functional.cross_entropy(net(images), labels).backward()
+    return time.perf_counter() - began
+
+
+def machine_rates() -> dict[str, float]:
+    """What this thread can do: products of 1024 x 1024 matrices and copies of 64 MiB, best of ten."""
+    matrix = torch.randn(1024, 1024)
+    block = torch.randn(16 << 20)
+    target = torch.empty_like(block)
+    products, copies = [], []
+    for _ in range(10):
+        began = time.perf_counter()
+        matrix @ matrix
+        products.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        target.copy_(block)
+        copies.append(time.perf_counter() - began)
+    return {"gigaflops": 2 * 1024**3 / min(products) / 1e9, "copied_gigabytes_per_second": 2**26 / min(copies) / 1e9}
+
+
+def measure(name: str, batch: int, repeats: int, released: bool) -> dict[str, float | str | int]:
+    """Medians and spread of interleaved steps, in milliseconds per image."""
+    torch.manual_seed(0)
+    nets = {"ours": build(name)}
+    if released:
+        torch.manual_seed(0)
+        nets["released"] = as_released(build(name))
+    images, labels = torch.randn(batch, 1, 28, 28), torch.randint(0, 10, (batch,))
+    times: dict[str, list[float]] = {kind: [] for kind in nets}
+    for repeat in range(repeats + 1):
+        for kind, net in nets.items():
+            seconds = step_seconds(net, images, labels)
+            if repeat > 0:  # the first step makes plans and fills caches
+                times[kind].append(1000 * seconds / batch)
+    row: dict[str, float | str | int] = {"system": name, "batch": batch}
+    for kind, values in times.items():
+        row |= {f"{kind}_ms": statistics.median(values), f"{kind}_least": min(values), f"{kind}_most": max(values)}
+    return row
+
+
+def line(row: dict) -> str:
+    """One row for people."""
+    low, high = AUTHORS_MS.get(row["system"], (None, None))
+    authors = "-" if low is None else f"{low}" if low == high else f"{low}-{high}"
+    released = row.get("released_ms")
+    ratio = "-" if released is None else f"{released / row['ours_ms']:.1f}"
+    return (
+        f"{SYSTEMS[row['system']].title:<62} {row['batch']:>5} {row['ours_ms']:>8.1f} "
+        f"{'-' if released is None else f'{released:.1f}':>9} {ratio:>6} {authors:>9}"
+    )
+
+
+@click.command()
+@click.option("--system", "systems", multiple=True, type=click.Choice(list(SYSTEMS)), help="Default: all.")
+@click.option("--batch", "batches", multiple=True, type=int, default=(16, 128), show_default=True)
+@click.option("--repeats", default=5, show_default=True, help="Steps of each algorithm, after one that does not count.")
+@click.option(
+    "--released-up-to", default=16, show_default=True, help="Largest batch at which the authors' algorithm runs, too."
+)
+@click.option("--output", type=click.Path(path_type=Path), default=Path("results/benchmarks/training_cost.json"))
+def main(systems: tuple[str, ...], batches: tuple[int, ...], repeats: int, released_up_to: int, output: Path) -> None:
+    """Time a training step of the systems of Table 5 on one CPU thread."""
+    torch.set_num_threads(1)
+    rates = machine_rates()
+    click.echo(f"One thread: {rates['gigaflops']:.0f} Gflop/s, {rates['copied_gigabytes_per_second']:.1f} GB/s copied")
+    click.echo(
+        f"{'ms per image of a training step':<62} {'batch':>5} {'ours':>8} {'released':>9} {'ratio':>6} {'authors':>9}"
+    )
+    rows = []
+    wanted = [(name, batch) for name in systems or SYSTEMS for batch in batches]
+    for name, batch in tqdm(wanted, unit="case", disable=None):
+        rows.append(measure(name, batch, repeats, released=batch <= released_up_to))
+        tqdm.write(line(rows[-1]))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    made = {"torch": torch.__version__, "machine": platform.machine(), "threads": 1, "repeats": repeats}
+    output.write_text(json.dumps({"machine": made | rates, "rows": rows}, indent=1) + "\n")
+    click.echo(f"Written to {output}; 'authors' is their own program on another machine.")
+
+
+if __name__ == "__main__":
+    main()
