@@ -19,7 +19,7 @@ unexport PYTHONHOME PYTHONPATH JUPYTER_PATH PIP_USER PIP_TARGET PIP_PREFIX
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test notebooks lab lint pins clean
+.PHONY: help reproduce test bench notebooks lab lint pins clean
 
 help:  ## Show this help
 	@echo "make TARGET [PROFILE=quick|paper] [ARGS='...'] [PYTHON=python3]"
@@ -36,8 +36,12 @@ test: $(STAMP)  ## Run the unit tests, doctests, reference vectors and notebook 
 	$(BIN)/pytest --doctest-modules tests scalestudy
 	$(BIN)/pytest -n 2 --dist loadscope --nbval --nbval-current-env notebooks
 
+bench: $(STAMP)  ## Time training steps beside the authors' algorithms (minutes on a quiet machine); ARGS=--help
+	$(BIN)/python benchmarks/training_cost.py $(ARGS)
+
 notebooks: $(STAMP)  ## Renew the committed records (tests/records) and notebook outputs, after a change of either
 	SCALESTUDY_RUNS=$(CURDIR)/tests/records $(BIN)/scalestudy run --profile quick
+	rm -f tests/records/summary.csv
 	SCALESTUDY_RUNS=$(CURDIR)/tests/records SCALESTUDY_RESULTS=$(CURDIR)/results TQDM_DISABLE=1 \
 	  $(BIN)/jupyter nbconvert --log-level=WARN --to notebook --execute --inplace notebooks/*.ipynb
 	$(BIN)/nbstripout --keep-output --keep-count --keep-id \

@@ -87,16 +87,35 @@ def measure(name: str, batch: int, repeats: int, released: bool) -> dict[str, fl
     return row
 
 
-def line(row: dict) -> str:
-    """One row for people."""
+HEADINGS = ("system", "batch", "ours", "authors' algorithm", "ratio", "authors' program, elsewhere")
+WIDTHS = (62, 5, 8, 18, 6, 27)
+
+
+def cells(row: dict) -> tuple[str, ...]:
+    """One row for people, in the columns of `HEADINGS`."""
     low, high = AUTHORS_MS.get(row["system"], (None, None))
-    authors = "-" if low is None else f"{low}" if low == high else f"{low}-{high}"
+    authors = "-" if low is None else f"{low}" if low == high else f"{low} to {high}"
     released = row.get("released_ms")
-    ratio = "-" if released is None else f"{released / row['ours_ms']:.1f}"
-    return (
-        f"{SYSTEMS[row['system']].title:<62} {row['batch']:>5} {row['ours_ms']:>8.1f} "
-        f"{'-' if released is None else f'{released:.1f}':>9} {ratio:>6} {authors:>9}"
+    texts = ("-", "-") if released is None else (f"{released:.1f}", f"{released / row['ours_ms']:.1f}")
+    return (SYSTEMS[row["system"]].title, str(row["batch"]), f"{row['ours_ms']:.1f}", *texts, authors)
+
+
+def aligned(texts: tuple[str, ...]) -> str:
+    """A line for a terminal."""
+    return texts[0].ljust(WIDTHS[0]) + "".join(
+        text.rjust(width + 1) for text, width in zip(texts[1:], WIDTHS[1:], strict=True)
     )
+
+
+def markdown(rows: list[dict], rates: dict[str, float]) -> str:
+    """The table as a page."""
+    lines = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *(cells(row) for row in rows)]
+    about = (
+        "Milliseconds per image of a training step (forward and backward) on one CPU thread, medians; one process, in "
+        f"turn. This thread multiplies matrices at {rates['gigaflops']:.0f} Gflop/s and copies "
+        f"{rates['copied_gigabytes_per_second']:.1f} GB/s."
+    )
+    return "\n".join([about, "", *("| " + " | ".join(line) + " |" for line in lines), ""])
 
 
 @click.command()
@@ -112,18 +131,17 @@ def main(systems: tuple[str, ...], batches: tuple[int, ...], repeats: int, relea
     torch.set_num_threads(1)
     rates = machine_rates()
     click.echo(f"One thread: {rates['gigaflops']:.0f} Gflop/s, {rates['copied_gigabytes_per_second']:.1f} GB/s copied")
-    click.echo(
-        f"{'ms per image of a training step':<62} {'batch':>5} {'ours':>8} {'released':>9} {'ratio':>6} {'authors':>9}"
-    )
+    click.echo(aligned(HEADINGS))
     rows = []
     wanted = [(name, batch) for name in systems or SYSTEMS for batch in batches]
     for name, batch in tqdm(wanted, unit="case", disable=None):
         rows.append(measure(name, batch, repeats, released=batch <= released_up_to))
-        tqdm.write(line(rows[-1]))
+        tqdm.write(aligned(cells(rows[-1])))
     output.parent.mkdir(parents=True, exist_ok=True)
     made = {"torch": torch.__version__, "machine": platform.machine(), "threads": 1, "repeats": repeats}
     output.write_text(json.dumps({"machine": made | rates, "rows": rows}, indent=1) + "\n")
-    click.echo(f"Written to {output}; 'authors' is their own program on another machine.")
+    output.with_suffix(".md").write_text(markdown(rows, rates))
+    click.echo(f"Milliseconds per image; written to {output} and, as a page, {output.with_suffix('.md').name}")
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def to_html(table: pd.DataFrame) -> str:
 
 def _cell(column: object, cell: object) -> str:
     text = html.escape(f"{cell:g}" if isinstance(cell, float) else str(cell))
-    return badge(text, str(cell)) if column == "verdict" else text
+    return badge(text, str(cell)) if str(column).startswith("verdict") else text
 
 
 def badge(text: str, verdict: str) -> str:

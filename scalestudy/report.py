@@ -89,7 +89,7 @@ def _index(size: StudySize, card: Scorecard, pages: dict[Path, str], folder: Pat
     claims = card.claims[["item", "claim", "measured", "verdict"]]
     replacements = {
         "{{profile}}": html.escape(size.profile),
-        "{{sizes}}": html.escape(size.description),
+        "{{sizes}}": html.escape(f"{size.description} {size.baseline_description}"),
         "{{runs}}": f"{done} of {wanted} runs",
         "{{counts}}": _counts(card),
         "{{claims}}": to_html(claims),

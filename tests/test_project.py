@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 import scalestudy
 from scalestudy import params
+from scalestudy.models import SYSTEMS
 from scalestudy.study.grids import Study
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -216,6 +217,17 @@ class TestReadme:
 
     def test_size(self) -> None:
         assert self.block("size") == params.load("quick").description
+
+    def test_baseline_size(self) -> None:
+        assert self.block("baseline_size") == params.load("quick").baseline_description
+
+    def test_training_cost(self) -> None:
+        """The table is that of the last committed `make bench`, at its smaller batch."""
+        measured = (ROOT / "results" / "benchmarks" / "training_cost.md").read_text(encoding="utf-8").splitlines()
+        shown = self.block("bench").splitlines()
+        assert shown[:2] == measured[2:4]
+        assert shown[2:] == [line for line in measured[4:] if line.split("|")[2].strip() == "16"]
+        assert len(shown) == 2 + len(SYSTEMS)
 
     def test_number_of_runs(self) -> None:
         text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -83,14 +83,15 @@ def error_by_data_scale(by_scale: pd.DataFrame) -> Figure:
 def _panels_of_curves(frame: pd.DataFrame, x: str, y: str, label: str) -> tuple[Figure, np.ndarray]:
     """Panels of means over runs: a column per group of systems, a row without and one with random rescaling.
 
-    Systems of other groups are drawn faintly, so that each panel has all.
+    A row without any run is left out.  Systems of other groups are drawn faintly, so that each panel has all.
     """
     measured = frame.dropna(subset=[y])
     there = set(measured["name"])
     groups = [group for group, names in _GROUPS.items() if group != _VARIANTS_GROUP or there & set(names)]
-    size = (0.6 + 3.6 * len(groups), 7.4)
-    figure, panels = plt.subplots(2, len(groups), figsize=size, sharex=True, sharey=True, squeeze=False)
-    for row, (augmented, (_, _, _, title)) in zip(panels, KINDS.items(), strict=True):
+    kinds = {kind: text for kind, text in KINDS.items() if (measured["augmented"] == kind).any()} or KINDS
+    size = (0.6 + 3.6 * len(groups), 1.6 + 2.9 * len(kinds))
+    figure, panels = plt.subplots(len(kinds), len(groups), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for row, (augmented, (_, _, _, title)) in zip(panels, kinds.items(), strict=True):
         rows = measured[measured["augmented"] == augmented]
         for axes, group in zip(row, groups, strict=True):
             _curves(axes, rows, x, y, _GROUPS[group])
