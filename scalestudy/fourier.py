@@ -169,6 +169,7 @@ class FourierPlan:
         return grad_c, grad_d
 
 
+@torch.inference_mode(False)  # plans are kept, and may serve a training step later
 def make_plan(size: tuple[int, int], half_width: int, dtype: torch.dtype, device: torch.device) -> FourierPlan:
     """Plan for planes (H, W) and kernels of half-width h, all in pixels; the transform of kernels is in float64."""
     (height, width), h = size, half_width

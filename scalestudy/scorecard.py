@@ -125,7 +125,7 @@ def _rows(item: str, ours: pd.DataFrame, name: str, keys: list[str], values: dic
 
 
 def _baseline_numbers(runs: pd.DataFrame) -> pd.DataFrame:
-    """Tables 5 and 6, from the runs of one study on MNIST-Scale."""
+    """Tables 5 and 6, from the runs of one study on MNIST-Scale; without settings, which are no results."""
     same_size = tables.is_paper_size(runs)
     parts = [
         ("Table 5", runs, baseline_tables.paper_table5(), baseline_tables.TABLE5_VALUES),
@@ -136,7 +136,7 @@ def _baseline_numbers(runs: pd.DataFrame) -> pd.DataFrame:
             baseline_tables.TABLE6_VALUES,
         ),
     ]
-    return pd.concat(
+    numbers = pd.concat(
         [
             _verdicts(
                 item,
@@ -150,6 +150,7 @@ def _baseline_numbers(runs: pd.DataFrame) -> pd.DataFrame:
         ],
         ignore_index=True,
     )
+    return numbers[numbers["verdict"] != baseline_tables.SETTING]
 
 
 def _verdicts(item: str, keys: Sequence[str], compared: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -235,6 +235,11 @@ class RunSpec(_Spec):
                 f"scales must be None and order 'relu_norm' for the model {self.model!r}, whose name says all about "
                 f"it, got {self.scales!r} and {self.order!r}; leave both out"
             )
+        if self.seed >= PAPER_REALISATIONS:
+            raise ValueError(
+                f"seed must be a published realisation of MNIST-Scale, 0 .. {PAPER_REALISATIONS - 1}, for the model "
+                f"{self.model!r}, got {self.seed}"
+            )
         if self.data.train_images % self.training.batch_size == 1:
             raise ValueError(
                 f"batch_size must not leave a last batch of one image, which batch norm refuses, got "
@@ -291,18 +296,14 @@ class RunSpec(_Spec):
 
     @property
     def is_paper_size(self) -> bool:
-        """Whether images, lengths, schedule and precision are the paper's, so that results can be compared.
-
-        On MNIST-Scale also whether the realisation is one of the paper's six.
-        """
+        """Whether images, lengths, schedule and precision are the paper's, so that results can be compared."""
         data = self.data
         if self.precision != "float32" or self.training != TrainingSpec.paper_shaped(dataset=self.dataset):
             return False
         if isinstance(data, MnistScaleSpec):
             paper = MnistScaleSpec(augmented=data.augmented)
             counts = ("train_images", "validation_images", "test_images")
-            same_images = all(getattr(data, name) == getattr(paper, name) for name in counts)
-            return same_images and self.seed < PAPER_REALISATIONS
+            return all(getattr(data, name) == getattr(paper, name) for name in counts)
         paper = DataSpec(distribution=data.distribution, scale_test_images=data.scale_test_images)
         return data == paper and (self.order, self.scales.num_scales) == ("relu_norm", 3)
 

@@ -199,7 +199,10 @@ def internal_scales(net: nn.Module) -> InternalScales | None:
 
 
 def random_stream(purpose: str, seed: int) -> torch.Generator:
-    """A CPU generator for one purpose of a run, independent of the others (which may be seeded with `seed` itself)."""
+    """A CPU generator for one purpose of a run.
+
+    Initial weights and shuffling are seeded with `seed` itself, as in the released code; this stream is another one.
+    """
     digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
 

@@ -55,8 +55,8 @@ def train(
 
     Adam and cross-entropy; the checkpoint of the first epoch with the lowest validation error is tested, and
     its scales are the learned ones (released code; the paper does not say).  Deterministic for a given
-    spec, device and number of threads; on a GPU as far as its kernels are (gradients of bilinear resizing are not,
-    which SI-ConvNet, SEVF and SiCNN have).
+    spec, device and number of threads; on a GPU as far as its kernels are (the gradient of bilinear resizing is not,
+    which the first layer of SEVF has).
 
     Parameters
     ----------

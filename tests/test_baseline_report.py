@@ -151,13 +151,15 @@ class TestTable6:
         single = compare.compare_means(values, 3.503, 0.338, 5, 0.47).verdict
         assert single == "reproduced", "the widest scale alone would be"
         assert row["verdict"] == "reproduced"
-        assert table.loc["SESN (Hermite)", "largest / smallest, ours"] == "2.00 (n=1)"
+        setting = table.loc["SESN (Hermite)"]
+        assert setting["largest / smallest, ours"] == "2.00 (n=1)" and setting["verdict"] == "setting"
+        assert setting["scale 4, paper"] == "3.00"
 
     def test_the_least_favourable_scale_decides(self):
         """Only the smallest scale is off: by 0.2 pixels, three margins."""
         runs = frame(*(run("ours_isr", 1.7, i, scales=(1.59 + 0.001 * i, 1.89, 2.572, 3.503)) for i in range(5)))
         assert table6(runs).set_index("model").loc["Ours (Learn ISR)", "verdict"] == "different"
-        assert set(baseline_report.VERDICTS_FROM_WORST) == set(compare.VERDICTS)
+        assert set(baseline_report.VERDICTS_FROM_WORST) == {"setting", *compare.VERDICTS}
 
     def test_rows(self):
         assert table6(frame())["model"].tolist() == [
@@ -232,4 +234,4 @@ def test_quick_runs_are_shown_but_not_compared():
     assert set(five["verdict"]) == {"not comparable", "not measured"} and set(five["difference"]) == {"-"}
     assert five.loc["Ours (Learn ISR)", "test error, ours"] == "30.00 ± 0.00 (n=3)"
     assert six["verdict"].to_dict()["Ours (Learn ISR)"] == "not comparable"
-    assert set(six["verdict"]) == {"not comparable", "not measured"}
+    assert set(six["verdict"]) == {"not comparable", "not measured", "setting"}

@@ -60,9 +60,10 @@ def test_systems_by_name(project):
 def test_descriptions(project):
     size = params.load("paper")
     assert size.baseline_description.startswith(
-        "Size of the runs on MNIST-Scale: 10,000 training, 2,000 validation and 50,000 test digits, 60 epochs, 6 real"
+        "Size of the runs on MNIST-Scale: 10,000 training, 2,000 validation and 50,000 test digits, 60 epochs, batch"
     )
-    assert "1 realisation. The paper's" in params.load("quick").baseline_description
+    quick = params.load("quick").baseline_description
+    assert "1 realisation; 25 digits in the test for invariance. The paper's" in quick
 
 
 @pytest.mark.parametrize(

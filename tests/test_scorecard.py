@@ -16,7 +16,7 @@ from scalestudy.tolerance import fit_tolerance
 RECORDS = Path(__file__).resolve().parent / "records"
 WIDE = reported.DISTRIBUTIONS[-1]
 ITEMS = {"Figure 3": "fig3", "Table 2": "table2", "Table 3": "table3", "Table 4": "table4"}
-NUMBERS = 235
+NUMBERS = 227
 COLUMNS = ["item", "configuration", "quantity", "ours", "paper", "difference", "verdict"]
 
 
@@ -63,7 +63,7 @@ class TestNumbers:
 
     def test_nothing_else_but_tau(self, card):
         assert list(card.numbers.columns) == COLUMNS
-        assert len(card.numbers) == NUMBERS == 45 + 18 + 81 + 36 + 22 + 32 + 1
+        assert len(card.numbers) == NUMBERS == 45 + 18 + 81 + 36 + 22 + 24 + 1
         assert not card.numbers.isna().any().any()
 
     def test_tau(self, card, study, fit):
@@ -142,7 +142,8 @@ class TestMnistScale:
             *table5["model"], *(f"{name}, with random rescaling (+)" for name in table5["model"])
         ]  # fmt: skip
         rows = card.numbers.query("item == 'Table 6'")
-        printed = [mean for k in "1234" for mean in table6[f"scale{k}_mean"]]
+        learned = table6.dropna()  # the scales of SESN and DISCO are settings: no numbers to reproduce
+        printed = [mean for k in "1234" for mean in learned[f"scale{k}_mean"]]
         assert rows["paper"].str.split(" ").str[0].tolist() == [f"{mean:.2f}" for mean in printed]
         assert not card.numbers.duplicated(["item", "configuration", "quantity"]).any()
         assert set(card.numbers[card.numbers["item"].isin(["Table 5", "Table 6"])]["verdict"]) == {"not measured"}
@@ -154,10 +155,7 @@ class TestMnistScale:
         assert row["paper"] == "2.02 ± 0.07 (n=6)"
         row = row_of(card, item="Table 5", configuration="Ours (Learn ISR), with random rescaling (+)")
         assert (row["ours"], row["paper"]) == ("1.25 ± 0.19 (n=6)", "1.44 ± 0.09 (n=5)")
-        settings = card.numbers.query("item == 'Table 6' and configuration == 'SESN (Hermite)'")
-        assert settings["verdict"].tolist() == ["reproduced"] * 4
-        first = card.numbers.query("item == 'Table 6' and configuration == 'DISCO' and quantity == 'scale1'").iloc[0]
-        assert first["verdict"] == "different" and first["difference"].startswith("+0.10 [")
+        assert card.numbers.query("item == 'Table 6' and configuration in ('SESN (Hermite)', 'DISCO')").empty
         spacings = card.numbers.query("item == 'Table 6' and configuration == 'Ours (Learn Spacings)'")
         assert spacings["quantity"].tolist() == ["scale1", "scale2", "scale3", "scale4"]
         assert spacings["ours"].str.contains("n=6").all() and spacings["paper"].str.contains("n=5").all()

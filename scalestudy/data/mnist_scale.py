@@ -174,13 +174,13 @@ def mnist_scale(
 ) -> dict[str, MnistScaleSplit]:
     """Return one realisation of MNIST-Scale (section 4.3).
 
-    The published recipe: seeds 0 .. 5 are, byte for byte, the six published realisations. The first call takes about
-    six seconds on one CPU core; then the realisation is kept beside MNIST, see `load_realisation`.
+    The first call takes about six seconds on one CPU core; then the realisation is kept beside MNIST, see
+    `load_realisation`.
 
     Parameters
     ----------
     seed : int
-        0 .. 2**32 - 1.
+        0 .. 5: the six published realisations, byte for byte.
     device : torch.device or str
         Where the images are kept (49 MB) and batches are made.
     folder : str, optional

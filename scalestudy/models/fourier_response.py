@@ -50,6 +50,7 @@ class PooledPlan(FourierPlan):
         lines.addmm_(along.view(2 * len(along), -1).T, self.kernel.cols[part].flatten(0, 1))
 
 
+@torch.inference_mode(False)  # plans are kept, and may serve a training step later
 def pooled_plan(axis: Axis, like: Tensor) -> PooledPlan:
     """Plan on the device and in the precision of `like`."""
     half, pixels = len(axis.embedding) // 2, len(axis.before)

@@ -53,6 +53,13 @@ class MnistScaleNet(nn.Module):
                 f"{type(self).__name__} takes images of shape (B, 1, {IMAGE_SIZE}, {IMAGE_SIZE}), "
                 f"got {tuple(images.shape)}"
             )
+        if not images.is_floating_point():
+            raise ValueError(
+                f"{type(self).__name__} takes normalised images of a floating point type, got {images.dtype}; see "
+                "scalestudy.data.mnist_scale"
+            )
+        if not len(images):
+            return images.new_zeros(0, NUM_CLASSES)
         enlarged = functional.interpolate(images, scale_factor=2, mode="nearest")
         return self.head(self.features(enlarged).flatten(1))
 

@@ -21,6 +21,7 @@ class PatchPlan:
     windows: Windows
 
 
+@torch.inference_mode(False)  # plans are kept, and may serve a training step later
 def patch_plan(axis: Axis, like: Tensor) -> PatchPlan:
     """Plan on the device and in the precision of `like`."""
     half, pixels = len(axis.embedding) // 2, len(axis.before)

@@ -71,6 +71,7 @@ def _placement(factor: float) -> tuple[int, int, Tensor]:
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # kept, and may serve a training step later
 def enlarging(factor: float, dtype: torch.dtype) -> Tensor:
     """What `rescale_kernels` does along each axis but for the norm, without outer rows of zeros: (2 h + 1, 7), float64.
 

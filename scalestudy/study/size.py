@@ -11,6 +11,7 @@ from scalestudy.spec import BASELINES, CANVAS_SIZE, PAPER_REALISATIONS, VARIANTS
 
 _Isr = Annotated[float, Field(gt=1)]
 _Seed = Annotated[int, Field(ge=0, lt=2**32)]
+_Realisation = Annotated[int, Field(ge=0, lt=PAPER_REALISATIONS)]
 _Sigma = Annotated[float, Field(gt=0)]
 _GROUPS = {"table5": BASELINES, "variants": VARIANTS}
 
@@ -74,7 +75,7 @@ class StudySize(BaseModel):
     initial_isrs: tuple[_Isr, ...] = Field(min_length=1)
     initialisation_seeds: tuple[_Seed, ...] = Field(min_length=1)
     baseline_models: tuple[Literal["table5", "variants", BaselineName, VariantName], ...]
-    baseline_seeds: tuple[_Seed, ...] = Field(min_length=1)
+    baseline_seeds: tuple[_Realisation, ...] = Field(min_length=1)
     baseline_augmented: bool
     baseline_train_images: int = Field(ge=2, le=10_000)
     baseline_validation_images: int = Field(ge=1, le=2_000)
@@ -135,8 +136,9 @@ class StudySize(BaseModel):
         return (
             f"Size of the runs on MNIST-Scale: {self.baseline_train_images:,} training, "
             f"{self.baseline_validation_images:,} validation and {self.baseline_test_images:,} test digits, "
-            f"{self.baseline_epochs} epochs, {seeds} realisation{'s' * (seeds != 1)}. The paper's: 10,000 / 2,000 / "
-            f"50,000 digits, 60 epochs, {PAPER_REALISATIONS} realisations."
+            f"{self.baseline_epochs} epochs, batches of {self.baseline_batch_size}, {seeds} "
+            f"realisation{'s' * (seeds != 1)}; {self.equivariance_images:,} digits in the test for invariance. The "
+            f"paper's: 10,000 / 2,000 / 50,000 digits, 60 epochs, batches of 128, {PAPER_REALISATIONS} realisations."
         )
 
     def parameters(self) -> dict[str, int | float | str | list]:

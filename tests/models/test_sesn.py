@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from scalestudy import fourier
 from scalestudy.basis import SampledBasis, VaryingSigmaBasis
 from scalestudy.disco import disco_basis
-from scalestudy.models import build
+from scalestudy.models import blocks, build, sicnn, strongest
 from scalestudy.models.sesn import ScaleAxisNet, disco, learned, sesn
 from scalestudy.scales import DirectScales, FixedScales, IsrScales, StepRatioScales
 
@@ -32,23 +33,26 @@ def made(name: str, augmented: bool = False) -> ScaleAxisNet:
 
 
 @pytest.mark.parametrize(
-    ("name", "augmented", "scales", "kernel_size", "relu", "pooling"),
+    ("name", "augmented", "scales", "kernel_size", "relu", "pooling", "mult"),
     [
-        ("sesn", False, [1.5, 1.89, 2.38, 3.0], 15, True, "max"),
-        ("sesn", True, [1.7, 2.14, 2.7, 3.4], 15, True, "max"),
-        ("disco", False, [1.9, 2.394, 3.021, 3.8], 15, True, "average"),
-        ("ours_isr", False, [1.5, 1.89, 2.381, 3.0], 27, False, "max"),
-        ("ours_isr", True, [1.5, 1.89, 2.381, 3.0], 27, False, "max"),
-        ("ours_spacings", False, [1.5, 1.89, 2.381, 3.0], 27, False, "max"),
-        ("ours_direct", False, [1.5, 1.89, 2.381, 3.0], 25, False, "max"),
-        ("ours_isr_like_sesn", False, [1.5, 1.89, 2.381, 3.0], 15, True, "max"),
-        ("ours_isr_like_sesn", True, [1.7, 2.142, 2.699, 3.4], 15, True, "max"),
-        ("single_scale", False, [1.5], 13, False, "max"),
-        ("interval_scales", False, [1.5, 1.89, 2.381, 3.0], 25, False, "max"),
+        ("sesn", False, [1.5, 1.89, 2.38, 3.0], 15, True, "max", 1.4),
+        ("sesn", True, [1.7, 2.14, 2.7, 3.4], 15, True, "max", 1.5),
+        ("disco", False, [1.9, 2.394, 3.021, 3.8], 15, True, "average", None),
+        ("disco", True, [1.9, 2.394, 3.021, 3.8], 15, True, "average", None),
+        ("ours_isr", False, [1.5, 1.89, 2.381, 3.0], 27, False, "max", 1.4),
+        ("ours_isr", True, [1.5, 1.89, 2.381, 3.0], 27, False, "max", 1.4),
+        ("ours_spacings", False, [1.5, 1.89, 2.381, 3.0], 27, False, "max", 1.4),
+        ("ours_direct", False, [1.5, 1.89, 2.381, 3.0], 25, False, "max", 1.4),
+        ("ours_isr_like_sesn", False, [1.5, 1.89, 2.381, 3.0], 15, True, "max", 1.4),
+        ("ours_isr_like_sesn", True, [1.7, 2.142, 2.699, 3.4], 15, True, "max", 1.5),
+        ("single_scale", False, [1.5], 13, False, "max", 1.4),
+        ("interval_scales", False, [1.5, 1.89, 2.381, 3.0], 25, False, "max", 1.4),
     ],
 )
-def test_constants(name, augmented, scales, kernel_size, relu, pooling) -> None:
+def test_constants(name, augmented, scales, kernel_size, relu, pooling, mult) -> None:
     net = made(name, augmented)
+    if mult is not None:
+        assert net.conv1.basis._multipliers[:2] == (1.0, mult)
     assert net.scales.values() == pytest.approx(scales, abs=6e-4)
     assert {conv.kernel_size() for conv in (net.conv1, net.conv2, net.conv3)} == {kernel_size}
     assert (net.relu, net.pooling) == (relu, pooling)
@@ -162,3 +166,27 @@ def test_other_combinations() -> None:
     assert small.eval()(images(1)).shape == (1, 10)
     assert learned(DirectScales(1.5, 2.0, 4)).scales.num_scales == 4
     assert learned(StepRatioScales(1.5, 2.0, 4), True).conv1.basis._multipliers[1] == pytest.approx(1.4)
+
+
+@pytest.mark.parametrize(("augmented", "mult"), [(False, 1.5), (True, 1.9)])
+def test_disco_has_the_basis_of_its_configuration(augmented: bool, mult: float) -> None:
+    assert torch.equal(build("disco", augmented=augmented).conv1.basis.functions, disco_basis(mult=mult))
+
+
+@pytest.mark.parametrize("name", ["ours_isr", "sicnn", "cnn", "ss_cnn"])
+def test_training_after_inference_mode(name: str) -> None:
+    """Plans that were made and kept in inference mode serve training, too."""
+    for cache in (fourier._cached_plan, sicnn._plan, sicnn.enlarging, strongest._undivided_plan, blocks.plain_plan):
+        cache.cache_clear()
+    net = made(name)
+    with torch.inference_mode():
+        net.eval()(images(2))
+    net.train()(images(2)).square().sum().backward()
+    assert next(net.conv1.parameters()).grad.abs().max() > 0
+
+
+def test_no_images_and_wrong_type() -> None:
+    net = made("sesn")
+    assert net(images(0)).shape == (0, 10)
+    with pytest.raises(ValueError, match=r"normalised images of a floating point type, got torch\.uint8"):
+        net(torch.zeros(1, 1, 28, 28, dtype=torch.uint8))
