@@ -140,7 +140,5 @@ def test_data_scales_are_checked(splits, data_scale):
 
 
 def test_seeds_are_checked():
-    with pytest.raises(
-        ValueError, match=r"one of the published realisations of MNIST-Scale, 0 \.\. 5, got -1"
-    ):
+    with pytest.raises(ValueError, match=r"one of the published realisations of MNIST-Scale, 0 \.\. 5, got -1"):
         mnist_scale(-1)
