@@ -133,13 +133,17 @@ def _is_stale(path: Path) -> bool:
 
 
 def _alive(pid: int) -> bool:
+    """Whether a process may still write; one that has ended and waits for its parent to notice does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
         return True
-    return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return True  # not Linux, or it ended just now: the next call will see
 
 
 def _host() -> str:

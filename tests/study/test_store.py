@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 from fake_training import record_of, spec_of
@@ -280,3 +281,17 @@ def test_good_store_warns_of_nothing(store):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         store.records()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells the state of a process")
+def test_a_process_that_has_ended_but_was_not_waited_for_writes_no_more():
+    assert files._alive(os.getpid())
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    try:
+        deadline = time.monotonic() + 20
+        while files._alive(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(process.pid, 0)  # the process table still has it
+        assert not files._alive(process.pid)
+    finally:
+        process.wait()
