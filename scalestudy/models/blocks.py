@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from scalestudy.models.frame import MnistScaleNet
+from scalestudy.models.frame import CHANNELS, MnistScaleNet, classifier
 from scalestudy.models.pooling import Axis, block_pool, pooling_windows
 from scalestudy.models.strongest import PatchPlan, PooledPlan, make_plan
 
@@ -51,15 +51,44 @@ class PooledLayer(nn.Module):
 class BlockNet(MnistScaleNet):
     """A system whose three blocks are convolution, ReLU, max pooling, batch norm.
 
-    Subclasses set ``conv1, norm1, conv2, norm2, conv3, norm3``.
+    Parameters
+    ----------
+    layer : type of PooledLayer
+        Of all three convolutions.
+    algorithm : {"fourier", "direct"}
+        See `PooledLayer`.
+    channels : tuple of three int
+        Output channels of the blocks.
+    first_layer : type of PooledLayer, optional
+        Of the first convolution, where it is another one.
+    norm : type
+        Of batch norm.
+    copies : int
+        Groups of so many channels that batch norm sees side by side.
+    bias : bool
+        Of the classifier's first linear layer.
     """
 
-    conv1: PooledLayer
-    norm1: nn.Module
-    conv2: PooledLayer
-    norm2: nn.Module
-    conv3: PooledLayer
-    norm3: nn.Module
+    def __init__(
+        self,
+        layer: type[PooledLayer],
+        algorithm: Algorithm,
+        channels: tuple[int, int, int] = CHANNELS,
+        *,
+        first_layer: type[PooledLayer] | None = None,
+        norm: type[nn.Module] = nn.BatchNorm2d,
+        copies: int = 1,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        first, second, third = channels
+        self.conv1 = (first_layer or layer)(1, first, algorithm=algorithm, doubled=True)
+        self.norm1 = norm(copies * first)
+        self.conv2 = layer(first, second, algorithm=algorithm)
+        self.norm2 = norm(copies * second)
+        self.conv3 = layer(second, third, algorithm=algorithm)
+        self.norm3 = norm(copies * third)
+        self.head = classifier(third, bias=bias)
 
     def features(self, x: Tensor) -> Tensor:
         x = self.norm1(self.conv1.activate(x, 1))

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scalestudy.models.blocks import KERNEL_SIZE, Algorithm, BlockNet, PooledLayer, plain_plan
-from scalestudy.models.frame import CHANNELS, classifier
 from scalestudy.models.strongest import strongest_of_doubled, strongest_response
 
 
@@ -74,12 +73,4 @@ class CNN(BlockNet):
     """
 
     def __init__(self, *, algorithm: Algorithm = "fourier") -> None:
-        super().__init__()
-        first, second, third = CHANNELS
-        self.conv1 = SpatialConv(1, first, algorithm=algorithm, doubled=True)
-        self.norm1 = nn.BatchNorm2d(first)
-        self.conv2 = SpatialConv(first, second, algorithm=algorithm)
-        self.norm2 = nn.BatchNorm2d(second)
-        self.conv3 = SpatialConv(second, third, algorithm=algorithm)
-        self.norm3 = nn.BatchNorm2d(third)
-        self.head = classifier(third)
+        super().__init__(SpatialConv, algorithm)

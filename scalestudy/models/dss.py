@@ -10,8 +10,7 @@ from scipy.special import ive
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scalestudy.models.blocks import KERNEL_SIZE, Algorithm, PooledLayer
-from scalestudy.models.frame import CHANNELS, MnistScaleNet, classifier
+from scalestudy.models.blocks import KERNEL_SIZE, Algorithm, BlockNet, PooledLayer
 from scalestudy.models.pooling import Axis, block_pool, pooling_windows
 from scalestudy.models.strongest import (
     PatchPlan,
@@ -133,6 +132,18 @@ class LiftedConv(DilatedConv):
         return torch.stack(self._pooled_levels([x] * NUM_LEVELS, block, blur=True), 2).relu()
 
 
+class ProjectedConv(LiftedConv):
+    """`LiftedConv`, whose activation is the maximum over levels.
+
+    Shape
+    -----
+    (B, I, H, W) -> (B, O, 2, H, W); activation (B, O, n, n).
+    """
+
+    def activate(self, x: Tensor, block: int) -> Tensor:
+        return super().activate(x, block).max(2).values
+
+
 @lru_cache(maxsize=64)
 def _plan(
     size: int,
@@ -157,7 +168,7 @@ def _plan(
     return make_plan(axis, channels, torch.empty(0, dtype=dtype, device=device))
 
 
-class DSS(MnistScaleNet):
+class DSS(BlockNet):
     """Deep scale-space network that carries both levels to the end.
 
     Worrall and Welling, "Deep scale-spaces: equivariance over scale" (2019), as in the released code of SESN: lift,
@@ -175,23 +186,13 @@ class DSS(MnistScaleNet):
     """
 
     def __init__(self, *, algorithm: Algorithm = "fourier") -> None:
-        super().__init__()
-        first, second, third = CHANNELS
-        self.conv1 = LiftedConv(1, first, algorithm=algorithm, doubled=True)
-        self.norm1 = nn.BatchNorm3d(first)
-        self.conv2 = DilatedConv(first, second, algorithm=algorithm)
-        self.norm2 = nn.BatchNorm3d(second)
-        self.conv3 = DilatedConv(second, third, algorithm=algorithm)
-        self.norm3 = nn.BatchNorm3d(third)
-        self.head = classifier(third)
+        super().__init__(DilatedConv, algorithm, first_layer=LiftedConv, norm=nn.BatchNorm3d)
 
     def features(self, x: Tensor) -> Tensor:
-        x = self.norm1(self.conv1.activate(x, 1))
-        x = self.norm2(self.conv2.activate(x, 2))
-        return self.norm3(self.conv3.activate(x, 3)).max(2).values
+        return super().features(x).max(2).values
 
 
-class ScalarDSS(MnistScaleNet):
+class ScalarDSS(BlockNet):
     """DSS that lifts anew before each convolution and takes the maximum over levels after it.
 
     Parameters
@@ -205,17 +206,4 @@ class ScalarDSS(MnistScaleNet):
     """
 
     def __init__(self, *, algorithm: Algorithm = "fourier") -> None:
-        super().__init__()
-        first, second, third = CHANNELS
-        self.conv1 = LiftedConv(1, first, algorithm=algorithm, doubled=True)
-        self.norm1 = nn.BatchNorm2d(first)
-        self.conv2 = LiftedConv(first, second, algorithm=algorithm)
-        self.norm2 = nn.BatchNorm2d(second)
-        self.conv3 = LiftedConv(second, third, algorithm=algorithm)
-        self.norm3 = nn.BatchNorm2d(third)
-        self.head = classifier(third)
-
-    def features(self, x: Tensor) -> Tensor:
-        x = self.norm1(self.conv1.activate(x, 1).max(2).values)
-        x = self.norm2(self.conv2.activate(x, 2).max(2).values)
-        return self.norm3(self.conv3.activate(x, 3).max(2).values)
+        super().__init__(ProjectedConv, algorithm)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scalestudy.models.blocks import KERNEL_SIZE, Algorithm, PooledLayer
+from scalestudy.models.blocks import KERNEL_SIZE, Algorithm, BlockNet, PooledLayer
 from scalestudy.models.cnn import kernel_bank
-from scalestudy.models.frame import CHANNELS, MnistScaleNet, classifier
+from scalestudy.models.frame import MnistScaleNet, classifier
 from scalestudy.models.pooling import Axis, block_pool, block_window, largest, pooling_windows
 from scalestudy.models.strongest import (
     PatchPlan,
@@ -260,7 +260,7 @@ class SEVF(MnistScaleNet):
         return _length(self.conv3.activate(x, 3))
 
 
-class ScalarSEVF(MnistScaleNet):
+class ScalarSEVF(BlockNet):
     """SEVF without vectors: every layer keeps the magnitude only.
 
     Released code of SESN; batch norm after the first two blocks.  Rounding on a constant background changes no output.
@@ -276,16 +276,5 @@ class ScalarSEVF(MnistScaleNet):
     """
 
     def __init__(self, *, algorithm: Algorithm = "fourier") -> None:
-        super().__init__()
-        first, second, third = CHANNELS
-        self.conv1 = ScalarFieldConv(1, first, algorithm=algorithm, doubled=True)
-        self.norm1 = nn.BatchNorm2d(first)
-        self.conv2 = ScalarFieldConv(first, second, algorithm=algorithm)
-        self.norm2 = nn.BatchNorm2d(second)
-        self.conv3 = ScalarFieldConv(second, third, algorithm=algorithm)
-        self.head = classifier(third, bias=True)
-
-    def features(self, x: Tensor) -> Tensor:
-        x = self.norm1(self.conv1.activate(x, 1))
-        x = self.norm2(self.conv2.activate(x, 2))
-        return self.conv3.activate(x, 3)
+        super().__init__(ScalarFieldConv, algorithm, bias=True)
+        self.norm3 = nn.Identity()

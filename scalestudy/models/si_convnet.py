@@ -6,12 +6,11 @@ import math
 from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from scalestudy.models.blocks import KERNEL_SIZE, Algorithm, BlockNet, PooledLayer
 from scalestudy.models.cnn import bias_vector, kernel_bank
-from scalestudy.models.frame import CHANNELS, classifier
 from scalestudy.models.pooling import Axis, largest, pooling_windows
 from scalestudy.models.sicnn import COLUMN_SCALES
 from scalestudy.models.strongest import (
@@ -140,12 +139,4 @@ class SIConvNet(BlockNet):
     """
 
     def __init__(self, *, algorithm: Algorithm = "fourier") -> None:
-        super().__init__()
-        first, second, third = CHANNELS
-        self.conv1 = ScaleInvariantConv(1, first, algorithm=algorithm, doubled=True)
-        self.norm1 = nn.BatchNorm2d(first)
-        self.conv2 = ScaleInvariantConv(first, second, algorithm=algorithm)
-        self.norm2 = nn.BatchNorm2d(second)
-        self.conv3 = ScaleInvariantConv(second, third, algorithm=algorithm)
-        self.norm3 = nn.BatchNorm2d(third)
-        self.head = classifier(third)
+        super().__init__(ScaleInvariantConv, algorithm)

@@ -6,12 +6,11 @@ import math
 from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from scalestudy.models.blocks import KERNEL_SIZE, Algorithm, BlockNet, PooledLayer
 from scalestudy.models.cnn import kernel_bank
-from scalestudy.models.frame import CHANNELS, classifier
 from scalestudy.models.pooling import Axis, pooling_windows
 from scalestudy.models.strongest import (
     PatchPlan,
@@ -164,16 +163,7 @@ class SiCNN(BlockNet):
     """
 
     def __init__(self, *, algorithm: Algorithm = "fourier") -> None:
-        super().__init__()
-        first, second, third = CHANNELS
-        columns = len(COLUMN_SCALES)
-        self.conv1 = ColumnConv(1, first, algorithm=algorithm, doubled=True)
-        self.norm1 = nn.BatchNorm2d(columns * first)
-        self.conv2 = ColumnConv(first, second, algorithm=algorithm)
-        self.norm2 = nn.BatchNorm2d(columns * second)
-        self.conv3 = ColumnConv(second, third, algorithm=algorithm)
-        self.norm3 = nn.BatchNorm2d(columns * third)
-        self.head = classifier(third)
+        super().__init__(ColumnConv, algorithm, copies=len(COLUMN_SCALES))
 
     def features(self, x: Tensor) -> Tensor:
         columns = super().features(x).unflatten(1, (len(COLUMN_SCALES), -1))  # (B, 7, C, 2, 2)

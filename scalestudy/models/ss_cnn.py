@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scalestudy.models.blocks import Algorithm, BlockNet, PooledLayer, plain_plan
-from scalestudy.models.frame import classifier
 from scalestudy.models.strongest import strongest_of_doubled, strongest_response
 
 STEERABLE_CHANNELS = (30, 60, 90)
@@ -139,13 +138,5 @@ class SSCNN(BlockNet):
     """
 
     def __init__(self, *, algorithm: Algorithm = "fourier") -> None:
-        super().__init__()
-        first, second, third = STEERABLE_CHANNELS
-        self.conv1 = SteerableConv(1, first, algorithm=algorithm, doubled=True)
-        self.norm1 = nn.BatchNorm2d(first)
-        self.conv2 = SteerableConv(first, second, algorithm=algorithm)
-        self.norm2 = nn.BatchNorm2d(second)
-        self.conv3 = SteerableConv(second, third, algorithm=algorithm)
-        self.norm3 = nn.BatchNorm2d(third)
-        self.unused_norm = nn.BatchNorm2d(third)
-        self.head = classifier(third, bias=True)
+        super().__init__(SteerableConv, algorithm, STEERABLE_CHANNELS, bias=True)
+        self.unused_norm = nn.BatchNorm2d(STEERABLE_CHANNELS[-1])
