@@ -6,10 +6,11 @@ import hashlib
 import logging
 import os
 import struct
-import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+
+from scalestudy.whole_files import remove_stale_temporaries, try_writing, write_whole
 
 _LOG = logging.getLogger(__name__)
 
@@ -156,9 +157,7 @@ def require_writable(folder: Path) -> None:
         Naming the folder, where it cannot be created or written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as stream:
-            stream.write(b"\0")
+        try_writing(folder)
     except OSError as error:
         raise _unwritable(folder, error) from error
 
@@ -193,21 +192,12 @@ def store(folder: Path, idx: IdxFile, content: bytes) -> Path:
             f"refusing to store {idx.name}: expected SHA-256 {idx.sha256}, found {found}; fetch it from another source"
         )
     target = folder / idx.name
-    temporary = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _move_aside(target, idx)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{idx.name}.", dir=folder)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
+        remove_stale_temporaries(folder)
+        write_whole(target, content)
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
         raise _unwritable(folder, error) from error
     return target
 

@@ -4,9 +4,7 @@ import hashlib
 import io
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +16,7 @@ from scalestudy.data.mnist import load_mnist, mnist_folder
 from scalestudy.data.mnist_files import DataError
 from scalestudy.data.resample import rescale
 from scalestudy.data.splits import MNIST_SCALE_COUNTS, SPLIT_NAMES, mnist_scale_draws, mnist_scale_split
+from scalestudy.whole_files import remove_stale_temporaries, write_whole
 
 _LOG = logging.getLogger(__name__)
 
@@ -163,21 +162,11 @@ def _read(path: Path, seed: int) -> dict[str, np.ndarray] | None:
 
 
 def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write a file that other processes see whole or not at all; several may do so at once."""
+    """Keep a realisation; several processes may do so at once."""
     content = io.BytesIO()
     np.savez_compressed(content, **arrays, sha256=np.array(digest(arrays)))
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content.getbuffer())
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        remove_stale_temporaries(path.parent)
+        write_whole(path, content.getvalue())
     except OSError as error:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
         _LOG.warning("cannot keep MNIST-Scale in %s (%s); it is generated again each time", path.parent, error)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
 import logging
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from platformdirs import user_cache_path
 from torch import Tensor
 
 from scalestudy.data.mnist_files import FOLDER_VARIABLE
+from scalestudy.whole_files import remove_stale_temporaries, write_whole
 
 _LOG = logging.getLogger(__name__)
 
@@ -102,21 +101,11 @@ def store_bank(folder: Path, key: str, bank: Tensor) -> None:
     values = bank.numpy()
     content = io.BytesIO()
     np.savez(content, bank=values, key=np.array(key), sha256=np.array(_checksum(values, key)))
-    path, temporary = bank_path(folder, key), None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=folder)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content.getvalue())
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        remove_stale_temporaries(folder)
+        write_whole(bank_path(folder, key), content.getvalue())
     except OSError as error:
         _LOG.warning("cannot keep the solved bank in %s: %s; it will be solved again next time", folder, error)
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
 
 
 def _checksum(bank: np.ndarray, key: str) -> str:

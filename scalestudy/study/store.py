@@ -16,13 +16,8 @@ from pydantic import ValidationError
 
 from scalestudy.record import Record
 from scalestudy.spec import RunSpec
-from scalestudy.study.files import (
-    StoreError,
-    probe,
-    remove_stale_temporaries,
-    unwritable,
-    write_atomically,
-)
+from scalestudy.study.files import StoreError, probe, unwritable, write_atomically
+from scalestudy.whole_files import remove_stale_temporaries
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from fake_training import record_of, spec_of
 
+from scalestudy import whole_files as files
 from scalestudy.record import Record
 from scalestudy.spec import MnistScaleSpec, RunSpec
-from scalestudy.study import files
 from scalestudy.study.store import DamagedRecordWarning, RunStore, StoreError
 from scalestudy.study.summary import COLUMNS
 
