@@ -11,18 +11,17 @@ another machine, stand beside them.
 from __future__ import annotations
 
 import json
-import platform
 import statistics
-import time
 from pathlib import Path
 
 import click
 import torch
+from machine import machine_rates, software_and_processor, step_seconds
 from torch import nn
-from torch.nn import functional
 from tqdm import tqdm
 
 from scalestudy.conv import GroupConv, LiftingConv
+from scalestudy.memory import keep_freed_memory
 from scalestudy.models import SYSTEMS, build
 
 AUTHORS_MS = {
@@ -41,30 +40,6 @@ def as_released(net: nn.Module) -> nn.Module:
         elif hasattr(module, "algorithm"):
             module.algorithm = "direct"
     return net
-
-
-def step_seconds(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
-    """Wall-clock time of one training step."""
-    net.zero_grad(set_to_none=True)
-    began = time.perf_counter()
-    functional.cross_entropy(net(images), labels).backward()
-    return time.perf_counter() - began
-
-
-def machine_rates() -> dict[str, float]:
-    """What this thread can do: products of 1024 x 1024 matrices and copies of 64 MiB, best of ten."""
-    matrix = torch.randn(1024, 1024)
-    block = torch.randn(16 << 20)
-    target = torch.empty_like(block)
-    products, copies = [], []
-    for _ in range(10):
-        began = time.perf_counter()
-        matrix @ matrix
-        products.append(time.perf_counter() - began)
-        began = time.perf_counter()
-        target.copy_(block)
-        copies.append(time.perf_counter() - began)
-    return {"gigaflops": 2 * 1024**3 / min(products) / 1e9, "copied_gigabytes_per_second": 2**26 / min(copies) / 1e9}
 
 
 def measure(name: str, batch: int, repeats: int, released: bool) -> dict[str, float | str | int]:
@@ -128,6 +103,7 @@ def markdown(rows: list[dict], rates: dict[str, float]) -> str:
 @click.option("--output", type=click.Path(path_type=Path), default=Path("results/benchmarks/training_cost.json"))
 def main(systems: tuple[str, ...], batches: tuple[int, ...], repeats: int, released_up_to: int, output: Path) -> None:
     """Time a training step of the systems of Table 5 on one CPU thread."""
+    keep_freed_memory()
     torch.set_num_threads(1)
     rates = machine_rates()
     click.echo(f"One thread: {rates['gigaflops']:.0f} Gflop/s, {rates['copied_gigabytes_per_second']:.1f} GB/s copied")
@@ -138,7 +114,7 @@ def main(systems: tuple[str, ...], batches: tuple[int, ...], repeats: int, relea
         rows.append(measure(name, batch, repeats, released=batch <= released_up_to))
         tqdm.write(aligned(cells(rows[-1])))
     output.parent.mkdir(parents=True, exist_ok=True)
-    made = {"torch": torch.__version__, "machine": platform.machine(), "threads": 1, "repeats": repeats}
+    made = software_and_processor() | {"repeats": repeats}
     output.write_text(json.dumps({"machine": made | rates, "rows": rows}, indent=1) + "\n")
     output.with_suffix(".md").write_text(markdown(rows, rates))
     click.echo(f"Milliseconds per image; written to {output} and, as a page, {output.with_suffix('.md').name}")

@@ -11,7 +11,7 @@ paper's Section 3 describes only in words; everything is differentiable in the s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +70,12 @@ def kernel_size(scales: Tensor, extent: float = 4.0) -> int:
     return 3 if math.isnan(largest) else max(3, 2 * math.ceil(extent * largest) + 1)
 
 
-def supports(scales: Tensor, size: int) -> Tensor:
+def kernel_size_on_device(scales: Tensor, extent: float = 4.0) -> Tensor:
+    """`kernel_size` without waiting for the device: a tensor () in double precision; NaN for NaN scales."""
+    return (2 * torch.ceil(extent * scales.detach().max().double()) + 1).clamp(min=3)
+
+
+def supports(scales: Tensor, size: int | Tensor) -> Tensor:
     """Half-width in pixels of each scale's kernel inside a kernel of `size` pixels (released code).
 
     A kernel of scale s_i is cut to m_i = 2 floor(trunc(size s_i / s_max) / 2) + 1 pixels.  The ratio is
@@ -107,8 +112,8 @@ class SeparableBasis:
         Hermite order n of each 1-D function; order n + 2 of the same sigma stands two places later.
     rows, cols : tuple of int
         The two 1-D functions of each basis function, length F.
-    supports : tuple of int
-        Half-width in pixels of each scale's functions, length S.
+    supports : tuple of int or None
+        Half-width in pixels of each scale's functions, length S; None where only the device knows them.
     """
 
     functions: Tensor
@@ -116,12 +121,23 @@ class SeparableBasis:
     orders: tuple[int, ...]
     rows: tuple[int, ...]
     cols: tuple[int, ...]
-    supports: tuple[int, ...]
+    supports: tuple[int, ...] | None
 
     def dense(self) -> Tensor:
         """The basis as pictures, shape (F, S, K, K)."""
         functions = self.functions / self.norms[:, None, None]
         return functions[list(self.rows), :, :, None] * functions[list(self.cols), :, None, :]
+
+    def half_widths(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """Half-width in pixels of each scale's functions, or a bound, as far as planes (H, W) can see it."""
+        reach = max(size) - 1
+        if self.supports is None:
+            return (reach,) * self.functions.shape[1]
+        return tuple(min(support, reach) for support in self.supports)
+
+    def detached(self) -> SeparableBasis:
+        """The same without gradient."""
+        return replace(self, functions=self.functions.detach(), norms=self.norms.detach())
 
     def normalise(self, weight: Tensor) -> Tensor:
         """Weights (..., F) of the basis as weights of the unnormalised products."""
@@ -181,17 +197,39 @@ class HermiteBasis:
         if isinstance(size, bool) or not isinstance(size, int) or size < 3 or size % 2 == 0:
             raise ValueError(f"kernel size must be an odd integer >= 3 pixels, got {size!r}")
         half = size // 2
+        reach = supports(scales, size).nan_to_num(half).clamp(min=0)
+        return self._sample(scales, size, half, tuple(int(half_width) for half_width in reach.tolist()))
+
+    def sample_on_device(self, scales: Tensor, size: int | Tensor, window: int) -> SeparableBasis:
+        """Sample the basis in a window that does not depend on the scales, so that nobody waits for their values.
+
+        Parameters
+        ----------
+        scales : Tensor
+            As in `sample`.
+        size : int or Tensor
+            Kernel size K in pixels, see `kernel_size_on_device`.
+        window : int
+            Half-width of the window in pixels.  Exact while no scale reaches beyond it; of larger ones it cuts off more
+            than Eq. 6 does.
+
+        Returns
+        -------
+        SeparableBasis
+            Functions of 2 window + 1 samples; `supports` is None.
+        """
+        return self._sample(scales, size, window, None)
+
+    def _sample(self, scales: Tensor, size: int | Tensor, half: int, known: tuple[int, ...] | None) -> SeparableBasis:
         multipliers = torch.tensor(self._multipliers, dtype=torch.float64, device=scales.device)
         sigmas = scales.double() / multipliers[:, None]  # (J, S)
         functions = hermite_gaussians(sigmas, self._num_orders + 2, half)  # (orders + 2, J, S, K)
         offsets = torch.arange(-half, half + 1, device=scales.device).abs()
-        reach = supports(scales, size)
-        functions = functions * (offsets <= reach[:, None])
+        functions = functions * (offsets <= supports(scales, size)[:, None])
         functions = functions.transpose(0, 1).flatten(0, 1)  # (M = J * (orders + 2), S, K)
         norms = torch.linalg.vector_norm(functions[:, 0], dim=-1)
         orders = tuple(range(self._num_orders + 2)) * len(self._multipliers)
-        reach = tuple(int(half_width) for half_width in reach.nan_to_num(half).clamp(min=0).tolist())
-        return SeparableBasis(functions, norms, orders, self.rows, self.cols, reach)
+        return SeparableBasis(functions, norms, orders, self.rows, self.cols, known)
 
 
 class VaryingOrderBasis(HermiteBasis):

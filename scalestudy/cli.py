@@ -92,7 +92,11 @@ _PARAM = click.option(
     "or to results/OTHER with -p profile=OTHER.",
 )
 _EXECUTION = _options(
-    click.option("--workers", type=click.IntRange(min=0), help="Training processes.  [default: one per core; GPU: 1]"),
+    click.option(
+        "--workers",
+        type=click.IntRange(min=0),
+        help="Training processes; all share the GPU if there is one.  [default: one per core; GPU: 1]",
+    ),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to train."),
 )
 

@@ -4,11 +4,11 @@ Tensors are (B, C, H, W) before the lifting convolution and (B, C, S, H, W) afte
 cross-correlation with zero padding and stride 1, as everywhere in deep learning; the output has the
 size of the input.
 
-Three algorithms compute the same numbers, to float rounding: "dense" builds the K x K kernel of every scale
-and convolves, as the released code does, and is kept as the reference; "separable" is
-`scalestudy.separable.correlate_separable`, "fourier" is `scalestudy.fourier.correlate_fourier`, and the cost of both
-hardly depends on the scales.  "auto" takes the one with fewer multiplications: "separable" where few channels
-come in, "fourier" between many channels.
+Three algorithms compute the same numbers, to float rounding.  "dense" builds the K x K kernel of every scale and
+convolves, as the released code does, and is kept as the reference.  "separable" uses that basis functions are products
+(`scalestudy.separable`), "fourier" goes through spectra of planes (`scalestudy.fourier`); the cost of both hardly
+depends on the scales.  "auto" takes the one with fewer multiplications: "separable" where few channels come in,
+"fourier" between many channels.
 """
 
 from __future__ import annotations
@@ -20,8 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scalestudy.basis import HermiteBasis, SampledBasis, SeparableBasis, VaryingOrderBasis, kernel_size
+from scalestudy.basis import (
+    HermiteBasis,
+    SampledBasis,
+    SeparableBasis,
+    VaryingOrderBasis,
+    kernel_size,
+    kernel_size_on_device,
+)
 from scalestudy.fourier import correlate_fourier, fourier_cost
+from scalestudy.fused import can_pool_folded, project_relu_norm_pool
 from scalestudy.scales import InternalScales
 from scalestudy.separable import correlate_separable, separable_cost
 
@@ -113,25 +121,37 @@ class _ScaleConv(nn.Module):
 
     def chosen_algorithm(self, height: int, width: int) -> Algorithm:
         """What "auto" stands for on images of this size, with the present scales."""
+        return self._sampled((height, width))[2]
+
+    def _algorithm(self, size: tuple[int, int], kernel_size: int) -> Algorithm:
+        """The algorithm for planes (H, W): unless one was named, that with fewer multiplications."""
         if self.algorithm != "auto":
             return self.algorithm
-        basis = self.basis.sample(self.scales(), self.kernel_size())
-        return self._choose(basis, self.kernel_size(), (height, width))
-
-    def _choose(self, basis: SeparableBasis | SampledBasis, kernel_size: int, size: tuple[int, int]) -> Algorithm:
-        """Compare multiplications per scale and image, forward."""
-        channels = (self.in_channels, self.out_channels)
-        fourier = _FOURIER_HANDICAP * fourier_cost(*channels, size, kernel_size // 2)
-        if isinstance(basis, SampledBasis):
+        channels, half_width = (self.in_channels, self.out_channels), min(kernel_size // 2, max(size) - 1)
+        fourier = _FOURIER_HANDICAP * fourier_cost(*channels, size, half_width)
+        if isinstance(self.basis, SampledBasis):
             dense = math.prod(channels) * kernel_size**2 * math.prod(size)
             return "dense" if dense < fourier else "fourier"
-        return "separable" if separable_cost(basis, *channels, size) <= fourier else "fourier"
+        return "separable" if separable_cost(self.basis, *channels, size, half_width) <= fourier else "fourier"
+
+    def _sampled(self, size: tuple[int, int]) -> tuple[Tensor, SeparableBasis | SampledBasis, Algorithm]:
+        """Present scales and basis, and the algorithm for planes of this size (H, W).
+
+        Eq. 6 needs the value of the largest scale.  The CPU has it at hand; any other device would have to stop at each
+        step.  There the separable algorithm takes all kernels to be as large as scales of the size of the planes make
+        them, and cuts them on the device.
+        """
+        scales = self.scales()
+        if scales.device.type != "cpu":
+            bound = self.fixed_kernel_size or 2 * math.ceil(self.extent * max(size)) + 1
+            if self._algorithm(size, bound) == "separable":
+                side = self.fixed_kernel_size or kernel_size_on_device(scales, self.extent)
+                return scales, self.basis.sample_on_device(scales, side, bound // 2), "separable"
+        side = self.fixed_kernel_size or kernel_size(scales, self.extent)
+        return scales, self.basis.sample(scales, side), self._algorithm(size, side)
 
     def _correlate(self, x: Tensor, project: bool) -> Tensor:
-        scales = self.scales()
-        size = self.fixed_kernel_size or kernel_size(scales, self.extent)
-        basis = self.basis.sample(scales, size)
-        algorithm = self._choose(basis, size, x.shape[-2:]) if self.algorithm == "auto" else self.algorithm
+        scales, basis, algorithm = self._sampled(x.shape[-2:])
         if algorithm == "separable":
             return correlate_separable(x, self.weight, basis, scales, project=project)
         if algorithm == "dense":
@@ -219,6 +239,17 @@ class LiftingConv(_ScaleConv):
         """
         self._check(x)
         return self._with_bias(self._correlate(x, project=True))
+
+    def project_relu_norm_pool(self, x: Tensor, norm: nn.BatchNorm2d, window: int) -> Tensor:
+        """``max_pool2d(norm(relu(conv.project(x))), window)`` in one step, where sizes and algorithm allow it.
+
+        (B, I, H, W) -> (B, O, H // window, W // window); see `scalestudy.fused`.
+        """
+        self._check(x)
+        scales, basis, algorithm = self._sampled(x.shape[-2:])
+        if algorithm == "separable" and self.bias is None and can_pool_folded(x.shape[-2:], window):
+            return project_relu_norm_pool(x, self.weight, basis, scales, norm, window)
+        return functional.max_pool2d(norm(self.project(x).relu()), window)
 
 
 class GroupConv(_ScaleConv):

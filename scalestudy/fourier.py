@@ -23,6 +23,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from scalestudy.arithmetic import full_precision
+
 _CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 4 << 30}
 """Half-way transforms of images held at once: many images, because the spectra of kernels are made for each chunk."""
 
@@ -207,7 +209,7 @@ def correlate_fourier(x: Tensor, weight: Tensor, basis: Tensor) -> Tensor:
         (B, O, S, H, W), of the wider type of x and weight, also under autocast.
     """
     dtype = torch.promote_types(x.dtype, weight.dtype)
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x.device):
         half_width = basis.shape[-1] // 2
         excess = max(0, half_width - max(x.shape[-2:]) + 1)
         basis = functional.pad(basis, (-excess,) * 4)

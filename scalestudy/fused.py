@@ -1,14 +1,17 @@
-"""ReLU, batch norm and max pooling of the Table 1 network in one differentiable step, without extra passes over memory.
+"""Convolution, maximum over scales, ReLU, batch norm and max pooling of the Table 1 network in one differentiable step.
 
-Batch norm is an affine map per channel, so pooling its output is pooling its input and mapping the few pooled
-values.  What is left to do over all pixels is the ReLU, two moments and the maximum; and in the backward pass one
-affine map of the rectified input.  The results are those of the three modules, to float rounding.
+Batch norm is an affine map per channel, so pooling its output is pooling its input and mapping the few pooled values.
+What is left to do over all pixels is the convolution, a maximum over scales and zero, two moments and the maximum over
+windows; in the backward pass, one affine map of the rectified maximum, divided among the scales.  All of it is done
+chunk by chunk on folded planes (see `scalestudy.folded`), so that it stays in the caches.  The results are those of the
+modules one by one, to float rounding.
 
 The networks of Table 5 pool 2 x 2 pixels; for them there is a quicker maximum by itself.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,16 +19,30 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from scalestudy.arithmetic import full_precision
+from scalestudy.basis import SeparableBasis
+from scalestudy.folded import fold, unfold
+from scalestudy.separable import ScaleMaximum, SeparableLayer, split_by_winner
 
-def relu_norm_pool_(x: Tensor, norm: nn.BatchNorm2d, window: int) -> Tensor:
-    """``max_pool2d(norm(relu(x)), window)``; updates the running statistics of `norm` as `norm` itself would.
 
-    Overwrites x by its rectified values, which saves a copy of the largest tensor of the network.
+def can_pool_folded(size: tuple[int, int], window: int) -> bool:
+    """Whether `project_relu_norm_pool` takes images of this size (H, W): windows must tile both halves of each side."""
+    return all(side % (2 * window) == 0 for side in size)
+
+
+def project_relu_norm_pool(
+    x: Tensor, weight: Tensor, basis: SeparableBasis, scales: Tensor, norm: nn.BatchNorm2d, window: int
+) -> Tensor:
+    """``max_pool2d(norm(relu(correlate_separable(x, weight, basis, scales, project=True))), window)``.
+
+    Updates the running statistics of `norm` as `norm` itself would.
 
     Parameters
     ----------
     x : Tensor
-        (B, C, H, W); overwritten.
+        (B, I, H, W); `can_pool_folded` must hold for its size.
+    weight, basis, scales
+        See `scalestudy.separable.correlate_separable`.
     norm : BatchNorm2d
         With weight, bias, running statistics and a momentum; in training mode it uses the statistics of the batch.
     window : int
@@ -34,81 +51,153 @@ def relu_norm_pool_(x: Tensor, norm: nn.BatchNorm2d, window: int) -> Tensor:
     Returns
     -------
     Tensor
-        (B, C, H // window, W // window).
+        (B, O, H / window, W / window), in the type of the weights.
     """
-    rectified = x.relu_()
-    if norm.training:
-        count = x.numel() // x.shape[1]
-        mean, var = _moments(rectified.detach(), count)
-        with torch.no_grad():
-            norm.num_batches_tracked += 1
-            norm.running_mean.lerp_(mean, norm.momentum)
-            norm.running_var.lerp_(var * (count / (count - 1)), norm.momentum)
-    else:
-        mean, var = norm.running_mean, norm.running_var
-    inverse = (var + norm.eps).rsqrt()
-    return _NormPool.apply(rectified, norm.weight, norm.bias, mean, inverse, window, norm.training)
+    dtype = torch.promote_types(x.dtype, weight.dtype)
+    with full_precision(x.device):
+        constant = basis.detached()
+        weight = basis.normalise(weight.to(dtype))
+        track = torch.is_grad_enabled()
+        return _ProjectPool.apply(x.to(dtype), weight, scales, norm.weight, norm.bias, constant, norm, window, track)
 
 
-def _moments(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Mean and population variance per channel, from sums per row that are put together in double precision.
+def _statistics(norm: nn.BatchNorm2d, sums: Tensor, squares: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Mean and population variance per channel, and what they do to the running statistics.
 
-    `torch.var_mean` gives the same but is 20 times slower on a CPU.  Rows are short enough for sums in single
-    precision, also where all their pixels are equal (a flat background).  Subtracting the squared mean costs a
+    Sums of single rows come in single precision and are put together in double.  Subtracting the squared mean costs a
     relative error of about 1e-7 (mean / standard deviation)^2, and rectified maps have ratios of the order of 1.
     """
-    mean = x.flatten(2).sum(2).double().sum(0) / count
-    square = torch.linalg.vector_norm(x, dim=3).double().square().sum((0, 2)) / count
-    return mean.to(x.dtype), (square - mean.square()).clamp(min=0).to(x.dtype)
+    dtype = norm.weight.dtype
+    mean = sums / count
+    var = (squares / count - mean.square()).clamp(min=0).to(dtype)
+    mean = mean.to(dtype)
+    norm.num_batches_tracked += 1
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(var * (count / (count - 1)), norm.momentum)
+    return mean, var
 
 
-def _per_channel(values: Tensor) -> Tensor:
-    return values[:, None, None]
+class _FoldedWindows:
+    """Maxima over pooling windows of folded maps.
+
+    Parameters
+    ----------
+    maps : Tensor
+        (2, H', O B 2 W').
+    batch : int
+    window : int
+    """
+
+    def __init__(self, maps: Tensor, channels: int, batch: int, window: int) -> None:
+        rows = maps.shape[1] // window
+        cols = maps.shape[2] // (channels * batch * 2 * window)
+        self._windows = maps.view(2, rows, window, channels, batch, 2, cols, window)
+
+    def maxima(self) -> tuple[Tensor, Tensor]:
+        """Maximum of each window (2, rows, O, B, 2, cols), and its place in the flattened maps."""
+        windows = self._windows
+        values, col = windows.amax(2).max(-1)
+        column = windows.gather(-1, col[:, :, None, ..., None].expand(*windows.shape[:-1], 1))
+        row = column.squeeze(-1).argmax(2)
+        places = _first_places(tuple(windows.shape), windows.device)
+        return values, places + row * windows.stride(2) + col
 
 
-class _NormPool(torch.autograd.Function):
-    """Max pooling of (x - mean) * inverse * weight + bias; mean and inverse are functions of x in training mode."""
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _first_places(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Place of the first pixel of each window in the flattened maps, for windows as in `_FoldedWindows`."""
+    count = 1
+    for side in shape:
+        count *= side
+    return torch.arange(count, device=device).view(shape)[:, :, 0, ..., 0].contiguous()
+
+
+class _ProjectPool(torch.autograd.Function):
+    """Max pooling of (m - mean) * inverse * gain + bias, m the maximum over all scales and 0."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
         weight: Tensor,
+        scales: Tensor,
+        gain: Tensor,
         bias: Tensor,
-        mean: Tensor,
-        inverse: Tensor,
+        basis: SeparableBasis,
+        norm: nn.BatchNorm2d,
         window: int,
-        training: bool,
+        track: bool,
     ) -> Tensor:
-        falling = weight < 0  # where the affine map turns the order round, the maximum comes from the minimum
-        if falling.any():
-            sign = _per_channel(torch.where(falling, -1.0, 1.0).to(x.dtype))
-            pooled, index = functional.max_pool2d(x * sign, window, return_indices=True)
-            pooled = pooled * sign
+        (batch, _, height, width), channels = x.shape, len(weight)
+        layer = SeparableLayer(weight, basis, (height, width))
+        # where the affine map turns the order round, the maximum comes from the minimum
+        sign = torch.where(gain < 0, -1.0, 1.0).to(x.dtype)
+        sums, squares = x.new_zeros(2, channels, dtype=torch.float64)
+        pooled = x.new_empty(batch, channels, height // window, width // window)
+        ctx.maps, ctx.wins, ctx.places = [], [], []
+        for chunk in layer.chunks(batch):
+            images = chunk.stop - chunk.start
+            planes = fold(x[chunk])
+            floor = x.new_zeros(*planes.shape[:2], channels * planes.shape[2] // x.shape[1])
+            maximum = ScaleMaximum(floor, track, layer.space)
+            for scale in range(len(scales)):
+                maximum.add(layer.respond(planes, scale))
+            maps = maximum.values
+            if norm.training:
+                lines = maps.view(height, channels, -1)
+                sums += lines.sum(2).double().sum(0)
+                squares += torch.linalg.vector_norm(lines, dim=2).double().square().sum(0)
+            signed = layer.space.take("signed", *maps.shape)
+            torch.mul(maps.view(height, channels, -1), sign[:, None], out=signed.view(height, channels, -1))
+            values, places = _FoldedWindows(signed, channels, images, window).maxima()
+            unfold(values.flatten(2), pooled[chunk])
+            if track:
+                ctx.maps.append(maps)
+                ctx.wins.append(maximum.wins)
+                ctx.places.append(places)
+        if norm.training:
+            mean, var = _statistics(norm, sums, squares, batch * height * width)
         else:
-            pooled, index = functional.max_pool2d(x, window, return_indices=True)
-        normed = (pooled - _per_channel(mean)) * _per_channel(inverse)
-        ctx.save_for_backward(x, weight, mean, inverse, normed, index)
-        ctx.training = training
-        return normed * _per_channel(weight) + _per_channel(bias)
+            mean, var = norm.running_mean.clone(), norm.running_var
+        inverse = (var + norm.eps).rsqrt()
+        normed = (pooled * _per_channel(sign) - _per_channel(mean)) * _per_channel(inverse)
+        ctx.save_for_backward(x, weight, scales, gain, mean, inverse, normed)
+        ctx.basis, ctx.training = basis, norm.training
+        return normed * _per_channel(gain) + _per_channel(bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, inverse, normed, index = ctx.saved_tensors
-        grad_bias = grad.sum((0, 2, 3))
-        grad_weight = (grad * normed).sum((0, 2, 3))
-        gain = weight * inverse
+        x, weight, scales, gain, mean, inverse, normed = ctx.saved_tensors
+        need_x, _, need_scales = ctx.needs_input_grad[:3]
+        grad_bias, grad_gain = grad.sum((0, 2, 3)), (grad * normed).sum((0, 2, 3))
+        slope = level = torch.zeros_like(mean)
         if ctx.training:
-            count = x.numel() // x.shape[1]
-            slope = -gain * inverse * grad_weight / count
-            level = -gain * grad_bias / count - slope * mean
-            grad_x = torch.addcmul(_per_channel(level), x, _per_channel(slope))
-        else:
-            grad_x = torch.zeros_like(x)
-        flat = grad_x.flatten(2)  # a copy where x is transposed, so what is returned must come from it
-        flat.scatter_add_(2, index.flatten(2), (grad * _per_channel(gain)).flatten(2))
-        return flat.view(x.shape), grad_weight, grad_bias, None, None, None, None
+            count = len(x) * x.shape[2] * x.shape[3]
+            slope = -gain * inverse.square() * grad_gain / count
+            level = -gain * inverse * grad_bias / count - slope * mean
+        grad = grad * _per_channel(gain * inverse)
+        layer = SeparableLayer(weight, ctx.basis, x.shape[-2:], derivatives=need_scales)
+        grad_x = torch.zeros_like(x) if need_x else None
+        for number, chunk in enumerate(layer.chunks(len(x))):
+            planes, maps = fold(x[chunk]), ctx.maps[number]
+            lines = maps.view(x.shape[2], len(weight), -1)
+            gradient = layer.space.take("gradient", *maps.shape)
+            torch.addcmul(level[:, None], lines, slope[:, None], out=gradient.view_as(lines))
+            gradient.view(-1).index_add_(0, ctx.places[number].flatten(), fold(grad[chunk]).flatten())
+            parts = split_by_winner(gradient, ctx.wins[number], layer.space)
+            for scale, part in zip(reversed(range(len(scales))), parts, strict=True):
+                spectrum = layer.accumulate(planes, part, scale)
+                if need_x:
+                    layer.add_adjoint(spectrum, scale, grad_x[chunk])
+        grad_weight, grad_scales = layer.gradients(scales)
+        grad_scales = grad_scales if need_scales else None
+        return grad_x, grad_weight, grad_scales, grad_gain, grad_bias, None, None, None, None
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    return values[:, None, None]
 
 
 def max_pool_2x2(x: Tensor) -> Tensor:

@@ -87,6 +87,11 @@ def runs() -> Path:
     return Path(named).expanduser().resolve() if named else project() / "results" / "runs"
 
 
+def benchmarks() -> Path:
+    """Return the folder of the committed measurements of cost, which `make bench` renews; the same for all profiles."""
+    return project() / "results" / "benchmarks"
+
+
 def summary() -> Path:
     """Return the table of all stored runs that people read: beside `runs`, or in it where that is set by name."""
     return (runs() if os.environ.get(RUNS_VARIABLE) else project() / "results") / "summary.csv"

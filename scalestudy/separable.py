@@ -1,37 +1,30 @@
-"""The exact fast algorithms behind the scale convolutions: Toeplitz matrix products, and small kernels.
+"""The exact fast algorithm for layers with few input channels, whose cost hardly depends on the scales.
 
-Each basis function is a product of two 1-D functions, so correlating a plane X with it is R X C^T with two
-banded Toeplitz matrices.  All basis functions of one scale cost two batched matrix products, and a third
-one mixes them with the weights.  No shape depends on the scales: the cost is the same at any internal
-scale range, and learning the kernel size changes nothing.
+Per pixel and scale, one input channel takes about (C + O) H / 2 + 2 C O multiplications instead of the K^2 O of a dense
+kernel, with C horizontal 1-D functions and O output channels; `scalestudy.folded` says how, and `separable_cost` counts
+exactly.  The scales only decide the number of frequencies, (H + h) / 2 for kernels of half-width h.
 
-A scale whose kernel is small (see `_convolution` for the rule) is convolved directly instead.  Both ways compute
-the same sums in another order.
-
-The backward pass is written by hand.  It keeps the input only and recomputes the projections on the basis,
-chunk by chunk, so memory stays near that of input and output.  Gradients in weights and scales come from
-the same correlations of the output gradient with the projections, because the derivative of a
-Hermite-Gaussian in its scale is again a sum of Hermite-Gaussians (see `SeparableBasis`): learning the
-scales costs the projections on two more orders, nothing else.
+The backward pass is written by hand and keeps the input only.  The gradient in weights and scales is a sum over images
+frequency by frequency, from which the moment with any vertical function is read off at the end.  The derivative of a
+Hermite-Gaussian in its scale is again a sum of Hermite-Gaussians (see `SeparableBasis`), so learning the scales costs
+two more horizontal functions, nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
-from scalestudy.basis import SeparableBasis
+from scalestudy.arithmetic import full_precision
+from scalestudy.basis import HermiteBasis, SeparableBasis
+from scalestudy.folded import HorizontalProducts, Pair, ScaleCorrelation, Workspace, circle, fold, unfold
 
-Pair = tuple[int, int]
-
-_CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 1 << 30}
-"""Projections held at once: about the second-level caches of two cores, or a small part of a GPU's memory."""
+_CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 512 << 20}
+"""Responses of one scale held at once: about the caches of two cores, or a small part of a GPU's memory."""
 
 
 def correlate_separable(
@@ -58,263 +51,161 @@ def correlate_separable(
         (B, O, S, H, W), or (B, O, H, W) with `project`; of the wider type of x and weight, also under autocast.
     """
     dtype = torch.promote_types(x.dtype, weight.dtype)
-    with torch.autocast(x.device.type, enabled=False):  # which would round filters and sums behind our back
-        functions = basis.functions.detach().to(dtype)
-        constant = replace(basis, functions=functions, norms=basis.norms.detach())
+    with full_precision(x.device):
+        constant = basis.detached()
         weight = basis.normalise(weight.to(dtype))
-        return _SeparableCorrelation.apply(x.to(dtype), weight, scales, functions, constant, project)
+        return _SeparableCorrelation.apply(x.to(dtype), weight, scales, constant, project, torch.is_grad_enabled())
 
 
-def separable_cost(basis: SeparableBasis, in_channels: int, out_channels: int, size: tuple[int, int]) -> int:
-    """Multiplications of one scale and image, forward: two 1-D products per function, and the mix with the weights."""
-    height, width = size
-    num_cols, num_pairs = len(set(basis.cols)), len(basis.cols)
-    return in_channels * height * width * (num_cols * width + num_pairs * (height + out_channels))
+def separable_cost(
+    basis: HermiteBasis | SeparableBasis, in_channels: int, out_channels: int, size: tuple[int, int], half_width: int
+) -> int:
+    """Multiplications of one scale and image, forward: two transforms, horizontal products, and the mix per frequency.
 
-
-def toeplitz(functions: Tensor, length: int) -> Tensor:
-    """Matrices that correlate a signal of `length` samples with 1-D functions, zero padded.
+    A step of training without a gradient in the images takes twice as many.
 
     Parameters
     ----------
-    functions : Tensor
-        Samples at offsets -h .. h, shape (..., 2h + 1).
-    length : int
-        Number of samples L of the signal.
-
-    Returns
-    -------
-    Tensor
-        T[..., i, j] = function at offset j - i, shape (..., L, L).
-
-    Examples
-    --------
-    >>> toeplitz(torch.tensor([1.0, 2.0, 3.0]), 3).tolist()
-    [[2.0, 3.0, 0.0], [1.0, 2.0, 3.0], [0.0, 1.0, 2.0]]
+    basis : HermiteBasis or SeparableBasis
+    in_channels, out_channels : int
+    size : (int, int)
+        Height and width of the planes in pixels.
+    half_width : int
+        Half-width of the scale's kernel in pixels.
     """
-    margin = length - 1 - functions.shape[-1] // 2
-    offsets = functional.pad(functions, (margin, margin))  # (..., 2L - 1); a negative margin crops
-    return offsets.unfold(-1, length, 1).flip(-2)
+    height, width = size
+    num_cols = len(set(basis.cols))
+    frequencies = circle(height, half_width) // 2 + 1
+    transforms = frequencies * height * width * (in_channels + out_channels)
+    products = frequencies * in_channels * num_cols * width**2
+    return transforms + products + 4 * frequencies * in_channels * num_cols * out_channels * width
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Basis functions that share row functions: all products of some rows and some columns."""
+class SeparableLayer:
+    """The scale convolution of one batch, chunk by chunk, on folded planes.
 
-    pairs: tuple[Pair, ...]  # column in the outer loop
-    row_matrices: Tensor  # (R H, H)
-    col_matrices: Tensor  # (E W, W)
+    Parameters
+    ----------
+    weight : Tensor
+        (O, I, F), of the unnormalised functions (see `SeparableBasis.normalise`).
+    basis : SeparableBasis
+        Without gradient.
+    size : (int, int)
+        H and W of the planes.
+    derivatives : bool
+        Whether `gradients` will be asked for those in the scales.
+    """
 
-    def project(self, planes: Tensor) -> Tensor:
-        """Correlate planes (N, H, W) with each product; returns (N, pairs, H W)."""
-        along_rows = torch.bmm(self.col_matrices.expand(len(planes), -1, -1), planes.mT)  # (N, E W, H)
-        along_rows = along_rows.view(-1, planes.shape[-1], planes.shape[-2]).mT  # (N E, H, W)
-        both = torch.bmm(self.row_matrices.expand(len(along_rows), -1, -1), along_rows)
-        return both.view(len(planes), len(self.pairs), -1)
-
-    def unproject(self, gradient: Tensor) -> Tensor:
-        """Adjoint of `project`: (N, pairs, H W) -> (N, H, W)."""
-        width, height = self.col_matrices.shape[-1], self.row_matrices.shape[-1]
-        both = gradient.reshape(-1, len(self.row_matrices), width)  # (N E, R H, W)
-        along_rows = torch.bmm(self.row_matrices.mT.expand(len(both), -1, -1), both)  # (N E, H, W)
-        along_rows = along_rows.view(len(gradient), -1, height, width).transpose(1, 2).flatten(2)
-        return torch.matmul(along_rows, self.col_matrices)  # (N, H, E W) (E W, W)
-
-
-class _MatrixProducts:
-    """One scale's convolution by Toeplitz matrices: project on the basis, then mix with the weights."""
-
-    def __init__(self, functions: Tensor, pairs: tuple[Pair, ...], height: int, width: int) -> None:
-        rows_of: dict[int, list[int]] = {}
-        for row, col in pairs:
-            rows_of.setdefault(col, []).append(row)
-        cols_of: dict[tuple[int, ...], list[int]] = {}
-        for col, rows in rows_of.items():
-            cols_of.setdefault(tuple(rows), []).append(col)
-        self.pairs = pairs
-        self.groups = [
-            _Group(
-                pairs=tuple((row, col) for col in cols for row in rows),
-                row_matrices=toeplitz(functions[list(rows)], height).flatten(0, 1),
-                col_matrices=toeplitz(functions[cols], width).flatten(0, 1),
+    def __init__(self, weight: Tensor, basis: SeparableBasis, size: tuple[int, int], derivatives: bool = False) -> None:
+        self._weight, self._basis, self._size = weight, basis, size
+        self._pairs = tuple(zip(basis.rows, basis.cols, strict=True))
+        self._wanted = _with_derivatives(self._pairs) if derivatives else self._pairs
+        self.space = Workspace(weight.dtype, weight.device)
+        horizontal = HorizontalProducts.of_scales(basis.functions, basis.orders, self._wanted, size[1], weight.dtype)
+        self._correlations = [
+            ScaleCorrelation(functions, basis.orders, products, circle(size[0], half_width), size[0], self.space)
+            for functions, products, half_width in zip(
+                basis.functions.unbind(1), horizontal, basis.half_widths(size), strict=True
             )
-            for rows, cols in cols_of.items()
         ]
+        self._mixings = [correlation.mixing(weight, self._pairs) for correlation in self._correlations]
+        self._mixing_grads = [0.0] * len(self._correlations)
 
-    def respond(self, planes: Tensor, weight: Tensor) -> Tensor:
-        """Responses (B, O, H W) to planes (B, I, H, W)."""
-        response = None
-        for group in self.groups:
-            matrix = self._mixing(weight, group).expand(len(planes), -1, -1)
-            part = group.project(planes.flatten(0, 1)).view(len(planes), matrix.shape[-1], -1)
-            response = torch.bmm(matrix, part) if response is None else response.baddbmm_(matrix, part)
-        return response
+    def chunks(self, batch: int) -> Iterator[slice]:
+        """Slices of the batch, so small that the responses of one scale fit the device's chunk."""
+        weight = self._weight
+        bytes_per_image = len(weight) * self._size[0] * self._size[1] * weight.element_size()
+        step = max(1, _CHUNK_BYTES.get(weight.device.type, _CHUNK_BYTES["cuda"]) // bytes_per_image)
+        return (slice(start, min(start + step, batch)) for start in range(0, batch, step))
 
-    def moments(self, planes: Tensor, gradient: Tensor) -> dict[Pair, Tensor]:
-        """Correlation (O, I) of the response gradient (B, O, H W) with the projection on each pair."""
-        found = {}
-        for group in self.groups:
-            part = group.project(planes.flatten(0, 1)).view(len(planes), -1, gradient.shape[-1])
-            moment = torch.bmm(gradient, part.mT).sum(0).view(gradient.shape[1], planes.shape[1], -1)
-            found.update(zip(group.pairs, moment.unbind(-1), strict=True))
-        return found
+    def respond(self, planes: Tensor, scale: int) -> Tensor:
+        """Folded responses (2, H', O N) of one scale to folded planes (2, H', I N); good until the next call."""
+        correlation = self._correlations[scale]
+        return correlation.respond(correlation.project(planes, self._weight.shape[1]), self._mixings[scale])
 
-    def adjoint(self, gradient: Tensor, weight: Tensor) -> Tensor:
-        """Gradient in the planes, (B, I, H, W)."""
-        total = 0
-        for group in self.groups:
-            matrix = self._mixing(weight, group).T.expand(len(gradient), -1, -1)
-            part = torch.bmm(matrix, gradient).view(-1, len(group.pairs), gradient.shape[-1])
-            total = total + group.unproject(part)
-        return total.unflatten(0, (len(gradient), -1))
+    def accumulate(self, planes: Tensor, gradient: Tensor, scale: int) -> Tensor:
+        """Add what a chunk gives to `gradients`, for its folded planes and the folded gradient in its responses.
 
-    def _mixing(self, weight: Tensor, group: _Group) -> Tensor:
-        """Weights (O, I, F) as a matrix (O, I F') in the group's order."""
-        if group.pairs != self.pairs:
-            position = {pair: i for i, pair in enumerate(self.pairs)}
-            weight = weight[..., [position[pair] for pair in group.pairs]]
-        return weight.flatten(1)
+        Returns
+        -------
+        Tensor
+            The gradient's coefficients, for `adjoint`.
+        """
+        correlation = self._correlations[scale]
+        projected = correlation.project(planes, self._weight.shape[1])
+        spectrum = correlation.spectrum(gradient, len(self._weight))
+        self._mixing_grads[scale] += torch.bmm(projected, spectrum.mT)  # the other way round takes twice as long
+        return spectrum
 
+    def add_adjoint(self, spectrum: Tensor, scale: int, grad_planes: Tensor) -> None:
+        """Add the gradient in the planes to (B, I, H, W), from what `accumulate` returned."""
+        gradient = torch.empty_like(grad_planes)
+        unfold(self._correlations[scale].adjoint(spectrum, self._mixings[scale]), gradient)
+        grad_planes += gradient
 
-class _SmallKernel:
-    """One scale's convolution by a small K x K kernel, cut to the true support of the scale."""
-
-    def __init__(self, functions: Tensor, pairs: tuple[Pair, ...], support: int, height: int, width: int) -> None:
-        centre = functions.shape[-1] // 2
-        self.functions = functions[:, centre - support : centre + support + 1]  # (M, K)
-        self.pairs, self.padding = pairs, support
-        self.rows, self.cols = ([pair[axis] for pair in pairs] for axis in (0, 1))
-        self.size = (height, width)
-
-    def respond(self, planes: Tensor, weight: Tensor) -> Tensor:
-        return functional.conv2d(planes, self._kernel(weight), padding=self.padding).flatten(2)
-
-    def moments(self, planes: Tensor, gradient: Tensor) -> dict[Pair, Tensor]:
-        size = (gradient.shape[1], planes.shape[1], self.functions.shape[-1], self.functions.shape[-1])
-        kernel_grad = torch.nn.grad.conv2d_weight(planes, size, gradient.unflatten(-1, self.size), padding=self.padding)
-        moments = self.functions @ kernel_grad @ self.functions.T  # (O, I, M, M)
-        return {(row, col): moments[..., row, col] for row, col in self.pairs}
-
-    def adjoint(self, gradient: Tensor, weight: Tensor) -> Tensor:
-        gradient = gradient.unflatten(-1, self.size)
-        return functional.conv_transpose2d(gradient, self._kernel(weight), padding=self.padding)
-
-    def _kernel(self, weight: Tensor) -> Tensor:
-        return torch.einsum("oif,fh,fw->oihw", weight, self.functions[self.rows], self.functions[self.cols])
+    def gradients(self, scales: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients in the weights (O, I, F) and, with `derivatives`, in the scales (S,), of all chunks so far."""
+        grad_weight, grad_scales = torch.zeros_like(self._weight), torch.zeros_like(scales)
+        for scale, (correlation, mixing_grad) in enumerate(zip(self._correlations, self._mixing_grads, strict=True)):
+            moments = correlation.moments(mixing_grad, len(self._weight), self._wanted)
+            moment_of = dict(zip(self._wanted, moments.unbind(-1), strict=True))
+            grad_weight += torch.stack([moment_of[pair] for pair in self._pairs], -1)
+            if self._wanted != self._pairs:
+                slopes = _log_scale_moments(moment_of, self._pairs, self._basis.orders)
+                grad_scales[scale] = (self._weight * slopes).sum().to(scales.dtype) / scales[scale]
+        return grad_weight, grad_scales
 
 
-def _convolution(
-    functions: Tensor, pairs: tuple[Pair, ...], support: int, out_channels: int, height: int, width: int
-) -> _MatrixProducts | _SmallKernel:
-    """Choose the cheaper way to convolve one scale.
+class ScaleMaximum:
+    """Running maximum over scales, and which of them attained it.
 
-    Multiplications per pixel and input channel: K^2 O for a kernel; H and W per 1-D product and F O to mix
-    for matrices.  Beyond 13 x 13 the CPU library leaves its fast path for weight gradients (measured: 12 times
-    slower at 17 than at 13); on a GPU matrix products are always the better use of the hardware.
+    Parameters
+    ----------
+    start : Tensor
+        Response of the first scale, or a floor; overwritten.
+    track : bool
+        Keep what `split_by_winner` needs.
+    space : Workspace
+        For what need not be kept.
     """
-    size = 2 * support + 1
-    num_cols = len({col for _, col in pairs})
-    matrices = len(pairs) * (height + out_channels) + num_cols * width
-    if functions.device.type == "cpu" and size <= 13 and size**2 * out_channels <= matrices:
-        return _SmallKernel(functions, pairs, support, height, width)
-    return _MatrixProducts(functions, pairs, height, width)
+
+    def __init__(self, start: Tensor, track: bool, space: Workspace) -> None:
+        self.values = start
+        self.wins: list[Tensor] = []
+        self._track, self._space = track, space
+
+    def add(self, response: Tensor) -> None:
+        """Take in the response of the next scale; where it is equal, the earlier one keeps the maximum."""
+        if self._track:
+            won = torch.gt(response, self.values, out=self._space.take("won", *response.shape))
+            self.wins.append(won.to(torch.int8))  # not bool: the CPU converts that several times slower
+        torch.maximum(self.values, response, out=self.values)
+
+
+def split_by_winner(gradient: Tensor, wins: list[Tensor], space: Workspace) -> Iterator[Tensor]:
+    """Divide the gradient of a `ScaleMaximum` among the responses that were added, last one first.
+
+    Each part lies in the workspace, where the next one overwrites it.
+
+    Parameters
+    ----------
+    gradient : Tensor
+        Overwritten by what remains, in the end: the gradient of the first response.
+    wins : list of Tensor
+        `ScaleMaximum.wins`.
+    space : Workspace
+    """
+    part = space.take("won", *gradient.shape)
+    for won in reversed(wins):
+        part.copy_(won)
+        gradient -= part.mul_(gradient)
+        yield part
 
 
 def _with_derivatives(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
     """The pairs and those that appear in their derivatives: one of both orders raised by two."""
     raised = [pair for row, col in pairs for pair in ((row + 2, col), (row, col + 2))]
     return tuple(sorted({*pairs, *raised}, key=lambda pair: (pair[1], pair[0])))
-
-
-def _chunks(x: Tensor, num_pairs: int) -> Iterator[slice]:
-    """Slices of the batch, so small that the projections on `num_pairs` functions fit the device's chunk."""
-    bytes_per_image = num_pairs * x.shape[1] * x.shape[-1] * x.shape[-2] * x.element_size()
-    step = max(1, _CHUNK_BYTES.get(x.device.type, _CHUNK_BYTES["cuda"]) // bytes_per_image)
-    return (slice(start, start + step) for start in range(0, len(x), step))
-
-
-def _planes(x: Tensor, scale: int) -> Tensor:
-    return x[:, :, scale] if x.dim() == 5 else x
-
-
-class _SeparableCorrelation(torch.autograd.Function):
-    """y[b, o, s] = sum over i and pairs (r, c) of weight[o, i, (r, c)] * (R_r x[b, i(, s)] C_c^T)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        scales: Tensor,
-        functions: Tensor,
-        basis: SeparableBasis,
-        project: bool,
-    ) -> Tensor:
-        height, width = x.shape[-2:]
-        num_scales, shape = functions.shape[1], (len(weight), height * width)
-        pairs = _pairs(basis)
-        y = x.new_empty(len(x), *(() if project else (num_scales,)), len(weight), height, width)
-        flat = y.flatten(-2)
-        wins = x.new_empty(num_scales - 1 if project else 0, len(x), *shape, dtype=torch.int8)
-        for scale, support in enumerate(basis.supports):
-            convolution = _convolution(functions[:, scale], pairs, support, len(weight), height, width)
-            for chunk in _chunks(x, len(pairs)):
-                response = convolution.respond(_planes(x[chunk], scale), weight)
-                if not project:
-                    flat[chunk, scale] = response
-                elif scale == 0:
-                    flat[chunk] = response
-                else:
-                    torch.gt(response, flat[chunk], out=wins[scale - 1, chunk])
-                    torch.maximum(response, flat[chunk], out=flat[chunk])
-        ctx.save_for_backward(x, weight, scales, functions, wins)
-        ctx.basis, ctx.project = basis, project
-        return y if project else y.transpose(1, 2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, scales, functions, wins = ctx.saved_tensors
-        need_x, _, need_scales = ctx.needs_input_grad[:3]
-        height, width = x.shape[-2:]
-        pairs = _pairs(ctx.basis)
-        wanted = _with_derivatives(pairs) if need_scales else pairs
-        grad_x = torch.zeros_like(x) if need_x else None
-        grad_weight, grad_scales = torch.zeros_like(weight), torch.zeros_like(scales)
-        for scale, support in enumerate(ctx.basis.supports):
-            size = (support, len(weight), height, width)
-            inwards = _convolution(functions[:, scale], wanted, *size)
-            outwards = _convolution(functions[:, scale], pairs, *size) if need_x else None
-            moments: dict[Pair, Tensor] = {}
-            for chunk in _chunks(x, len(wanted)):
-                gradient = _response_grad(grad[chunk], wins[:, chunk], scale, ctx.project)
-                planes = _planes(x[chunk], scale)
-                for pair, moment in inwards.moments(planes, gradient).items():
-                    moments[pair] = moments[pair] + moment if pair in moments else moment
-                if outwards is not None:
-                    _planes(grad_x[chunk], scale).add_(outwards.adjoint(gradient, weight))
-            grad_weight += torch.stack([moments[pair] for pair in pairs], -1)
-            if need_scales:
-                log_grad = (weight * _log_scale_moments(moments, pairs, ctx.basis.orders)).sum()
-                grad_scales[scale] = log_grad.to(scales.dtype) / scales[scale]
-        return grad_x, grad_weight, grad_scales if need_scales else None, None, None, None
-
-
-def _pairs(basis: SeparableBasis) -> tuple[Pair, ...]:
-    return tuple(zip(basis.rows, basis.cols, strict=True))
-
-
-def _response_grad(grad: Tensor, wins: Tensor, scale: int, project: bool) -> Tensor:
-    """Gradient in the response of one scale, (B, O, H W): of the maximum, only where that scale won."""
-    if not project:
-        return grad[:, :, scale].flatten(2)
-    if not len(wins):
-        return grad.flatten(2)
-    won = wins[scale - 1] if scale > 0 else torch.ones_like(wins[0])
-    for later in wins[scale:]:
-        won = won & (later ^ 1)
-    # 0 or 1 in int8, not bool: the CPU converts those to numbers several times faster
-    return won.to(grad.dtype).mul_(grad.flatten(2))
 
 
 def _log_scale_moments(moment_of: dict[Pair, Tensor], pairs: tuple[Pair, ...], orders: tuple[int, ...]) -> Tensor:
@@ -326,3 +217,72 @@ def _log_scale_moments(moment_of: dict[Pair, Tensor], pairs: tuple[Pair, ...], o
         ],
         -1,
     )
+
+
+class _SeparableCorrelation(torch.autograd.Function):
+    """y[b, o, s] = sum over i and pairs (r, c) of weight[o, i, (r, c)] * (R_r x[b, i(, s)] C_c^T)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, scales: Tensor, basis: SeparableBasis, project: bool, track: bool
+    ) -> Tensor:
+        size, num_scales = x.shape[-2:], basis.functions.shape[1]
+        layer = SeparableLayer(weight, basis, size)
+        y = x.new_empty(len(x), len(weight), *(() if project else (num_scales,)), *size)
+        ctx.wins = []
+        for chunk in layer.chunks(len(x)):
+            planes = _folded_for_scales(x[chunk], num_scales)
+            responses = (layer.respond(folded, scale) for scale, folded in enumerate(planes))
+            if project:
+                maximum = ScaleMaximum(next(responses).clone(), track, layer.space)
+                for response in responses:
+                    maximum.add(response)
+                unfold(maximum.values, y[chunk])
+                ctx.wins.append(maximum.wins)
+            else:
+                for scale, response in enumerate(responses):
+                    unfold(response, y[chunk, :, scale])
+        ctx.save_for_backward(x, weight, scales)
+        ctx.basis = basis
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scales = ctx.saved_tensors
+        need_x, _, need_scales = ctx.needs_input_grad[:3]
+        num_scales = len(scales)
+        layer = SeparableLayer(weight, ctx.basis, x.shape[-2:], derivatives=need_scales)
+        grad_x = torch.zeros_like(x) if need_x else None
+        for number, chunk in enumerate(layer.chunks(len(x))):
+            planes = _folded_for_scales(x[chunk], num_scales)
+            gradients = _gradients_for_scales(grad[chunk], ctx.wins[number] if ctx.wins else None, layer.space)
+            for scale, gradient in zip(reversed(range(num_scales)), gradients, strict=True):
+                spectrum = layer.accumulate(planes[scale], gradient, scale)
+                if need_x:
+                    layer.add_adjoint(spectrum, scale, _plane(grad_x[chunk], scale))
+        grad_weight, grad_scales = layer.gradients(scales)
+        return grad_x, grad_weight, grad_scales if need_scales else None, None, None, None
+
+
+def _plane(x: Tensor, scale: int) -> Tensor:
+    """What a scale sees of (B, I, H, W) or (B, I, S, H, W)."""
+    return x[:, :, scale] if x.dim() == 5 else x
+
+
+def _folded_for_scales(x: Tensor, num_scales: int) -> list[Tensor]:
+    """Folded planes by scale."""
+    if x.dim() == 4:
+        return [fold(x)] * num_scales
+    return [fold(planes) for planes in x.unbind(2)]
+
+
+def _gradients_for_scales(grad: Tensor, wins: list[Tensor] | None, space: Workspace) -> Iterator[Tensor]:
+    """Folded gradients in the responses, last scale first, from (B, O, S, H, W), or (B, O, H, W) of a maximum."""
+    if wins is None:
+        for planes in reversed(grad.unbind(2)):
+            yield fold(planes)
+        return
+    remainder = fold(grad)
+    yield from split_by_winner(remainder, wins, space)
+    yield remainder

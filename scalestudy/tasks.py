@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from scalestudy.arithmetic import DTYPES
 from scalestudy.data import dynamic_scale_mnist, mnist_scale, paper_test_scales
 from scalestudy.equivariance import model_equivariance_error
 from scalestudy.models import Table1Net, build
@@ -33,7 +34,6 @@ _SCALES = {
     "direct": DirectScales,
 }
 _EVALUATION_BATCH = 250
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class DynamicScaleTask(Task):
             counts=(data.train_images, data.validation_images, data.test_images),
             shrink=data.shrink,
             device=device,
-            dtype=_DTYPES[spec.precision],
+            dtype=DTYPES[spec.precision],
         )
         self.shrink, self.train_images = data.shrink, data.train_images
         self._scale_test_images = data.scale_test_images
@@ -136,7 +136,7 @@ class MnistScaleTask(Task):
     def __init__(self, spec: RunSpec, device: torch.device) -> None:
         data = spec.data
         counts = (data.train_images, data.validation_images, data.test_images)
-        self._splits = mnist_scale(spec.seed, device, counts=counts, dtype=_DTYPES[spec.precision])
+        self._splits = mnist_scale(spec.seed, device, counts=counts, dtype=DTYPES[spec.precision])
         self.train_images = data.train_images
         self._equivariance_images = data.equivariance_images
         self._shuffle = torch.Generator().manual_seed(spec.seed)
@@ -184,7 +184,7 @@ def build_model(spec: RunSpec) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(spec.seed)
         net = _table1(spec) if spec.model == "table1" else build(spec.model, augmented=spec.data.augmented)
-    return net.to(_DTYPES[spec.precision])
+    return net.to(DTYPES[spec.precision])
 
 
 def _table1(spec: RunSpec) -> Table1Net:
@@ -209,7 +209,10 @@ def random_stream(purpose: str, seed: int) -> torch.Generator:
 
 @torch.no_grad()
 def wrong_predictions(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """Which images the network, in evaluation mode from here on, does not classify: bool (n,), on the CPU."""
+    """Which images the network, in evaluation mode from here on, does not classify: bool (n,), on the CPU.
+
+    A GPU is read once, after the last batch.
+    """
     net.eval()
     return torch.cat([net(images).argmax(1) != labels for images, labels in batches]).cpu()
 

@@ -6,19 +6,23 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scalestudy.arithmetic import deterministic_convolutions, float32_products, require_precision
 from scalestudy.provenance import provenance
 from scalestudy.record import Metrics, Record
 from scalestudy.scales import InternalScales
 from scalestudy.spec import RunSpec, TrainingSpec
 from scalestudy.tasks import Task, build_model, internal_scales, random_stream, task_of
 
-__all__ = ["TrainingDiverged", "build_model", "learning_rates", "train"]
+__all__ = ["TrainingDiverged", "build_model", "learning_rates", "train", "train_step"]
+
+_READ_AT_EACH_STEP = ("cpu",)
+"""Types of devices that a step may read numbers from; the others would be waited for, and are read once an epoch."""
 
 
 class TrainingDiverged(RuntimeError):
@@ -74,6 +78,8 @@ def train(
 
     Raises
     ------
+    ValueError
+        If the device does not have the precision of the run; before anything is loaded.
     TrainingDiverged
         If the loss is not finite, or an internal scale is not finite, not positive or larger than the images.
     scalestudy.data.DataError
@@ -81,6 +87,7 @@ def train(
     """
     start = time.perf_counter()
     device = torch.device(device)
+    require_precision(spec.precision, device)
     task = task_of(spec, device)
     net = build_model(spec).to(device)
     with _reproducible(spec, device):
@@ -106,26 +113,22 @@ def train(
 
 @contextmanager
 def _reproducible(spec: RunSpec, device: torch.device) -> Iterator[None]:
-    """Seed the global generators, which dropout draws from, and put them back afterwards.
+    """Compute in the precision of the spec, on a GPU with deterministic convolutions; put everything back afterwards.
 
-    On a GPU the convolutions of Table 5's systems are made deterministic and full float32, as the spec says; the
-    network of Table 1 has none.
+    The global generators, which dropout draws from, are seeded.
     """
     seed = random_stream("dropout", spec.seed).initial_seed()
-    if device.type != "cuda":
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            yield
-        return
-    exact = spec.dataset == "mnist_scale"
-    index = torch.cuda.current_device() if device.index is None else device.index
-    with (
-        torch.cuda.device(index),
-        torch.random.fork_rng(devices=[index]),
-        torch.backends.cudnn.flags(enabled=True, deterministic=exact, allow_tf32=not exact),
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(float32_products(spec.precision))
+        stack.enter_context(deterministic_convolutions())
+        indices = []
+        if device.type == "cuda":
+            indices = [torch.cuda.current_device() if device.index is None else device.index]
+            stack.enter_context(torch.cuda.device(indices[0]))
+        stack.enter_context(torch.random.fork_rng(devices=indices))
         torch.default_generator.manual_seed(seed)
-        torch.cuda.manual_seed(seed)
+        if indices:
+            torch.cuda.manual_seed(seed)
         yield
 
 
@@ -168,29 +171,78 @@ def _fit(net: nn.Module, spec: RunSpec, task: Task, progress: Callable[[int, int
 
 
 def _train_epoch(net: nn.Module, spec: RunSpec, task: Task, optimiser: torch.optim.Adam, epoch: int) -> float:
-    """Mean loss of the epoch; reading it waits for a GPU to finish."""
+    """Mean loss of the epoch.  A GPU is waited for here only: to read that, and whether a scale left its bounds."""
+    total, strayed = _train_steps(net, spec, task, optimiser, epoch)
+    if strayed:
+        raise TrainingDiverged(
+            f"{spec.label}: diverged in epoch {epoch + 1} of {spec.training.epochs} "
+            f"(internal scales {_paper_pixels(internal_scales(net), task.shrink)}, which must at every step be above 0 "
+            f"and fit on images of {task.image_size} pixels); nothing is recorded"
+        )
+    return total.item() / task.train_images
+
+
+def _train_steps(
+    net: nn.Module, spec: RunSpec, task: Task, optimiser: torch.optim.Adam, epoch: int
+) -> tuple[Tensor, Tensor]:
+    """Make the steps of an epoch without reading anything back from a GPU.
+
+    Returns
+    -------
+    total : Tensor
+        float64, shape (): sum of the loss over the images.
+    strayed : Tensor
+        bool, shape (): whether a scale left its bounds.  On the CPU, where reading is free, that ends the epoch.
+    """
     training, scales = spec.training, internal_scales(net)
+    learned = scales is not None and next(scales.parameters(), None) is not None
     steps_per_epoch = math.ceil(task.train_images / training.batch_size)
     net.train()
-    total = torch.zeros((), dtype=torch.float64, device=next(net.parameters()).device)
+    device = next(net.parameters()).device
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    strayed = torch.zeros((), dtype=torch.bool, device=device)
     for step, (images, labels) in enumerate(task.training_batches(training.batch_size), epoch * steps_per_epoch):
         rate, scale_rate = learning_rates(training, step, steps_per_epoch)
         for group, group_rate in zip(optimiser.param_groups, (rate, scale_rate, scale_rate / task.shrink), strict=True):
             group["lr"] = group_rate
-        optimiser.zero_grad()
-        loss = functional.cross_entropy(net(images), labels)
-        loss.backward()
-        optimiser.step()
-        _require_bounded(scales, spec, task, epoch)
-        total += loss.detach() * len(labels)
-    return total.item() / task.train_images
+        total += train_step(net, optimiser, images, labels) * len(labels)
+        if learned:
+            strayed |= _out_of_bounds(scales, task)
+        if device.type in _READ_AT_EACH_STEP and strayed:
+            break  # before a huge scale fills the memory
+    return total, strayed
+
+
+def train_step(net: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> Tensor:
+    """Make one step of the optimiser on the cross-entropy of a batch; nothing is read back from the device.
+
+    Parameters
+    ----------
+    net : nn.Module
+        (B, 1, H, H) -> logits (B, 10).
+    optimiser : torch.optim.Optimizer
+        Of the network's parameters.
+    images, labels : Tensor
+        (B, 1, H, H) and int64 (B,), on the device of the network.
+
+    Returns
+    -------
+    Tensor
+        Mean loss of the batch before the step, shape (), on the device, without gradient.
+    """
+    optimiser.zero_grad()
+    loss = functional.cross_entropy(net(images), labels)
+    loss.backward()
+    optimiser.step()
+    return loss.detach()
 
 
 def _optimiser(net: nn.Module, scales: InternalScales | None) -> torch.optim.Adam:
     """Adam with groups for weights, unitless scale parameters and scale parameters in pixels.
 
     Adam moves a parameter by about its learning rate, in the parameter's unit.  Where all lengths are shrunk, the rate
-    of lengths must shrink with them, or sigmas would learn faster than at the paper's size.
+    of lengths must shrink with them, or sigmas would learn faster than at the paper's size.  Fused: one kernel per
+    group on a GPU, and less overhead on the CPU.
     """
     lengths = [] if scales is None else scales.parameters_in_pixels()
     is_length = {id(parameter) for parameter in lengths}
@@ -198,19 +250,15 @@ def _optimiser(net: nn.Module, scales: InternalScales | None) -> torch.optim.Ada
     unitless = [parameter for parameter in learned if id(parameter) not in is_length]
     is_scale = is_length | {id(parameter) for parameter in unitless}
     weights = [parameter for parameter in net.parameters() if id(parameter) not in is_scale]
-    return torch.optim.Adam([{"params": weights}, {"params": unitless}, {"params": lengths}])
+    groups = [{"params": weights}, {"params": unitless}, {"params": lengths}]
+    return torch.optim.Adam(groups, fused=weights[0].device.type in ("cpu", "cuda"))
 
 
-def _require_bounded(scales: InternalScales | None, spec: RunSpec, task: Task, epoch: int) -> None:
-    """Stop at the step that diverged, before a huge scale fills the memory: kernels grow with the scales (Eq. 6)."""
-    if scales is None or next(scales.parameters(), None) is None:
-        return
-    values = _paper_pixels(scales, task.shrink)
-    if not all(0 < value <= task.image_size for value in values):
-        raise TrainingDiverged(
-            f"{spec.label}: diverged in epoch {epoch + 1} of {spec.training.epochs} "
-            f"(internal scales {values} on images of {task.image_size} pixels); nothing is recorded"
-        )
+@torch.no_grad()
+def _out_of_bounds(scales: InternalScales, task: Task) -> Tensor:
+    """Whether an internal scale, as the record would have it, is NaN, not positive or larger than the images."""
+    pixels = (scales().double() * task.shrink).round(decimals=6)
+    return ~((pixels > 0) & (pixels <= task.image_size)).all()
 
 
 def _paper_pixels(scales: InternalScales | None, shrink: int) -> tuple[float, ...]:

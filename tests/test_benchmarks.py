@@ -1,52 +1,239 @@
-"""The benchmark runs, and tells what it measured."""
+"""The benchmarks run, and tell what they measured."""
 
 import importlib.util
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "training_cost.py"
+from scalestudy.costs import CASE_COLUMNS, MEMORY_COLUMNS, RATIO_COLUMNS, ROW_COLUMNS, TITLES, as_costs
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+RATES = {"gigaflops": 1.0, "copied_gigabytes_per_second": 2.0}
+
+
+def load(name):
+    """A script of the benchmarks; they import each other by name, as when one of them is run."""
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True, scope="module")
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = importlib.util.spec_from_file_location("training_cost", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    threads = torch.get_num_threads()
-    yield module
-    torch.set_num_threads(threads)
+    return load("training_cost")
 
 
-def test_one_case(benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "machine_rates", lambda: {"gigaflops": 1.0, "copied_gigabytes_per_second": 2.0})
-    output = tmp_path / "new" / "cost.json"
-    options = ["--system", "cnn", "--batch", "2", "--batch", "3", "--repeats", "1", "--released-up-to", "2"]
-    result = CliRunner().invoke(benchmark.main, [*options, "--output", str(output)], catch_exceptions=False)
-    assert result.exit_code == 0
-    first, second = json.loads(output.read_text())["rows"]
-    assert (first["system"], first["batch"], second["batch"]) == ("cnn", 2, 3)
-    assert first["released_ms"] > 0 and "released_ms" not in second
-    page = output.with_suffix(".md").read_text().splitlines()
-    assert page[2].startswith("| system | batch | ours |") and page[4].startswith("| CNN | 2 |") and len(page) == 6
+class TestTrainingCost:
+    def test_one_case(self, benchmark, tmp_path, monkeypatch):
+        monkeypatch.setattr(benchmark, "machine_rates", lambda: RATES)
+        output = tmp_path / "new" / "cost.json"
+        options = ["--system", "cnn", "--batch", "2", "--batch", "3", "--repeats", "1", "--released-up-to", "2"]
+        result = CliRunner().invoke(benchmark.main, [*options, "--output", str(output)], catch_exceptions=False)
+        assert result.exit_code == 0
+        content = json.loads(output.read_text())
+        assert content["machine"]["threads"] == 1 and content["machine"]["repeats"] == 1
+        first, second = content["rows"]
+        assert (first["system"], first["batch"], second["batch"]) == ("cnn", 2, 3)
+        assert first["released_ms"] > 0 and "released_ms" not in second
+        page = output.with_suffix(".md").read_text().splitlines()
+        assert page[2].startswith("| system | batch | ours |") and page[4].startswith("| CNN | 2 |") and len(page) == 6
+
+    def test_released_algorithms_everywhere(self, benchmark):
+        """Each layer that has a choice takes the released steps, and the network computes the same."""
+        for name in ("ours_isr", "ss_cnn"):
+            torch.manual_seed(0)
+            net = benchmark.build(name).eval()
+            images = torch.randn(1, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+            with torch.no_grad():
+                fast = net(images)
+                released = benchmark.as_released(net)(images)
+            algorithms = [module.algorithm for module in net.modules() if hasattr(module, "algorithm")]
+            assert len(algorithms) == 3 and set(algorithms) <= {"dense", "direct"}
+            torch.testing.assert_close(fast, released, rtol=1e-4, atol=1e-5)
+
+    def test_authors_figures_are_of_systems(self, benchmark):
+        assert set(benchmark.AUTHORS_MS) < set(benchmark.SYSTEMS)
 
 
-def test_released_algorithms_everywhere(benchmark) -> None:
-    """Each layer that has a choice takes the released steps, and the network computes the same."""
-    for name in ("ours_isr", "ss_cnn"):
-        torch.manual_seed(0)
-        net = benchmark.build(name).eval()
-        images = torch.randn(1, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            fast = net(images)
-            released = benchmark.as_released(net)(images)
-        algorithms = [module.algorithm for module in net.modules() if hasattr(module, "algorithm")]
-        assert len(algorithms) == 3 and set(algorithms) <= {"dense", "direct"}
-        torch.testing.assert_close(fast, released, rtol=1e-4, atol=1e-5)
+@pytest.fixture(scope="module")
+def script():
+    return load("scale_convolution")
 
 
-def test_authors_figures_are_of_systems(benchmark) -> None:
-    assert set(benchmark.AUTHORS_MS) < set(benchmark.SYSTEMS)
+@pytest.fixture(scope="module")
+def tiny(script):
+    """A case of 16 x 16 pixels."""
+
+    def case(algorithm="ours", parameterisation="fixed", **changes):
+        sizes = {"isr": 1.5, "num_scales": 2, "image_size": 16, "batch": 2, "rounds": 2}
+        return script.Case(algorithm, parameterisation, **sizes | changes)
+
+    return case
+
+
+class TestScaleConvolution:
+    def test_command(self, script, tiny, tmp_path, monkeypatch):
+        sweeps = {
+            "isr": (tiny(), tiny(isr=2.0), tiny("ours", "learned"), tiny("dense")),
+            "large_isr": (tiny("dense", rounds=1, batch=1), tiny(batch=1)),
+        }
+        monkeypatch.setattr(script, "SWEEPS", sweeps)
+        monkeypatch.setattr(script, "MEMORY", (tiny(),))
+        monkeypatch.setattr(script, "machine_rates", lambda: RATES)
+        monkeypatch.setattr(script.peak_memory, "measure", lambda case, threads: 12.3456 * threads)
+        monkeypatch.setattr(script.peak_memory, "is_measurable", lambda: True)
+        output = tmp_path / "new" / "cost.json"
+        options = ["--sweep", "isr", "--sweep", "large_isr", "--threads", "1", "--output", str(output)]
+        result = CliRunner().invoke(script.main, options, catch_exceptions=False)
+        assert result.exit_code == 0
+        content = json.loads(output.read_text())
+        assert list(content) == ["machine", "rows", "ratios", "memory"]
+        assert content["machine"]["threads"] == 1 and content["machine"]["gigaflops"] == 1.0
+        for part, columns in (("rows", ROW_COLUMNS), ("ratios", RATIO_COLUMNS), ("memory", MEMORY_COLUMNS)):
+            assert all(tuple(row) == columns for row in content[part])
+        measured = as_costs(content, "x")
+        assert measured.rows.groupby(["sweep", "phase"]).size().to_dict() == {
+            ("isr", "eval"): 4, ("isr", "step"): 4, ("large_isr", "eval"): 1, ("large_isr", "step"): 2,
+        }  # fmt: skip
+        assert measured.rows["rounds"].tolist() == [2] * 8 + [1] + [2] * 2
+        names = measured.ratios[measured.ratios["phase"] == "step"]["ratio"].tolist()
+        assert names == ["isr 2 / 1.5", "learned / fixed", "dense / ours", "dense / ours"]
+        assert measured.memory["mebibytes"].tolist() == [12.35]
+        assert measured.memory["response_mebibytes"].item() == pytest.approx(4 * 2 * 16 * 2 * 256 / 2**20, rel=1e-3)
+        page = output.with_suffix(".md").read_text()
+        assert page in result.output
+        assert [line for line in page.splitlines() if line.startswith("#")] == [
+            "# What the scale convolution costs", f"## {TITLES['isr']}", f"## {TITLES['large_isr']}", "## Ratios",
+            "## Memory",
+        ]  # fmt: skip
+
+    def test_options_leave_out(self, script, tiny, tmp_path, monkeypatch):
+        monkeypatch.setattr(script, "SWEEPS", {"isr": (tiny(rounds=3), tiny("dense", rounds=1))})
+        monkeypatch.setattr(script, "machine_rates", lambda: RATES)
+        output = tmp_path / "cost.json"
+        options = ["--skip-slow", "--skip-memory", "--rounds", "2", "--threads", "1", "--output", str(output)]
+        assert CliRunner().invoke(script.main, options, catch_exceptions=False).exit_code == 0
+        content = json.loads(output.read_text())
+        assert [(row["algorithm"], row["rounds"]) for row in content["rows"]] == [("ours", 2)] * 2
+        assert content["memory"] == content["ratios"] == []
+
+    def test_rounds_are_interleaved_and_turn_round(self, script, tiny, monkeypatch):
+        """The first round warms up; a case of one round is not warmed up, and evaluation follows its step."""
+        calls = []
+        monkeypatch.setattr(script, "step_seconds", lambda net, images, labels: calls.append(len(images)) or 0.5)
+        monkeypatch.setattr(script, "evaluation_seconds", lambda net, images: calls.append(-len(images)) or 0.25)
+        cases = (tiny(batch=1, rounds=3), tiny(batch=2, rounds=1), tiny(batch=4, rounds=2))
+        times = script.measure(cases, script.tqdm(disable=True))
+        assert calls == [4, -4, 1, -1, 1, -1, 2, 4, -4, 4, -4, 1, -1, 1, -1]
+        assert times[cases[0], "step"] == [500.0] * 3 and times[cases[0], "eval"] == [250.0] * 3
+        assert times[cases[1], "step"] == [250.0] and (cases[1], "eval") not in times
+        assert times[cases[2], "step"] == [125.0] * 2
+
+    def test_ratios_are_of_the_same_round(self, script, tiny):
+        """The machine became ten times slower between the rounds: ratios do not see it."""
+        fixed, learned, dense = tiny(), tiny("ours", "learned"), tiny("dense")
+        times = {(fixed, "step"): [1.0, 10.0, 3.0], (learned, "step"): [1.1, 13.0, 3.6], (dense, "step"): [4.0, 50.0]}
+        first, second = script.ratios("isr", times)
+        assert (first["ratio"], second["ratio"]) == ("learned / fixed", "dense / ours")
+        assert (first["median"], first["least"], first["most"], first["rounds"]) == (1.2, 1.1, 1.3, 3)
+        assert (second["median"], second["least"], second["most"], second["rounds"]) == (4.5, 4.0, 5.0, 2)
+        assert {name: second[name] for name in CASE_COLUMNS}["algorithm"] == "dense"
+
+    def test_ends_of_a_sweep(self, script, tiny):
+        times = {(tiny(batch=batch), "step"): [value] for batch, value in ((1, 2.0), (4, 5.0), (16, 8.0))}
+        times[tiny("dense", batch=64), "step"] = [7.0]
+        (ends,) = script.ratios("batch", times)
+        assert (ends["ratio"], ends["median"], ends["batch"]) == ("batch 16 / 1", 4.0, 16)
+
+    def test_rows(self, script, tiny):
+        case = tiny("dense", batch=1, rounds=3)
+        (row,) = script.rows("isr", {(case, "step"): [3.0, 1.0, 2.5]}, RATES)
+        size = case.network().conv.kernel_size()
+        needed = 2 * 2 * size**2 * 16 * 16**2  # step, scales, kernel, filters, pixels
+        assert (row["kernel_size"], row["multiplications"]) == (size, needed)
+        assert (row["median_ms"], row["least_ms"], row["most_ms"], row["rounds"]) == (2.5, 1.0, 3.0, 3)
+        assert row["floor_ms"] == pytest.approx(2 * needed / 1e9 * 1000, rel=1e-3)
+        assert row["share_of_products"] == pytest.approx(row["floor_ms"] / 2.5, rel=1e-3)
+        (row,) = script.rows("isr", {(case, "eval"): [2.5]}, RATES | {"gigaflops": 1e6})
+        assert row["floor_ms"] == pytest.approx(4 * 16**2 * (1 + 2 * 16) / 4e9 * 1000, rel=1e-3), (
+            "bytes over 2 x 2 GB/s"
+        )
+
+
+class TestCases:
+    def test_algorithms_agree(self, tiny):
+        for parameterisation in ("fixed", "learned"):
+            images, labels = tiny().images_and_labels()
+            ours, dense = (tiny(kind, parameterisation).network() for kind in ("ours", "dense"))
+            assert (ours.conv.algorithm, dense.conv.algorithm) == ("auto", "dense") and labels.shape == (2,)
+            torch.testing.assert_close(ours(images), dense(images), rtol=1e-4, atol=1e-5)
+
+    def test_scales(self, tiny):
+        assert tiny(num_scales=3, isr=3.0).scales().values() == pytest.approx([2.0, math.sqrt(12), 6.0])
+        assert not list(tiny().scales().parameters()) and len(list(tiny("ours", "learned").scales().parameters())) == 2
+        assert tiny(num_scales=1, isr=3.0).scales().values() == [6.0], "the kernel is as large as that of more scales"
+
+    def test_multiplications(self, script, tiny):
+        few, many = tiny(num_scales=2), tiny(num_scales=4)
+        for algorithm in ("ours", "dense"):
+            counts = [
+                script.multiplications(case, case.network(), "step")
+                for case in (tiny(algorithm), tiny(algorithm, num_scales=4), tiny(algorithm, image_size=32))
+            ]
+            assert counts[1] == pytest.approx(2 * counts[0], rel=0.25) and counts[2] > 3.9 * counts[0]
+        for case in (few, many):
+            net = case.network()
+            assert script.multiplications(case, net, "step") == 2 * script.multiplications(case, net, "eval")
+
+    def test_sweeps_vary_one_size(self, script):
+        assert list(script.SWEEPS) == list(TITLES)
+        for sweep, cases in script.SWEEPS.items():
+            varied = sweep.removeprefix("large_")
+            assert len(set(cases)) == len(cases)
+            alike = {script.replace(case, algorithm="ours", parameterisation="fixed", **{varied: 1}) for case in cases}
+            assert len(alike) == 1, sweep
+
+    def test_what_must_be_shown_is_measured(self, script):
+        at = {(case.algorithm, case.parameterisation, case.isr): case for case in script.SWEEPS["isr"]}
+        for parameterisation in ("fixed", "learned"):
+            assert {1.5, 3.0, 7.56} <= {isr for kind, name, isr in at if (kind, name) == ("ours", parameterisation)}
+        assert at["dense", "fixed", 3.0].batch == 16 and at["dense", "fixed", 3.0].image_size == 168
+        slow = [case for case in script.SWEEPS["large_isr"] if case.algorithm == "dense"]
+        assert {case.isr for case in slow} >= {7.56} and all((case.rounds, case.batch) == (1, 1) for case in slow)
+        assert {case.batch for case in script.SWEEPS["batch"]} == {1, 4, 16, 64}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell a process its peak")
+def test_memory_in_a_process_of_its_own(script, tiny):
+    """The responses of 48 images at 2 scales take 96 MiB; the 512 MiB that this process holds do not count."""
+    block = torch.ones(128 << 20)
+    case = tiny("dense", image_size=128, batch=48)
+    assert 96 < script.peak_memory.measure(case, 1) < 512 and block.all()
+
+
+def test_machine():
+    machine = load("machine")
+    rates = machine.machine_rates()
+    assert set(rates) == set(RATES) and all(0.1 < rate < 1e6 for rate in rates.values())
+    told = machine.software_and_processor()
+    assert told["torch"] == torch.__version__ and told["threads"] == torch.get_num_threads()
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    images, labels = torch.randn(5, 1, 2, 2), torch.zeros(5, dtype=torch.long)
+    assert machine.step_seconds(net, images, labels) > 0 and net[1].weight.grad is not None
+    before = net[2].running_mean.clone()
+    assert machine.evaluation_seconds(net, images) > 0 and net.training
+    assert torch.equal(before, net[2].running_mean), "evaluation mode"

@@ -36,6 +36,7 @@ def test_environment_comes_first(monkeypatch, tmp_path):
     assert paths.params("quick") == tmp_path / "params" / "quick.yaml"
     assert paths.results("quick") == tmp_path / "results" / "quick"
     assert paths.runs() == tmp_path / "results" / "runs"
+    assert paths.benchmarks() == tmp_path / "results" / "benchmarks"
     assert paths.summary() == tmp_path / "results" / "summary.csv"
     monkeypatch.setenv(paths.RUNS_VARIABLE, str(tmp_path / "elsewhere"))
     assert paths.runs() == tmp_path / "elsewhere"

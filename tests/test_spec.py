@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from scalestudy.arithmetic import DTYPES
 from scalestudy.data.distributions import LogUniform
 from scalestudy.models import SYSTEMS
 from scalestudy.reported import MNIST_SCALE_REALISATIONS, table
@@ -55,6 +56,16 @@ PINNED = {
 @pytest.mark.parametrize("key", PINNED)
 def test_pinned_keys(key):
     assert PINNED[key].key == key
+
+
+def test_precisions_have_their_own_keys_and_only_float32_is_the_papers():
+    specs = {name: RunSpec(data=DataSpec(distribution=WIDE), precision=name) for name in DTYPES}
+    assert len({spec.key for spec in specs.values()}) == 3
+    assert {name: spec.is_paper_size for name, spec in specs.items()} == {
+        "float32": True, "tf32": False, "float64": False,
+    }  # fmt: skip
+    with pytest.raises(ValidationError, match=r"(?s)precision\n.*input_value='bfloat16'"):
+        RunSpec(data=DataSpec(distribution=WIDE), precision="bfloat16")
 
 
 def test_key_does_not_depend_on_how_numbers_are_written():
@@ -112,7 +123,7 @@ def test_every_field_of_a_system_changes_the_key():
         ({"seed": -1}, r"(?s)seed\n.*greater than or equal to 0 .*input_value=-1"),
         ({"model": "table9"}, r"(?s)model\n.*should be 'table1', 'cnn', .*input_value='table9'"),
         ({"recipe": 2}, r"(?s)recipe\n.*should be 1 .*input_value=2"),
-        ({"precision": "half"}, r"(?s)precision\n.*'float32' or 'float64' .*input_value='half'"),
+        ({"precision": "half"}, r"(?s)precision\n.*'float32', 'tf32' or 'float64' .*input_value='half'"),
         ({"scales": {"isr": 1.0}}, r"(?s)scales.isr\n.*greater than 1 .*input_value=1.0"),
         ({"scales": {"sigma_basis": float("nan")}}, r"(?s)scales.sigma_basis\n.*finite number .*input_value=nan"),
         (
@@ -241,6 +252,7 @@ def test_names_are_those_of_the_systems():
         ({"training": TrainingSpec.paper_shaped(59, dataset="mnist_scale")}, False),
         ({"training": TrainingSpec.paper_shaped()}, False),
         ({"precision": "float64"}, False),
+        ({"precision": "tf32"}, False),
     ],
 )
 def test_paper_size_on_mnist_scale(changes, is_paper_size):

@@ -123,6 +123,54 @@ def test_float64(record: Record) -> None:
     assert train(spec).metrics.train_loss_history == pytest.approx(record.metrics.train_loss_history, rel=0.05)
 
 
+def test_tf32_is_refused_before_anything_is_loaded(monkeypatch) -> None:
+    monkeypatch.setattr(training, "task_of", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(ValueError, match=r"precision 'tf32' needs a CUDA device, got 'cpu'; use 'float32'"):
+        train(spec_of().model_copy(update={"precision": "tf32"}))
+
+
+def test_float32_is_full_float32_for_the_whole_run(monkeypatch) -> None:
+    """Settings of CUDA devices, which can be read without one, as training and tests see them."""
+    matmul, cudnn, seen = torch.backends.cuda.matmul, torch.backends.cudnn, set()
+    tested, step = tasks.DynamicScaleTask.test, training.train_step
+
+    def look(original):
+        def spy(*arguments):
+            seen.add((original.__name__, matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.deterministic))
+            return original(*arguments)
+
+        return spy
+
+    monkeypatch.setattr(training, "train_step", look(step))
+    monkeypatch.setattr(tasks.DynamicScaleTask, "test", look(tested))
+    before = matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.deterministic
+    train(spec_of(epochs=1))
+    assert seen == {("train_step", "ieee", "ieee", True), ("test", "ieee", "ieee", True)}
+    assert (matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.deterministic) == before
+    assert cudnn.conv.fp32_precision == "tf32"  # what torch itself would do
+
+
+def test_fused_adam_is_adam() -> None:
+    """The optimiser of the runs against torch's plain one, over steps with each group's own rate."""
+    nets = [build_model(spec_of("isr")) for _ in range(2)]
+    fused = _optimiser(nets[0], nets[0].conv.scales)
+    names = [[parameter.shape for parameter in group["params"]] for group in fused.param_groups]
+    plain = _optimiser(nets[1], nets[1].conv.scales)
+    plain = torch.optim.Adam([{"params": group["params"]} for group in plain.param_groups], fused=False, foreach=False)
+    assert names == [[parameter.shape for parameter in group["params"]] for group in plain.param_groups]
+    generator = torch.Generator().manual_seed(0)
+    for step in range(20):
+        for first, second in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+            first.grad = torch.randn(first.shape, generator=generator)
+            second.grad = first.grad.clone()
+        for optimiser in (fused, plain):
+            for group, rate in zip(optimiser.param_groups, (0.01, 0.01 * step / 20, 0.003), strict=True):
+                group["lr"] = rate
+            optimiser.step()
+    for first, second in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.allclose(first, second, rtol=1e-5, atol=1e-6)
+
+
 def test_global_random_states_are_untouched() -> None:
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     train(spec_of(epochs=1))

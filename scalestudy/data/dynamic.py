@@ -114,7 +114,7 @@ class DynamicScaleSplit:
         if data_scale is None:
             scales = self._drawn_scales[indices]
         else:
-            scales = torch.full_like(self._drawn_scales[indices], _positive(data_scale) / self.shrink)
+            scales = self._drawn_scales.new_full((1,), _positive(data_scale) / self.shrink)
         return rescale_unchecked(self.digits[indices], scales, self.canvas_size)
 
     def batch(self, indices: Tensor | Sequence[int] | slice, data_scale: float | None = None) -> tuple[Tensor, Tensor]:
@@ -162,10 +162,10 @@ class DynamicScaleSplit:
         for positions in batch_positions(len(self), batch_size, generator, self.device):
             yield self.batch(positions, data_scale)
 
-    def _indices(self, indices: Tensor | Sequence[int] | slice) -> Tensor:
-        """Return positions as an int64 tensor on the device."""
+    def _indices(self, indices: Tensor | Sequence[int] | slice) -> Tensor | slice:
+        """Return positions as a slice, or as an int64 tensor on the device."""
         if isinstance(indices, slice):
-            return torch.arange(len(self), device=self.device)[indices]
+            return indices
         return torch.as_tensor(indices, dtype=torch.int64).to(self.device)
 
 

@@ -99,7 +99,7 @@ class MnistScaleSplit:
         data_scale : float, optional
             One data scale for all instead of each image's own; see `scaled`.
         augmentation : torch.Generator, optional
-            Rescales each image at random, afresh at each call; see `rescaled_at_random`.
+            Rescales each image at random, afresh at each call; see `random_factors`.
 
         Returns
         -------
@@ -110,9 +110,8 @@ class MnistScaleSplit:
         """
         levels = self.images[indices] if data_scale is None else self.scaled(indices, data_scale)
         if augmentation is not None:
-            levels = rescaled_at_random(levels, augmentation)
-        images = levels[:, None].to(self.dtype)
-        return images.mul_(1.0 / (255.0 * self.std)).sub_(self.mean / self.std), self.labels[indices]
+            levels = rescaled(levels, random_factors(len(levels), augmentation).to(self.device))
+        return self._normalised(levels), self.labels[indices]
 
     def batches(
         self,
@@ -136,32 +135,60 @@ class MnistScaleSplit:
         images, labels : Tensor
             See `batch`.
         """
-        for positions in batch_positions(len(self), batch_size, generator, self.device):
-            yield self.batch(positions, augmentation=augmentation)
+        order = list(batch_positions(len(self), batch_size, generator, self.device))
+        if augmentation is None:
+            yield from map(self.batch, order)
+            return
+        factors = random_factors(len(self), augmentation).to(self.device).split(batch_size)  # copied once, not per step
+        for positions, of_batch in zip(order, factors, strict=True):
+            yield self._normalised(rescaled(self.images[positions], of_batch)), self.labels[positions]
+
+    def _normalised(self, levels: Tensor) -> Tensor:
+        """Grey levels, uint8 (b, 28, 28), as images of `dtype`, (b, 1, 28, 28)."""
+        images = levels[:, None].to(self.dtype)
+        return images.mul_(1.0 / (255.0 * self.std)).sub_(self.mean / self.std)
 
 
-def rescaled_at_random(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Rescale each image by its own random factor: the augmentation of training images, "+" in Table 5.
+def random_factors(count: int, generator: torch.Generator) -> Tensor:
+    """Draw the factors of the augmentation of training images, "+" in Table 5.
 
-    Released code: factors uniform in `AUGMENTATION_RANGE`, Pillow's affine bicubic transform of the 8-bit image on its
-    own canvas. Our reading: about 14.5, as in MNIST-Scale itself, because the library of that recipe put the centre of
-    a 28-pixel image there, for either use.
+    Released code: uniform in `AUGMENTATION_RANGE`. A generator gives the same factors in one call as in several.
+
+    Parameters
+    ----------
+    count : int
+        How many images.
+    generator : torch.Generator
+        A CPU generator gives the same factors on every device.
+
+    Returns
+    -------
+    Tensor
+        float64, shape (count,), on the device of the generator.
+    """
+    low, high = AUGMENTATION_RANGE
+    draws = torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device)
+    return low + (high - low) * draws
+
+
+def rescaled(images: Tensor, factors: Tensor) -> Tensor:
+    """Rescale each image by its own factor, on its own canvas: the augmentation of training images.
+
+    Released code: Pillow's affine bicubic transform of the 8-bit image. Our reading: about 14.5, as in MNIST-Scale
+    itself, because the library of that recipe put the centre of a 28-pixel image there, for either use.
 
     Parameters
     ----------
     images : Tensor
         uint8, shape (b, 28, 28): grey levels.
-    generator : torch.Generator
-        Draws one factor per image. A CPU generator gives the same factors on every device.
+    factors : Tensor
+        float64, shape (b,), greater than 0, on the device of `images`.
 
     Returns
     -------
     Tensor
         uint8, shape (b, 28, 28), on the device of `images`.
     """
-    low, high = AUGMENTATION_RANGE
-    draws = torch.rand(len(images), generator=generator, dtype=torch.float64, device=generator.device)
-    factors = (low + (high - low) * draws).to(images.device)
     return rescale_unchecked(images, factors, images.shape[-1], centre=MNIST_SCALE_CENTRE, method="exact")
 
 

@@ -17,6 +17,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from scalestudy.arithmetic import full_precision
+
 Method = Literal["matmul", "exact"]
 
 EPSILON = {torch.float64: 4e-12, torch.float32: 1e-4}
@@ -25,7 +27,9 @@ EPSILON = {torch.float64: 4e-12, torch.float32: 1e-4}
 Rounding was at most 9e-13 in float64. A larger value lifts pixels that truly lie just below a whole level: with 1e-9,
 19 of 94 million MNIST-Scale pixels became one level too bright."""
 
-_CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**28}
+_CHUNK_BYTES = {"cpu": 2**21, "cuda": 2**28}
+"""Digits are made in chunks whose float64 canvases take so much: what a CPU core keeps in its own cache (measured), and
+enough to fill a GPU."""
 
 
 def rescale(
@@ -98,7 +102,8 @@ def rescale_unchecked(
 ) -> Tensor:
     """`rescale` without its checks, which would make a GPU wait; for callers that have checked their scales once.
 
-    Parameters and result are those of `rescale`; `data_scales` must be on the device of `digits`.
+    Parameters and result are those of `rescale`; `data_scales` must be on the device of `digits`.  For method "matmul"
+    they may also be one for all digits, shape (1,): the same pixels for less work.
     """
     centre = canvas_size / 2 if centre is None else float(centre)
     compute = _rescale_exact if method == "exact" else _rescale_matmul
@@ -107,7 +112,8 @@ def rescale_unchecked(
     chunk = max(1, budget // (8 * canvas_size**2))
     for start in range(0, len(digits), chunk):
         part = slice(start, start + chunk)
-        output[part] = compute(digits[part], data_scales[part], canvas_size, centre, dtype)
+        scales = data_scales if len(data_scales) == 1 else data_scales[part]
+        output[part] = compute(digits[part], scales, canvas_size, centre, dtype)
     return output
 
 
@@ -189,10 +195,10 @@ def keys_kernel(distance: Tensor) -> Tensor:
     >>> keys_kernel(torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0])).tolist()
     [1.0, 0.625, 0.0, -0.125, 0.0]
     """
-    t = distance
+    t = distance.clamp(max=2)  # where the polynomial below is exactly 0
     near = (t - 2) * t * t + 1
     far = ((5 - t) * t - 8) * t + 4
-    return torch.where(t <= 1, near, torch.where(t < 2, far, torch.zeros_like(t)))
+    return torch.where(t <= 1, near, far)
 
 
 def weights(data_scales: Tensor, canvas_size: int, digit_size: int, centre: float) -> Tensor:
@@ -216,6 +222,7 @@ def weights(data_scales: Tensor, canvas_size: int, digit_size: int, centre: floa
         float64, shape (B, N, h).
     """
     u, inside = _coordinates(data_scales, canvas_size, centre)
+    u.masked_fill_(~inside, math.inf)  # too far away for any weight
     offset = (canvas_size - digit_size) // 2
     columns = torch.arange(digit_size, dtype=torch.float64, device=u.device) + offset
     matrix = keys_kernel((u[:, :, None] - columns).abs_())  # (B, N, h)
@@ -223,20 +230,23 @@ def weights(data_scales: Tensor, canvas_size: int, digit_size: int, centre: floa
         last = canvas_size - 1
         matrix[:, :, 0] += keys_kernel((u + 1).abs()) + keys_kernel((u + 2).abs())
         matrix[:, :, -1] += keys_kernel((u - last - 1).abs()) + keys_kernel((u - last - 2).abs())
-    return matrix.masked_fill_(~inside[:, :, None], 0.0)
+    return matrix
 
 
 def _rescale_matmul(digits: Tensor, data_scales: Tensor, canvas_size: int, centre: float, dtype: torch.dtype) -> Tensor:
-    """floor(clip(W D W^T + eps)): horizontal, then vertical."""
-    matrix = weights(data_scales, canvas_size, digits.shape[-1], centre).to(dtype)
-    with torch.autocast(digits.device.type, enabled=False):
+    """Clip(W D W^T + eps), which becomes a whole grey level where it is stored: horizontal, then vertical."""
+    matrix = weights(data_scales, canvas_size, digits.shape[-1], centre).to(dtype).expand(len(digits), -1, -1)
+    with full_precision(digits.device):
         rows = torch.bmm(digits.to(dtype), matrix.mT)  # (B, h, N)
         pixels = torch.bmm(matrix, rows)  # (B, N, N)
-    return pixels.add_(EPSILON[dtype]).clamp_(0, 255).to(torch.uint8)
+    return pixels.add_(EPSILON[dtype]).clamp_(0, 255)
 
 
 def _rescale_exact(digits: Tensor, data_scales: Tensor, canvas_size: int, centre: float, dtype: torch.dtype) -> Tensor:
-    """Pillow's arithmetic: gather four taps per axis and evaluate its cubic by Horner's rule, in float64."""
+    """Pillow's arithmetic: gather four taps per axis and evaluate its cubic by Horner's rule, in float64.
+
+    Returns the clipped values, which become whole grey levels where they are stored.
+    """
     size = digits.shape[-1]
     u, inside = _coordinates(data_scales, canvas_size, centre)
     below = torch.floor(u)
@@ -251,7 +261,7 @@ def _rescale_exact(digits: Tensor, data_scales: Tensor, canvas_size: int, centre
     columns = [horizontal.gather(1, tap[:, :, None].expand(-1, -1, canvas_size)) for tap in taps]
     pixels = _cubic(columns, fraction[:, :, None])  # (B, N, N)
     pixels.masked_fill_(~(inside[:, :, None] & inside[:, None, :]), 0.0)
-    return pixels.clamp_(0, 255).to(torch.uint8)
+    return pixels.clamp_(0, 255)
 
 
 def _cubic(taps: list[Tensor], d: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from scalestudy.figures.baseline_curves import equivariance_by_factor, error_by_data_scale
 from scalestudy.figures.baselines import baseline_errors, cost, learned_scales
+from scalestudy.figures.convolution_cost import convolution_cost, convolution_memory
 from scalestudy.figures.datasets import digit_samples, scale_densities
 from scalestudy.figures.kernels import equivariance_errors, kernel_pipeline, kernel_sizes
 from scalestudy.figures.results import error_by_isr, error_by_scale, initialisations, isr_history, parameterisations
@@ -9,6 +10,8 @@ from scalestudy.figures.tolerance import tolerance_example, tolerance_fit
 
 __all__ = [
     "baseline_errors",
+    "convolution_cost",
+    "convolution_memory",
     "cost",
     "digit_samples",
     "equivariance_by_factor",

@@ -17,6 +17,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from scalestudy.arithmetic import full_precision
 from scalestudy.models.fourier_response import FourierResponse, PooledPlan, pooled_plan
 from scalestudy.models.patch_response import PatchPlan, PatchResponse, patch_plan
 from scalestudy.models.pooling import Axis, Windows
@@ -52,7 +53,7 @@ def strongest_response(
     """
     function = FourierResponse if isinstance(plan, PooledPlan) else PatchResponse
     dtype = torch.promote_types(x.dtype, weight.dtype)
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x.device):
         return function.apply(x.to(dtype), weight.to(dtype), plan, groups)
 
 

@@ -7,7 +7,6 @@ from typing import Literal
 from torch import Tensor, nn
 
 from scalestudy.conv import Algorithm, LiftingConv
-from scalestudy.fused import relu_norm_pool_
 from scalestudy.scales import InternalScales
 
 Order = Literal["relu_norm", "norm_relu"]
@@ -72,9 +71,8 @@ class Table1Net(nn.Module):
                 f"Table1Net takes images of shape (B, 1, {self.image_size}, {self.image_size}), "
                 f"got {tuple(images.shape)}"
             )
-        maps = self.conv.project(images)
         if self.order == "relu_norm":
-            pooled = relu_norm_pool_(maps, self.norm, self.pool.kernel_size)
+            pooled = self.conv.project_relu_norm_pool(images, self.norm, self.pool.kernel_size)
         else:
-            pooled = self.pool(self.norm(maps).relu())
+            pooled = self.pool(self.norm(self.conv.project(images)).relu())
         return self.linear(pooled.flatten(1))

@@ -221,15 +221,10 @@ class _Worker:
 
 
 def _worker_environment(device: str) -> dict[str, str]:
-    """Our environment with our import path and, on the CPU, one thread per process from the start.
-
-    glibc gives large blocks back to the system as soon as they are free, so that every training step pays for their
-    pages anew: about a tenth of the time of a run (our choice to keep them; other C libraries ignore the variables).
-    """
+    """Our environment with our import path and, on the CPU, one thread per process from the start."""
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path or os.getcwd() for path in sys.path))
     if device == "cpu":
         environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        environment |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
     return environment
 
 

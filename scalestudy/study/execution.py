@@ -51,9 +51,9 @@ def run_all(
     device : {"auto", "cpu", "cuda"}
         "auto" is "cuda" where there is one.
     workers : int, optional
-        0 or 1: in this process; more: that many processes.  Default: on the CPU one per usable core, at most one
-        per missing run; on a GPU 1.  On the CPU every run computes on one thread, wherever it runs, so results
-        do not depend on this number.
+        0 or 1: in this process; more: that many processes, which share the GPU if there is one.  Default: on the CPU
+        one per usable core, at most one per missing run; on a GPU 1.  On the CPU every run computes on one thread,
+        wherever it runs, so results do not depend on this number.
     time_budget : float, optional
         Seconds from now, > 0.  A run that is not expected to finish in time is not started, a later, shorter one
         may be.  Runs under way are never cut off, so a wrong estimate can overrun it.
@@ -110,8 +110,10 @@ def plan(specs: Iterable[RunSpec], store: RunStore, *, device: str = "auto") -> 
 
     Parameters
     ----------
-    specs, store, device
+    specs, store
         As in `run_all`.
+    device : {"auto", "cpu", "cuda"}
+        As in `run_all`, but "cuda" may be asked about where there is none.
 
     Returns
     -------
@@ -123,7 +125,7 @@ def plan(specs: Iterable[RunSpec], store: RunStore, *, device: str = "auto") -> 
 
     _check(device, None, None)
     wanted = list({spec.key: spec for spec in specs}.values())
-    clock = Clock(_device(device), store.records())
+    clock = Clock(device if device == "cuda" else _device(device), store.records())
     stored = set(store.keys())
     rows = [
         (spec.key, spec.label, spec.key in stored, 0.0 if spec.key in stored else clock.seconds(spec))

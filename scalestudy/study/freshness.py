@@ -1,8 +1,8 @@
 """Whether an executed notebook still says what executing it again would say.
 
 Not in the paper: our choice, so that a second `reproduce` costs seconds.  An executed copy carries a fingerprint of
-everything that its outputs follow from: the source notebook, the parameters, the records that it reads and the code of
-this package.
+everything that its outputs follow from: the source notebook, the parameters, the records that it reads, the
+measurements of cost and the code of this package.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from scalestudy import costs, paths
 from scalestudy.record import Record
 
 _METADATA = "scalestudy"
@@ -41,6 +42,8 @@ def fingerprint(source: Path, parameters: Mapping[str, Any], records: Iterable[R
     digest.update(json.dumps(dict(parameters), sort_keys=True).encode())
     for checksum in sorted(record.checksum for record in records):
         digest.update(checksum.encode())
+    measured = paths.benchmarks() / costs.FILE_NAME
+    digest.update(measured.read_bytes() if measured.exists() else b"")
     for path in sorted(Path(str(files("scalestudy"))).rglob("*")):
         if path.suffix in _CODE:
             digest.update(path.read_bytes())

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable
 from typing import IO
 
+from scalestudy.memory import keep_freed_memory
 from scalestudy.record import Record
 from scalestudy.spec import RunSpec
 from scalestudy.study.processes import watch_parent
@@ -76,6 +77,7 @@ def main() -> None:
     busy = threading.Lock()  # held while a record is being stored: a finished run is not thrown away
     threading.Thread(target=_read_input, args=(wanted, busy), daemon=True).start()
     watch_parent(lambda: _leave(busy))
+    keep_freed_memory()
     try:
         store = _LockedStore(folder, busy)
         resolve(train)

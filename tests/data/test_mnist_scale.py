@@ -7,6 +7,7 @@ from torch import Tensor
 
 from scalestudy.data import DataError, MnistScaleSplit, load_mnist, mnist_scale
 from scalestudy.data.batching import batch_positions
+from scalestudy.data.mnist_scale import random_factors
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,15 @@ def test_batches_are_augmented_one_after_the_other(splits):
     expected = [split.batch(part, augmentation=generator)[0] for part in ([0, 1, 2, 3], [4, 5, 6, 7], [8, 9])]
     found = [images for images, _ in split.batches(4, augmentation=torch.Generator().manual_seed(2))]
     assert all(torch.equal(*pair) for pair in zip(expected, found, strict=True))
+
+
+def test_factors_in_one_call_are_those_of_several():
+    """Drawn for a whole epoch at once they are what batches draw one by one, as in the released code."""
+    generators = [torch.Generator().manual_seed(4) for _ in range(2)]
+    for counts in ((128, 128, 16), (4, 4, 2), (1, 17)):
+        parts = torch.cat([random_factors(count, generators[0]) for count in counts])
+        assert torch.equal(random_factors(sum(counts), generators[1]), parts)
+        assert parts.min() >= 0.5 and parts.max() < 2.0
 
 
 @pytest.mark.parametrize("counts", [(0, 1, 1), (10_001, 1, 1), (1, 2_001, 1), (1, 1), (1, 1, 1.0), (True, 1, 1)])

@@ -1,12 +1,14 @@
 """Rescaling: Pillow's pixels, both methods, borders, and messages."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from scalestudy.data import resample
-from scalestudy.data.resample import keys_kernel, rescale, weights
+from scalestudy.data.resample import keys_kernel, rescale, rescale_unchecked, weights
 
 GENERATOR = torch.Generator().manual_seed(11)
 DIGITS = torch.randint(0, 256, (40, 28, 28), dtype=torch.uint8, generator=GENERATOR)
@@ -113,6 +115,30 @@ def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = rescale(DIGITS, SCALES, 84)
     monkeypatch.setitem(resample._CHUNK_BYTES, "cpu", 8 * 84 * 84 * 7)
     assert torch.equal(rescale(DIGITS, SCALES, 84), whole)
+
+
+@pytest.mark.parametrize("canvas", [168, 56, 28])
+def test_one_data_scale_for_all_gives_the_same_pixels(canvas: int) -> None:
+    for scale in (0.3, 1.0, 2.3, 5.0):
+        one = torch.tensor([scale], dtype=torch.float64)
+        expected = rescale(DIGITS, one.expand(40), canvas)
+        assert torch.equal(rescale_unchecked(DIGITS, one, canvas), expected)
+        assert not torch.equal(rescale_unchecked(DIGITS, 1.1 * one, canvas), expected)
+
+
+def test_kernel_is_the_published_one_and_ends_at_two() -> None:
+    t = torch.linspace(0, 4, 401, dtype=torch.float64)
+    near, far = t**3 - 2 * t**2 + 1, -(t**3) + 5 * t**2 - 8 * t + 4
+    assert torch.allclose(keys_kernel(t)[:101], near[:101], atol=1e-14)
+    assert torch.allclose(keys_kernel(t)[101:201], far[101:201], atol=1e-14)
+    assert torch.equal(keys_kernel(t)[200:], torch.zeros(201, dtype=torch.float64))
+    assert keys_kernel(torch.tensor([math.inf])).item() == 0
+
+
+def test_autocast_does_not_lower_the_precision() -> None:
+    single = rescale(DIGITS, SCALES, 56, dtype=torch.float32)
+    with torch.autocast("cpu"):
+        assert torch.equal(rescale(DIGITS, SCALES, 56, dtype=torch.float32), single)
 
 
 def test_no_digits_give_no_images() -> None:

@@ -96,5 +96,11 @@ def reports_process(spec, *, device, progress):
     return record_of(spec, seconds=float(os.getpid()))
 
 
+def reports_device(spec, *, device, progress):
+    """Reports the device, and as the seconds the process; waits, so that one worker cannot make all runs."""
+    time.sleep(0.2)
+    return record_of(spec, device=str(device), seconds=float(os.getpid()))
+
+
 def wrong_record(spec, *, device, progress):
     return record_of(spec_of(spec.seed + 1))

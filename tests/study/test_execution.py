@@ -131,6 +131,21 @@ def test_runs_are_shared_out_among_worker_processes(store):
     wait_until(lambda: all(gone(int(pid)) for pid in pids), 5)
 
 
+def test_workers_share_one_gpu(store, monkeypatch):
+    """Several runs per GPU: each worker process is told to train on it (here it only believes that there is one)."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    specs = [spec_of(seed) for seed in range(4)]
+    report = run_all(specs, store, device="cuda", workers=2, progress=False, train="fake_training:reports_device")
+    assert (report.trained, report.failed) == (4, ())
+    assert {record.provenance.device for record in report.done} == {"cuda"}
+    processes = {record.provenance.seconds for record in report.done}
+    assert len(processes) == 2 and os.getpid() not in processes
+    alone = run_all(
+        [spec_of(4)], store, device="cuda", progress=False, train="fake_training:reports_device"
+    )  # the default is one run at a time, in this process
+    assert alone.done[0].provenance.seconds == os.getpid()
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_that_raises_harms_no_other(store, workers):
     report = go(store, range(4), train="odd_seeds_raise", workers=workers)
@@ -284,6 +299,19 @@ def test_plan(store):
     assert frame["seconds"].tolist() == pytest.approx([10.0 * RESERVE, 0.0])
     assert frame["label"][0] == spec_of(0).label
     assert store.keys() == (spec_of(1).key,)
+
+
+def test_plan_for_a_gpu_that_is_elsewhere(store, monkeypatch):
+    """Estimates for a GPU can be had without one: from its records where there are some, merged from its machine."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    store.put(record_of(spec_of(1), device="cpu (x86_64)", seconds=50.0))
+    (guess,) = plan([spec_of(0)], store, device="cuda")["seconds"]
+    assert guess == pytest.approx(RESERVE * SECONDS_PER_WORK["cuda"] * spec_of(0).work)
+    store.put(record_of(spec_of(2), device="cuda (NVIDIA H100 80GB HBM3)", seconds=0.5))
+    (known,) = plan([spec_of(0)], store, device="cuda")["seconds"]
+    assert known == pytest.approx(RESERVE * 0.5)
+    for device in ("cpu", "auto"):
+        assert plan([spec_of(0)], store, device=device)["seconds"].tolist() == pytest.approx([RESERVE * 50.0])
 
 
 def test_progress_bar(store, capsys, monkeypatch):

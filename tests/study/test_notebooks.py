@@ -101,6 +101,11 @@ def test_an_unchanged_notebook_is_not_executed_again(folder, tmp_path):
     assert executed({"epochs": 2}, {source: []})
     write(folder, "01_good", "print(epochs + 1)")
     assert executed({"epochs": 2}, {source: []})
+    measured = tmp_path / "results" / "benchmarks" / "scale_convolution.json"
+    measured.parent.mkdir(parents=True)
+    measured.write_text("{}")
+    assert executed({"epochs": 2}, {source: []}), "notebook 09 reads the measurements of cost"
+    assert not executed({"epochs": 2}, {source: []})
     assert executed({"epochs": 2}, None), "without records nothing is known about freshness"
     assert executed({"epochs": 2}, {source: []}), "the last execution left no mark"
     (out / "01_good.ipynb").write_text("{")

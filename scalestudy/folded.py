@@ -1,0 +1,354 @@
+"""Separable correlation of planes that are folded about their middle: Fourier down the image, matrices across it.
+
+Each basis function is a product of two 1-D functions, one along each axis, so the axes can be treated differently.
+Vertically a plane is turned into cosine and sine coefficients, on which correlating with a function is a
+multiplication.  Horizontally it is multiplied with the banded Toeplitz matrices of the few distinct functions.  Then
+one small matrix per frequency, made of weights and vertical functions, mixes all of that into output channels, and only
+those are transformed back:
+
+    x -> coefficients -> one product per horizontal function -> weights and vertical functions -> back.
+
+Everything is symmetric about the middle of the image: cosines and functions of even order are even, sines and functions
+of odd order odd.  So planes are folded about their middle row and column, and each product takes sums and differences
+of mirrored halves, at half the cost.  Folded planes stay folded from layer to pooling: to a maximum over scales, a ReLU
+or a sum the order of pixels means nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Pair = tuple[int, int]
+
+
+def toeplitz(functions: Tensor, length: int) -> Tensor:
+    """Matrices that correlate a signal of `length` samples with 1-D functions, zero padded.
+
+    Parameters
+    ----------
+    functions : Tensor
+        Samples at offsets -h .. h, shape (..., 2h + 1).
+    length : int
+        Number of samples L of the signal.
+
+    Returns
+    -------
+    Tensor
+        T[..., i, j] = function at offset j - i, shape (..., L, L).
+
+    Examples
+    --------
+    >>> toeplitz(torch.tensor([1.0, 2.0, 3.0]), 3).tolist()
+    [[2.0, 3.0, 0.0], [1.0, 2.0, 3.0], [0.0, 1.0, 2.0]]
+    """
+    margin = length - 1 - functions.shape[-1] // 2
+    offsets = functional.pad(functions, (margin, margin))  # (..., 2L - 1); a negative margin crops
+    return offsets.unfold(-1, length, 1).flip(-2)
+
+
+def fold(planes: Tensor) -> Tensor:
+    """Fold planes about their middle row and their middle column.
+
+    Parameters
+    ----------
+    planes : Tensor
+        (B, C, H, W).
+
+    Returns
+    -------
+    Tensor
+        (2, H', C B 2 W') with H' = ceil(H / 2) and W' = ceil(W / 2): the upper half of the rows, and the lower half
+        mirrored; in each row the left half, and the right half mirrored.  A middle row belongs to the upper half, a
+        middle column to the left one; their mirror images are zeros.
+    """
+    batch, channels, height, width = planes.shape
+    folded = planes.new_zeros(2, (height + 1) // 2, channels, batch, 2, (width + 1) // 2)
+    for quadrant, rows, cols, mirrored in _quadrants(folded.permute(0, 4, 3, 2, 1, 5), height, width):
+        quadrant.copy_(planes[:, :, rows, cols].flip(mirrored))
+    return folded.flatten(2)
+
+
+def unfold(folded: Tensor, out: Tensor) -> None:
+    """Write folded planes to planes in their natural order: the inverse of `fold`.
+
+    Parameters
+    ----------
+    folded : Tensor
+        (2, H', C B 2 W').
+    out : Tensor
+        (B, C, H, W), overwritten.
+    """
+    batch, channels, height, width = out.shape
+    parts = folded.view(2, -1, channels, batch, 2, (width + 1) // 2).permute(0, 4, 3, 2, 1, 5)
+    for quadrant, rows, cols, mirrored in _quadrants(parts, height, width):
+        out[:, :, rows, cols] = quadrant.flip(mirrored)
+
+
+def _quadrants(parts: Tensor, height: int, width: int) -> Iterator[tuple[Tensor, slice, slice, list[int]]]:
+    """Folded quadrants (B, C, h, w) of (2, 2, B, C, H', W'), their place in the plane, and mirrored axes."""
+    half_height, half_width = parts.shape[-2:]
+    for lower, rows in enumerate((slice(0, half_height), slice(half_height, height))):
+        for right, cols in enumerate((slice(0, half_width), slice(half_width, width))):
+            quadrant = parts[lower, right, :, :, : rows.stop - rows.start, : cols.stop - cols.start]
+            yield quadrant, rows, cols, [2] * lower + [3] * right
+
+
+class Workspace:
+    """Intermediate results that are made again and again, always in the same memory: it stays in the caches.
+
+    Each name stands for one block; asking for it again gives the same memory, whatever was in it.
+    """
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype = dtype
+        self._empty = torch.empty(0, dtype=dtype, device=device)
+        self._blocks: dict[str, Tensor] = {}
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """Uninitialised tensor of this shape."""
+        count = math.prod(shape)
+        if name not in self._blocks or len(self._blocks[name]) < count:
+            self._blocks[name] = self._empty.new_empty(count)
+        return self._blocks[name][:count].view(shape)
+
+
+def circle(height: int, half_width: int) -> int:
+    """Length of the circle on which a correlation with a kernel of this half-width has no wrap-around."""
+    return height + min(half_width, height - 1)
+
+
+@dataclass(frozen=True)
+class _VerticalTransform:
+    """Cosine and sine coefficients of folded rows, on a circle of N rows.
+
+    Positions are counted from the middle of the image, so cosines see the even part only and sines the odd part.
+
+    Attributes
+    ----------
+    cos, sin : Tensor
+        (ceil(H / 2), V): of each row and each of V = floor(N / 2) + 1 frequencies 2 pi v / N.
+    cos_offsets, sin_offsets : Tensor
+        (2 H - 1, V), double precision: of each distance -(H - 1) .. H - 1 between two rows, divided by N and counted
+        twice where a frequency stands for its negative, too.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    cos_offsets: Tensor
+    sin_offsets: Tensor
+
+    @classmethod
+    def make(cls, height: int, period: int, dtype: torch.dtype, device: torch.device) -> _VerticalTransform:
+        frequencies = torch.arange(period // 2 + 1, dtype=torch.float64)
+        rows = torch.arange((height + 1) // 2, dtype=torch.float64) - (height - 1) / 2
+        offsets = torch.arange(1 - height, height, dtype=torch.float64)
+        angles, offset_angles = (
+            2 * math.pi / period * (frequencies * positions[:, None]).remainder(period) for positions in (rows, offsets)
+        )
+        share = torch.full_like(frequencies, 2.0 / period)
+        share[0] = 1.0 / period
+        if period % 2 == 0:
+            share[-1] = 1.0 / period
+        tables = (angles.cos(), angles.sin(), offset_angles.cos() * share, offset_angles.sin() * share)
+        types = (dtype, dtype, torch.float64, torch.float64)
+        return cls(*(table.to(device, kind) for table, kind in zip(tables, types, strict=True)))
+
+    def forward(self, planes: Tensor, space: Workspace) -> Tensor:
+        """Folded planes (2, H', N) to coefficients (V, 2, N), cosine before sine, in the block "coefficients"."""
+        coefficients = space.take("coefficients", self.cos.shape[1], 2, planes.shape[2])
+        half = space.take("half", *planes.shape[1:])
+        torch.mm(self.cos.T, torch.add(planes[0], planes[1], out=half), out=coefficients[:, 0])
+        torch.mm(self.sin.T, torch.sub(planes[0], planes[1], out=half), out=coefficients[:, 1])
+        return coefficients
+
+    def back(self, coefficients: Tensor, space: Workspace) -> Tensor:
+        """Adjoint of `forward`: (V, 2, N) to (2, H', N), in the block "planes"."""
+        shape = (len(self.cos), coefficients.shape[2])
+        even = torch.mm(self.cos, coefficients[:, 0], out=space.take("half", *shape))
+        odd = torch.mm(self.sin, coefficients[:, 1], out=space.take("other half", *shape))
+        planes = space.take("planes", 2, *shape)
+        torch.add(even, odd, out=planes[0])
+        torch.sub(even, odd, out=planes[1])
+        return planes
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _vertical_transform(height: int, period: int, dtype: torch.dtype, device: torch.device) -> _VerticalTransform:
+    return _VerticalTransform.make(height, period, dtype, device)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _places(pairs: tuple[Pair, ...], orders: tuple[int, ...], cols: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where each pair belongs, (F, 2, C) of 0 and 1: parity of its vertical function, place of its horizontal one."""
+    places = torch.zeros(len(pairs), 2, len(cols), dtype=torch.float64)
+    for number, (row, col) in enumerate(pairs):
+        places[number, orders[row] % 2, cols.index(col)] = 1
+    return places.to(device)
+
+
+@dataclass(frozen=True)
+class HorizontalProducts:
+    """Correlation of folded rows with the distinct horizontal functions of one scale, as matrix products.
+
+    An even function adds what it makes of the sums and of the differences of mirrored columns to the left half of the
+    result, and subtracts them for the right half; an odd function the other way round.
+
+    Attributes
+    ----------
+    cols : tuple of int
+        The functions, even ones first, (C,).
+    num_even : int
+    sums, differences : Tensor
+        (W', C W'): from sums and from differences of mirrored columns.
+    """
+
+    cols: tuple[int, ...]
+    num_even: int
+    sums: Tensor
+    differences: Tensor
+
+    @classmethod
+    def of_scales(
+        cls, functions: Tensor, orders: tuple[int, ...], pairs: tuple[Pair, ...], width: int, dtype: torch.dtype
+    ) -> list[HorizontalProducts]:
+        """Products for each scale of functions (M, S, K) and planes of this width."""
+        cols = tuple(sorted({col for _, col in pairs}, key=lambda col: (orders[col] % 2, col)))
+        half = (width + 1) // 2
+        matrices = toeplitz(functions[list(cols)].to(dtype).mul_(0.5), width)[..., :half, :]  # (C, S, W', W)
+        left, right = matrices[..., :half], matrices[..., width - half :].flip(-1)
+        sums, differences = (part.permute(1, 3, 0, 2).flatten(2) for part in (left + right, left - right))
+        num_even = sum(orders[col] % 2 == 0 for col in cols)
+        return [cls(cols, num_even, *parts) for parts in zip(sums, differences, strict=True)]
+
+    @property
+    def width(self) -> int:
+        """Columns of a folded plane: the width of the plane, rounded up to an even number."""
+        return 2 * len(self.sums)
+
+    def apply(self, lines: Tensor, space: Workspace) -> Tensor:
+        """Folded rows (R, 2 W') to products (R, C, 2, W'), in the block "products"."""
+        left, right = lines.view(len(lines), 2, -1).unbind(1)
+        mirrored = space.take("mirrored", *left.shape)
+        flat = (len(lines), self.sums.shape[1])
+        sums = torch.mm(torch.add(left, right, out=mirrored), self.sums, out=space.take("sums", *flat))
+        torch.sub(left, right, out=mirrored)
+        differences = torch.mm(mirrored, self.differences, out=space.take("differences", *flat))
+        sums, differences = (part.view(len(lines), len(self.cols), -1) for part in (sums, differences))
+        products = space.take("products", *sums.shape[:2], 2, sums.shape[2])
+        torch.add(sums, differences, out=products[:, :, 0])
+        torch.sub(sums, differences, out=products[:, :, 1])
+        products[:, self.num_even :, 1].neg_()
+        return products
+
+    def adjoint(self, products: Tensor) -> Tensor:
+        """Adjoint of `apply`: (R, C, 2, W'), overwritten, to (R, 2 W')."""
+        left, right = products.unbind(2)
+        right[:, self.num_even :].neg_()
+        sums = (left + right).flatten(1) @ self.sums.T
+        differences = (left - right).flatten(1) @ self.differences.T
+        return torch.cat([sums + differences, sums - differences], 1)
+
+
+class ScaleCorrelation:
+    """Correlation of planes with the basis functions of one scale.
+
+    Signals are some folded images, see `fold`; N below is images times (folded) width.  What the methods return lies in
+    the workspace, where the next call of any of them may overwrite it; `project` and `spectrum` leave each other alone.
+
+    Parameters
+    ----------
+    functions : Tensor
+        1-D functions of the scale, (M, K), double precision.
+    orders : tuple of int
+        Hermite order of each, (M,); even orders are even functions, odd ones odd.
+    horizontal : HorizontalProducts
+        For the horizontal functions of all pairs that will be asked for.
+    period : int
+        Rows of the circle on which the vertical correlation has no wrap-around, see `circle`.
+    height : int
+        H of the planes.
+    space : Workspace
+        For all that is computed; it also says in which type.
+    """
+
+    def __init__(
+        self,
+        functions: Tensor,
+        orders: tuple[int, ...],
+        horizontal: HorizontalProducts,
+        period: int,
+        height: int,
+        space: Workspace,
+    ) -> None:
+        self._functions, self._orders, self._horizontal, self._space = functions, orders, horizontal, space
+        self._cols, self._width = horizontal.cols, horizontal.width
+        self._transform = _vertical_transform(height, period, space.dtype, functions.device)
+
+    @cached_property
+    def _spectra(self) -> Tensor:
+        """Coefficients of the 1-D functions, (M, V): of cosines for the even ones, of sines for the odd ones."""
+        cos, sin = self._transform.cos_offsets, self._transform.sin_offsets
+        margin = len(cos) // 2 - self._functions.shape[-1] // 2
+        functions = functional.pad(self._functions, (margin, margin))
+        odd = torch.tensor(self._orders, device=functions.device)[:, None] % 2 == 1
+        return torch.where(odd, functions @ sin, functions @ cos)
+
+    def _synthesis(self, pairs: tuple[Pair, ...]) -> Tensor:
+        """What a pair's weight adds to the mixing matrices, (F, V 2 C)."""
+        places = _places(pairs, self._orders, self._cols, self._functions.device)
+        spectra = self._spectra[[row for row, _ in pairs]]
+        return (spectra[:, :, None, None] * places[:, None]).flatten(1).to(self._space.dtype)
+
+    def mixing(self, weight: Tensor, pairs: tuple[Pair, ...]) -> Tensor:
+        """Weights (O, I, F) of pairs as one matrix per frequency, (V, 2 O, 2 I C): horizontal products to responses."""
+        parts = (weight.flatten(0, 1) @ self._synthesis(pairs)).view(*weight.shape[:2], -1, 2, len(self._cols))
+        even, odd = parts.permute(3, 2, 0, 1, 4)  # (V, O, I, C)
+        whole = torch.stack([torch.stack([even, odd], 2), torch.stack([-odd, even], 2)], 1)  # (V, 2, O, 2, I, C)
+        return whole.flatten(3).flatten(1, 2)
+
+    def moments(self, mixing_grad: Tensor, out_channels: int, pairs: tuple[Pair, ...]) -> Tensor:
+        """Adjoint of `mixing`, for any pairs: correlations (O, I, F) of the response gradient with basis functions.
+
+        Takes the gradient in the transposed matrices, (V, 2 I C, 2 O).
+        """
+        parts = mixing_grad.view(len(mixing_grad), 2, -1, len(self._cols), 2, out_channels)
+        even = parts[:, 0, ..., 0, :] + parts[:, 1, ..., 1, :]
+        odd = parts[:, 1, ..., 0, :] - parts[:, 0, ..., 1, :]
+        both = torch.stack([even, odd], 1).permute(4, 2, 0, 1, 3)  # (O, I, V, 2, C)
+        return both.flatten(2) @ self._synthesis(pairs).T
+
+    def project(self, planes: Tensor, in_channels: int) -> Tensor:
+        """Coefficients of folded planes (2, H', I N), correlated with each horizontal function: (V, 2 I C, N)."""
+        lines = self._transform.forward(planes, self._space).view(-1, self._width)  # (V 2 I B, 2 W')
+        products = self._horizontal.apply(lines, self._space)
+        images = planes.shape[-1] // (in_channels * self._width)
+        inside = products.view(-1, images, len(self._cols), self._width).transpose(1, 2)
+        return inside.reshape(-1, 2 * in_channels * len(self._cols), images * self._width)  # no copy for one image
+
+    def respond(self, projected: Tensor, mixing: Tensor) -> Tensor:
+        """Folded responses, (2, H', O N)."""
+        mixed = self._space.take("mixed", *mixing.shape[:2], projected.shape[-1])
+        torch.bmm(mixing, projected, out=mixed)
+        return self._transform.back(mixed.view(len(mixed), 2, -1), self._space)
+
+    def spectrum(self, gradient: Tensor, out_channels: int) -> Tensor:
+        """Coefficients (V, 2 O, N) of a folded response gradient (2, H', O N)."""
+        coefficients = self._transform.forward(gradient, self._space)
+        return coefficients.view(len(coefficients), 2 * out_channels, -1)
+
+    def adjoint(self, spectrum: Tensor, mixing: Tensor) -> Tensor:
+        """Folded gradient in the planes, (2, H', I N), from the coefficients (V, 2 O, N) of that in the responses."""
+        products = torch.bmm(mixing.mT, spectrum)  # (V, 2 I C, N)
+        images = products.shape[-1] // self._width
+        inside = products.view(-1, len(self._cols), images, self._width).transpose(1, 2)
+        lines = self._horizontal.adjoint(inside.reshape(-1, len(self._cols), 2, self._width // 2))
+        return self._transform.back(lines.view(len(products), 2, -1), self._space)
