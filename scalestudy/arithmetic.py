@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import wraps
+from typing import Any
 
 import torch
+from torch import Tensor
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "float64": torch.float64}
 """Type of the tensors of a run, by `RunSpec.precision`."""
@@ -67,6 +70,17 @@ def full_precision(device: torch.device) -> AbstractContextManager[None]:
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
+
+
+def in_full_precision(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate the backward pass ``backward(ctx, grad)``, which may run inside a caller's autocasting."""
+
+    @wraps(backward)
+    def guarded(ctx: Any, grad: Tensor) -> Any:
+        with full_precision(grad.device):
+            return backward(ctx, grad)
+
+    return guarded
 
 
 @contextmanager

@@ -241,13 +241,13 @@ class LiftingConv(_ScaleConv):
         return self._with_bias(self._correlate(x, project=True))
 
     def project_relu_norm_pool(self, x: Tensor, norm: nn.BatchNorm2d, window: int) -> Tensor:
-        """``max_pool2d(norm(relu(conv.project(x))), window)`` in one step, where sizes and algorithm allow it.
+        """``max_pool2d(norm(relu(conv.project(x))), window)`` in one step, where sizes, algorithm and norm allow it.
 
         (B, I, H, W) -> (B, O, H // window, W // window); see `scalestudy.fused`.
         """
         self._check(x)
         scales, basis, algorithm = self._sampled(x.shape[-2:])
-        if algorithm == "separable" and self.bias is None and can_pool_folded(x.shape[-2:], window):
+        if algorithm == "separable" and self.bias is None and can_pool_folded(x.shape[-2:], norm, window):
             return project_relu_norm_pool(x, self.weight, basis, scales, norm, window)
         return functional.max_pool2d(norm(self.project(x).relu()), window)
 

@@ -234,8 +234,8 @@ class HorizontalProducts:
         """Columns of a folded plane: the width of the plane, rounded up to an even number."""
         return 2 * len(self.sums)
 
-    def apply(self, lines: Tensor, space: Workspace) -> Tensor:
-        """Folded rows (R, 2 W') to products (R, C, 2, W'), in the block "products"."""
+    def apply(self, lines: Tensor, space: Workspace, keep: bool) -> Tensor:
+        """Folded rows (R, 2 W') to products (R, C, 2, W'), in the block "products" or, to be kept, in new memory."""
         left, right = lines.view(len(lines), 2, -1).unbind(1)
         mirrored = space.take("mirrored", *left.shape)
         flat = (len(lines), self.sums.shape[1])
@@ -243,7 +243,8 @@ class HorizontalProducts:
         torch.sub(left, right, out=mirrored)
         differences = torch.mm(mirrored, self.differences, out=space.take("differences", *flat))
         sums, differences = (part.view(len(lines), len(self.cols), -1) for part in (sums, differences))
-        products = space.take("products", *sums.shape[:2], 2, sums.shape[2])
+        shape = (*sums.shape[:2], 2, sums.shape[2])
+        products = sums.new_empty(shape) if keep else space.take("products", *shape)
         torch.add(sums, differences, out=products[:, :, 0])
         torch.sub(sums, differences, out=products[:, :, 1])
         products[:, self.num_even :, 1].neg_()
@@ -262,7 +263,7 @@ class ScaleCorrelation:
     """Correlation of planes with the basis functions of one scale.
 
     Signals are some folded images, see `fold`; N below is images times (folded) width.  What the methods return lies in
-    the workspace, where the next call of any of them may overwrite it; `project` and `spectrum` leave each other alone.
+    the workspace, where the next call of any of them may overwrite it; `spectrum` leaves alone what `project` returned.
 
     Parameters
     ----------
@@ -326,13 +327,14 @@ class ScaleCorrelation:
         both = torch.stack([even, odd], 1).permute(4, 2, 0, 1, 3)  # (O, I, V, 2, C)
         return both.flatten(2) @ self._synthesis(pairs).T
 
-    def project(self, planes: Tensor, in_channels: int) -> Tensor:
+    def project(self, planes: Tensor, in_channels: int, keep: bool = False) -> Tensor:
         """Coefficients of folded planes (2, H', I N), correlated with each horizontal function: (V, 2 I C, N)."""
         lines = self._transform.forward(planes, self._space).view(-1, self._width)  # (V 2 I B, 2 W')
-        products = self._horizontal.apply(lines, self._space)
         images = planes.shape[-1] // (in_channels * self._width)
+        products = self._horizontal.apply(lines, self._space, keep and images == 1)
         inside = products.view(-1, images, len(self._cols), self._width).transpose(1, 2)
-        return inside.reshape(-1, 2 * in_channels * len(self._cols), images * self._width)  # no copy for one image
+        # for several images this is a copy, which may be kept as it is
+        return inside.reshape(-1, 2 * in_channels * len(self._cols), images * self._width)
 
     def respond(self, projected: Tensor, mixing: Tensor) -> Tensor:
         """Folded responses, (2, H', O N)."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from scalestudy.arithmetic import full_precision
+from scalestudy.arithmetic import full_precision, in_full_precision
 
 _CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 4 << 30}
 """Half-way transforms of images held at once: many images, because the spectra of kernels are made for each chunk."""
@@ -246,6 +246,7 @@ class _FourierCorrelation(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @in_full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, spectrum = ctx.saved_tensors
         plan: FourierPlan = ctx.plan

@@ -19,15 +19,19 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from scalestudy.arithmetic import full_precision
+from scalestudy.arithmetic import full_precision, in_full_precision
 from scalestudy.basis import SeparableBasis
 from scalestudy.folded import fold, unfold
 from scalestudy.separable import ScaleMaximum, SeparableLayer, split_by_winner
 
 
-def can_pool_folded(size: tuple[int, int], window: int) -> bool:
-    """Whether `project_relu_norm_pool` takes images of this size (H, W): windows must tile both halves of each side."""
-    return all(side % (2 * window) == 0 for side in size)
+def can_pool_folded(size: tuple[int, int], norm: nn.BatchNorm2d, window: int) -> bool:
+    """Whether `project_relu_norm_pool` takes images of this size (H, W) and this norm.
+
+    Windows must tile both halves of each side; the norm must be affine, with running statistics and a momentum.
+    """
+    plain = norm.affine and norm.track_running_stats and norm.momentum is not None
+    return plain and all(side % (2 * window) == 0 for side in size)
 
 
 def project_relu_norm_pool(
@@ -40,7 +44,7 @@ def project_relu_norm_pool(
     Parameters
     ----------
     x : Tensor
-        (B, I, H, W); `can_pool_folded` must hold for its size.
+        (B, I, H, W); `can_pool_folded` must hold.
     weight, basis, scales
         See `scalestudy.separable.correlate_separable`.
     norm : BatchNorm2d
@@ -51,7 +55,7 @@ def project_relu_norm_pool(
     Returns
     -------
     Tensor
-        (B, O, H / window, W / window), in the type of the weights.
+        (B, O, H / window, W / window), of the wider type of x and weight, also under autocast.
     """
     dtype = torch.promote_types(x.dtype, weight.dtype)
     with full_precision(x.device):
@@ -93,18 +97,22 @@ class _FoldedWindows:
         cols = maps.shape[2] // (channels * batch * 2 * window)
         self._windows = maps.view(2, rows, window, channels, batch, 2, cols, window)
 
-    def maxima(self) -> tuple[Tensor, Tensor]:
-        """Maximum of each window (2, rows, O, B, 2, cols), and its place in the flattened maps."""
+        self._over_rows = self._windows.amax(2)
+
+    def maxima(self) -> Tensor:
+        """Maximum of each window, (2, rows, O, B, 2, cols)."""
+        return self._over_rows.amax(-1)
+
+    def places(self) -> Tensor:
+        """Where in the flattened maps one maximum of each window is, (2, rows, O, B, 2, cols)."""
         windows = self._windows
-        values, col = windows.amax(2).max(-1)
+        col = self._over_rows.argmax(-1)
         column = windows.gather(-1, col[:, :, None, ..., None].expand(*windows.shape[:-1], 1))
         row = column.squeeze(-1).argmax(2)
-        places = _first_places(tuple(windows.shape), windows.device)
-        return values, places + row * windows.stride(2) + col
+        return _first_places(tuple(windows.shape), windows.device) + row * windows.stride(2) + col
 
 
 @lru_cache(maxsize=16)
-@torch.inference_mode(False)
 def _first_places(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Place of the first pixel of each window in the flattened maps, for windows as in `_FoldedWindows`."""
     count = 1
@@ -130,19 +138,21 @@ class _ProjectPool(torch.autograd.Function):
         track: bool,
     ) -> Tensor:
         (batch, _, height, width), channels = x.shape, len(weight)
-        layer = SeparableLayer(weight, basis, (height, width))
+        layer = SeparableLayer(weight, basis, (height, width), derivatives=track and ctx.needs_input_grad[2])
         # where the affine map turns the order round, the maximum comes from the minimum
         sign = torch.where(gain < 0, -1.0, 1.0).to(x.dtype)
         sums, squares = x.new_zeros(2, channels, dtype=torch.float64)
         pooled = x.new_empty(batch, channels, height // window, width // window)
-        ctx.maps, ctx.wins, ctx.places = [], [], []
+        ctx.projected, ctx.maps, ctx.wins, ctx.places = [], [], [], []
         for chunk in layer.chunks(batch):
             images = chunk.stop - chunk.start
             planes = fold(x[chunk])
             floor = x.new_zeros(*planes.shape[:2], channels * planes.shape[2] // x.shape[1])
             maximum = ScaleMaximum(floor, track, layer.space)
+            projected = []
             for scale in range(len(scales)):
-                maximum.add(layer.respond(planes, scale))
+                projected.append(layer.project(planes, scale, keep=track))
+                maximum.add(layer.respond(projected[scale], scale))
             maps = maximum.values
             if norm.training:
                 lines = maps.view(height, channels, -1)
@@ -150,12 +160,13 @@ class _ProjectPool(torch.autograd.Function):
                 squares += torch.linalg.vector_norm(lines, dim=2).double().square().sum(0)
             signed = layer.space.take("signed", *maps.shape)
             torch.mul(maps.view(height, channels, -1), sign[:, None], out=signed.view(height, channels, -1))
-            values, places = _FoldedWindows(signed, channels, images, window).maxima()
-            unfold(values.flatten(2), pooled[chunk])
+            windows = _FoldedWindows(signed, channels, images, window)
+            unfold(windows.maxima().flatten(2), pooled[chunk])
             if track:
+                ctx.projected.append(projected)
                 ctx.maps.append(maps)
                 ctx.wins.append(maximum.wins)
-                ctx.places.append(places)
+                ctx.places.append(windows.places())
         if norm.training:
             mean, var = _statistics(norm, sums, squares, batch * height * width)
         else:
@@ -163,11 +174,12 @@ class _ProjectPool(torch.autograd.Function):
         inverse = (var + norm.eps).rsqrt()
         normed = (pooled * _per_channel(sign) - _per_channel(mean)) * _per_channel(inverse)
         ctx.save_for_backward(x, weight, scales, gain, mean, inverse, normed)
-        ctx.basis, ctx.training = basis, norm.training
+        ctx.layer, ctx.training = layer, norm.training
         return normed * _per_channel(gain) + _per_channel(bias)
 
     @staticmethod
     @once_differentiable
+    @in_full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scales, gain, mean, inverse, normed = ctx.saved_tensors
         need_x, _, need_scales = ctx.needs_input_grad[:3]
@@ -178,17 +190,18 @@ class _ProjectPool(torch.autograd.Function):
             slope = -gain * inverse.square() * grad_gain / count
             level = -gain * inverse * grad_bias / count - slope * mean
         grad = grad * _per_channel(gain * inverse)
-        layer = SeparableLayer(weight, ctx.basis, x.shape[-2:], derivatives=need_scales)
+        layer = ctx.layer
+        layer.begin_gradients()
         grad_x = torch.zeros_like(x) if need_x else None
         for number, chunk in enumerate(layer.chunks(len(x))):
-            planes, maps = fold(x[chunk]), ctx.maps[number]
+            maps = ctx.maps[number]
             lines = maps.view(x.shape[2], len(weight), -1)
             gradient = layer.space.take("gradient", *maps.shape)
             torch.addcmul(level[:, None], lines, slope[:, None], out=gradient.view_as(lines))
             gradient.view(-1).index_add_(0, ctx.places[number].flatten(), fold(grad[chunk]).flatten())
             parts = split_by_winner(gradient, ctx.wins[number], layer.space)
             for scale, part in zip(reversed(range(len(scales))), parts, strict=True):
-                spectrum = layer.accumulate(planes, part, scale)
+                spectrum = layer.accumulate(ctx.projected[number][scale], part, scale)
                 if need_x:
                     layer.add_adjoint(spectrum, scale, grad_x[chunk])
         grad_weight, grad_scales = layer.gradients(scales)

@@ -4,7 +4,7 @@ Per pixel and scale, one input channel takes about (C + O) H / 2 + 2 C O multipl
 kernel, with C horizontal 1-D functions and O output channels; `scalestudy.folded` says how, and `separable_cost` counts
 exactly.  The scales only decide the number of frequencies, (H + h) / 2 for kernels of half-width h.
 
-The backward pass is written by hand and keeps the input only.  The gradient in weights and scales is a sum over images
+The backward pass is written by hand.  The gradient in weights and scales is a sum over images
 frequency by frequency, from which the moment with any vertical function is read off at the end.  The derivative of a
 Hermite-Gaussian in its scale is again a sum of Hermite-Gaussians (see `SeparableBasis`), so learning the scales costs
 two more horizontal functions, nothing else.
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from scalestudy.arithmetic import full_precision
+from scalestudy.arithmetic import full_precision, in_full_precision
 from scalestudy.basis import HermiteBasis, SeparableBasis
 from scalestudy.folded import HorizontalProducts, Pair, ScaleCorrelation, Workspace, circle, fold, unfold
 
@@ -62,7 +62,8 @@ def separable_cost(
 ) -> int:
     """Multiplications of one scale and image, forward: two transforms, horizontal products, and the mix per frequency.
 
-    A step of training without a gradient in the images takes twice as many.
+    The backward pass to the weights takes as many again; with learned scales, those of two more horizontal functions
+    (basis A; two more per sub-sigma with basis B).
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ class SeparableLayer:
             )
         ]
         self._mixings = [correlation.mixing(weight, self._pairs) for correlation in self._correlations]
-        self._mixing_grads = [0.0] * len(self._correlations)
+        self.begin_gradients()
 
     def chunks(self, batch: int) -> Iterator[slice]:
         """Slices of the batch, so small that the responses of one scale fit the device's chunk."""
@@ -118,22 +119,30 @@ class SeparableLayer:
         step = max(1, _CHUNK_BYTES.get(weight.device.type, _CHUNK_BYTES["cuda"]) // bytes_per_image)
         return (slice(start, min(start + step, batch)) for start in range(0, batch, step))
 
-    def respond(self, planes: Tensor, scale: int) -> Tensor:
-        """Folded responses (2, H', O N) of one scale to folded planes (2, H', I N); good until the next call."""
-        correlation = self._correlations[scale]
-        return correlation.respond(correlation.project(planes, self._weight.shape[1]), self._mixings[scale])
+    def project(self, planes: Tensor, scale: int, keep: bool = False) -> Tensor:
+        """Coefficients of the horizontal products of one scale, (V, 2 I C, N), of folded planes (2, H', I N).
 
-    def accumulate(self, planes: Tensor, gradient: Tensor, scale: int) -> Tensor:
-        """Add what a chunk gives to `gradients`, for its folded planes and the folded gradient in its responses.
+        Good until the next call, unless they are to be kept.
+        """
+        return self._correlations[scale].project(planes, self._weight.shape[1], keep)
+
+    def respond(self, projected: Tensor, scale: int) -> Tensor:
+        """Folded responses (2, H', O N) of one scale to what `project` made; good until the next call."""
+        return self._correlations[scale].respond(projected, self._mixings[scale])
+
+    def begin_gradients(self) -> None:
+        """Forget what was accumulated before."""
+        self._mixing_grads = [torch.zeros_like(mixing.mT) for mixing in self._mixings]
+
+    def accumulate(self, projected: Tensor, gradient: Tensor, scale: int) -> Tensor:
+        """Add what a chunk gives to `gradients`, for what `project` made and the folded gradient in its responses.
 
         Returns
         -------
         Tensor
-            The gradient's coefficients, for `adjoint`.
+            The gradient's coefficients, for `add_adjoint`.
         """
-        correlation = self._correlations[scale]
-        projected = correlation.project(planes, self._weight.shape[1])
-        spectrum = correlation.spectrum(gradient, len(self._weight))
+        spectrum = self._correlations[scale].spectrum(gradient, len(self._weight))
         self._mixing_grads[scale] += torch.bmm(projected, spectrum.mT)  # the other way round takes twice as long
         return spectrum
 
@@ -232,7 +241,7 @@ class _SeparableCorrelation(torch.autograd.Function):
         ctx.wins = []
         for chunk in layer.chunks(len(x)):
             planes = _folded_for_scales(x[chunk], num_scales)
-            responses = (layer.respond(folded, scale) for scale, folded in enumerate(planes))
+            responses = (layer.respond(layer.project(folded, scale), scale) for scale, folded in enumerate(planes))
             if project:
                 maximum = ScaleMaximum(next(responses).clone(), track, layer.space)
                 for response in responses:
@@ -248,6 +257,7 @@ class _SeparableCorrelation(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @in_full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scales = ctx.saved_tensors
         need_x, _, need_scales = ctx.needs_input_grad[:3]
@@ -258,7 +268,7 @@ class _SeparableCorrelation(torch.autograd.Function):
             planes = _folded_for_scales(x[chunk], num_scales)
             gradients = _gradients_for_scales(grad[chunk], ctx.wins[number] if ctx.wins else None, layer.space)
             for scale, gradient in zip(reversed(range(num_scales)), gradients, strict=True):
-                spectrum = layer.accumulate(planes[scale], gradient, scale)
+                spectrum = layer.accumulate(layer.project(planes[scale], scale), gradient, scale)
                 if need_x:
                     layer.add_adjoint(spectrum, scale, _plane(grad_x[chunk], scale))
         grad_weight, grad_scales = layer.gradients(scales)

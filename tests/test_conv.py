@@ -317,6 +317,30 @@ def test_autocast_changes_neither_type_nor_result(first: bool) -> None:
         torch.testing.assert_close(y, net(images), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("algorithm", ["separable", "fourier"])
+def test_autocast_does_not_reach_the_backward_pass(algorithm: str) -> None:
+    """A caller may have its backward pass inside of autocasting, too."""
+    conv = LiftingConv(1, 2, IsrScales(1.0, 2.0, 2), 2, algorithm=algorithm)
+    x = torch.randn(2, 1, 9, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    inputs = (x, *conv.parameters())
+    expected = torch.autograd.grad(conv(x).square().sum(), inputs)
+    y = conv(x)
+    with torch.autocast("cpu"):
+        found = torch.autograd.grad(y.square().sum(), inputs)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("algorithm", ["separable", "fourier", "dense"])
+def test_no_images(algorithm: str) -> None:
+    """An empty batch gives an empty result and gradients of 0."""
+    conv = LiftingConv(1, 2, IsrScales(1.0, 2.0, 2), 2, algorithm=algorithm)
+    y = conv(torch.zeros(0, 1, 9, 8))
+    assert y.shape == (0, 2, 2, 9, 8)
+    y.sum().backward()
+    assert not any(parameter.grad.any() for parameter in conv.parameters())
+
+
 def test_auto_takes_the_cheaper_algorithm() -> None:
     """Few channels in: products of 1-D functions; many: the Fourier domain.  The results are those of any algorithm."""
     lift = LiftingConv(1, 32, FixedScales(1.5, 2.0, 4), basis=VaryingSigmaBasis(7), kernel_size=15)

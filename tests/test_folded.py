@@ -155,8 +155,10 @@ def test_horizontal_products(width: int, pairs: str) -> None:
         x, g = random(3, 1, 1, width), random(3, len(one.cols), 1, width, seed=2)
         found = torch.empty_like(g)
         lines = fold(x)[0].view(3, -1)
-        for number, product in enumerate(one.apply(lines, space).view(3, len(one.cols), 1, -1)):
+        for number, product in enumerate(one.apply(lines, space, keep=False).view(3, len(one.cols), 1, -1)):
             unfold(torch.stack([product, product]).transpose(1, 2).flatten(2), found[number : number + 1])
+        kept = one.apply(lines, space, keep=True)
+        assert torch.equal(one.apply(2 * lines, space, keep=False), 2 * kept)  # which is not in the workspace
         expected = torch.einsum("cij,bhwj->bchi", toeplitz(functions[list(one.cols), scale], width), x)
         torch.testing.assert_close(found, expected)
         folded_g = torch.stack([fold(gradient[:, None])[0].view(len(one.cols), 2, -1) for gradient in g])

@@ -441,9 +441,9 @@ def counted(basis, channels: tuple[int, int], size: tuple[int, int], step: str) 
     for scale in range(basis.functions.shape[1]):
         with CountMultiplications() as counter:
             if step == "forward":
-                layer.respond(planes, scale)
+                layer.respond(layer.project(planes, scale), scale)
             else:
-                layer.accumulate(planes, gradient, scale)
+                layer.accumulate(layer.project(planes, scale), gradient, scale)
         counts.append(counter.count)
     return counts
 
