@@ -13,6 +13,8 @@ two more horizontal functions, nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -98,11 +100,12 @@ class SeparableLayer:
     """
 
     def __init__(self, weight: Tensor, basis: SeparableBasis, size: tuple[int, int], derivatives: bool = False) -> None:
-        self._weight, self._basis, self._size = weight, basis, size
+        self._weight, self._size = weight, size
         self._pairs = tuple(zip(basis.rows, basis.cols, strict=True))
-        self._wanted = _with_derivatives(self._pairs) if derivatives else self._pairs
+        self._derivatives = _derivatives(self._pairs, basis.orders, weight.device) if derivatives else None
+        wanted = self._pairs if self._derivatives is None else self._derivatives.pairs
         self.space = Workspace(weight.dtype, weight.device)
-        horizontal = HorizontalProducts.of_scales(basis.functions, basis.orders, self._wanted, size[1], weight.dtype)
+        horizontal = HorizontalProducts.of_scales(basis.functions, basis.orders, wanted, size[1], weight.dtype)
         self._correlations = [
             ScaleCorrelation(functions, basis.orders, products, circle(size[0], half_width), size[0], self.space)
             for functions, products, half_width in zip(
@@ -154,15 +157,16 @@ class SeparableLayer:
 
     def gradients(self, scales: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients in the weights (O, I, F) and, with `derivatives`, in the scales (S,), of all chunks so far."""
-        grad_weight, grad_scales = torch.zeros_like(self._weight), torch.zeros_like(scales)
-        for scale, (correlation, mixing_grad) in enumerate(zip(self._correlations, self._mixing_grads, strict=True)):
-            moments = correlation.moments(mixing_grad, len(self._weight), self._wanted)
-            moment_of = dict(zip(self._wanted, moments.unbind(-1), strict=True))
-            grad_weight += torch.stack([moment_of[pair] for pair in self._pairs], -1)
-            if self._wanted != self._pairs:
-                slopes = _log_scale_moments(moment_of, self._pairs, self._basis.orders)
-                grad_scales[scale] = (self._weight * slopes).sum().to(scales.dtype) / scales[scale]
-        return grad_weight, grad_scales
+        pairs = self._pairs if self._derivatives is None else self._derivatives.pairs
+        moments = [
+            correlation.moments(mixing_grad, len(self._weight), pairs)
+            for correlation, mixing_grad in zip(self._correlations, self._mixing_grads, strict=True)
+        ]
+        if self._derivatives is None:
+            return sum(moments), torch.zeros_like(scales)
+        own, slopes = zip(*map(self._derivatives.of_moments, moments), strict=True)
+        of_logarithms = torch.stack([(self._weight * slope).sum() for slope in slopes])
+        return sum(own), of_logarithms.to(scales.dtype) / scales
 
 
 class ScaleMaximum:
@@ -211,20 +215,43 @@ def split_by_winner(gradient: Tensor, wins: list[Tensor], space: Workspace) -> I
         yield part
 
 
-def _with_derivatives(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
-    """The pairs and those that appear in their derivatives: one of both orders raised by two."""
-    raised = [pair for row, col in pairs for pair in ((row + 2, col), (row, col + 2))]
-    return tuple(sorted({*pairs, *raised}, key=lambda pair: (pair[1], pair[0])))
+@dataclass(frozen=True)
+class _Derivatives:
+    """How the derivative of a basis in its scale is made of basis functions, d g_n / d ln s = g_(n+2) + n g_n.
+
+    Attributes
+    ----------
+    pairs : tuple of (int, int)
+        Those of the basis, and those of their derivatives: one of both functions raised by two orders; F' in all.
+    own, raised : Tensor
+        Places among them, (F,) of the basis' own pairs, and (2, F) of those with the vertical and with the horizontal
+        function raised.
+    total_orders : Tensor
+        Sum of both orders of each of the basis' pairs, (F,).
+    """
+
+    pairs: tuple[Pair, ...]
+    own: Tensor
+    raised: Tensor
+    total_orders: Tensor
+
+    def of_moments(self, moments: Tensor) -> tuple[Tensor, Tensor]:
+        """From (O, I, F'): the moments with the basis, and with its derivative in the logarithm of the scale."""
+        own = moments[..., self.own]
+        return own, moments[..., self.raised].sum(-2) + self.total_orders.to(own.dtype) * own
 
 
-def _log_scale_moments(moment_of: dict[Pair, Tensor], pairs: tuple[Pair, ...], orders: tuple[int, ...]) -> Tensor:
-    """Moments (O, I, F) of the derivative of each basis function in the logarithm of its scale."""
-    return torch.stack(
-        [
-            moment_of[row + 2, col] + moment_of[row, col + 2] + (orders[row] + orders[col]) * moment_of[row, col]
-            for row, col in pairs
-        ],
-        -1,
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def _derivatives(pairs: tuple[Pair, ...], orders: tuple[int, ...], device: torch.device) -> _Derivatives:
+    raised = [[(row + 2, col) for row, col in pairs], [(row, col + 2) for row, col in pairs]]
+    together = tuple(sorted({*pairs, *raised[0], *raised[1]}, key=lambda pair: (pair[1], pair[0])))
+    place = {pair: number for number, pair in enumerate(together)}
+    return _Derivatives(
+        together,
+        torch.tensor([place[pair] for pair in pairs], device=device),
+        torch.tensor([[place[pair] for pair in part] for part in raised], device=device),
+        torch.tensor([orders[row] + orders[col] for row, col in pairs], device=device),
     )
 
 

@@ -466,7 +466,8 @@ def test_cost_is_what_is_done(basis, channels, size, step) -> None:
 def test_learning_scales_costs_two_more_horizontal_functions(basis, channels, size) -> None:
     """The backward pass costs as much as with those in the basis; sub-sigmas with few functions need not both."""
     sampled = BASES[basis].sample(torch.tensor([0.9, 2.4], dtype=torch.float64), 21)
-    pairs = separable._with_derivatives(tuple(zip(sampled.rows, sampled.cols, strict=True)))
+    own = tuple(zip(sampled.rows, sampled.cols, strict=True))
+    pairs = separable._derivatives(own, sampled.orders, torch.device("cpu")).pairs
     assert len({col for _, col in pairs}) - len(set(sampled.cols)) == {"varying order": 2, "varying sigma": 3}[basis]
     more = dataclasses.replace(sampled, rows=[row for row, _ in pairs], cols=[col for _, col in pairs])
     expected = [separable_cost(more, *channels, size, half_width) for half_width in sampled.supports]
