@@ -119,7 +119,7 @@ def page(machine: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     frame = pd.DataFrame(rows)
     shown = pd.DataFrame(
         {
-            "layer": frame["kind"] + " " + frame["in_channels"].astype(str) + " -> " + frame["out_channels"].astype(str),
+            "layer": [f"{kind} {i} -> {o}" for kind, i, o in frame[["kind", "in_channels", "out_channels"]].values],
             "planes": frame["size"].map("{0} x {0}".format),
             "smallest sigma": frame["sigma_basis"].map("{:g}".format),
             "ISR": frame["isr"].map("{:g}".format),
@@ -132,7 +132,7 @@ def page(machine: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     about = (
         "Milliseconds per image of a forward and backward pass of one layer with three learned scales, medians, "
         f"{machine['threads']} threads, torch {machine['torch']}, {machine['gigaflops']:.0f} Gflop/s in matrix "
-        "products. Basis A: 25 functions at one sigma; B: 49 at several. \"auto\" counts multiplications "
+        'products. Basis A: 25 functions at one sigma; B: 49 at several. "auto" counts multiplications '
         "(`scalestudy.conv`); the last column is its time over that of the fastest."
     )
     return "\n".join(["# Choice of the algorithm", "", about, "", to_markdown(shown)])

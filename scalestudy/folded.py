@@ -17,9 +17,9 @@ or a sum the order of pixels means nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -187,17 +187,62 @@ def _vertical_transform(height: int, period: int, dtype: torch.dtype, device: to
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
-def _places(pairs: tuple[Pair, ...], orders: tuple[int, ...], cols: tuple[int, ...], device: torch.device) -> Tensor:
-    """Where each pair belongs, (F, 2, C) of 0 and 1: parity of its vertical function, place of its horizontal one."""
-    places = torch.zeros(len(pairs), 2, len(cols), dtype=torch.float64)
+def _places(
+    pairs: tuple[Pair, ...],
+    orders: tuple[int, ...],
+    cols: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Vertical function of each pair, (F,), and where the pair belongs.
+
+    The second is (F, 1, 2, C) of 0 and 1: parity of its vertical function, place of its horizontal one.
+    """
+    places = torch.zeros(len(pairs), 1, 2, len(cols), dtype=dtype)
     for number, (row, col) in enumerate(pairs):
-        places[number, orders[row] % 2, cols.index(col)] = 1
-    return places.to(device)
+        places[number, 0, orders[row] % 2, cols.index(col)] = 1
+    return torch.tensor([row for row, _ in pairs], device=device), places.to(device)
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def _are_odd(orders: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(orders, device=device)[:, None] % 2 == 1
+
+
+def vertical_spectra(
+    functions: Tensor, orders: tuple[int, ...], height: int, period: int, dtype: torch.dtype
+) -> Tensor:
+    """Coefficients of the 1-D functions (M, K) of one scale, (M, V): of cosines if they are even, of sines if odd.
+
+    Parameters
+    ----------
+    functions : Tensor
+        In double precision.
+    orders : tuple of int
+        Hermite order of each.
+    height : int
+        H of the planes.
+    period : int
+        See `circle`.
+    dtype : torch.dtype
+        Of the result.
+    """
+    transform = _vertical_transform(height, period, dtype, functions.device)
+    margin = height - 1 - functions.shape[-1] // 2
+    padded = functional.pad(functions, (margin, margin))  # a negative margin crops
+    odd = _are_odd(orders, functions.device)
+    return torch.where(odd, padded @ transform.sin_offsets, padded @ transform.cos_offsets).to(dtype)
+
+
+def even_first(functions: Iterable[int], orders: tuple[int, ...]) -> tuple[int, ...]:
+    """Sort functions, those of even order before those of odd order."""
+    return tuple(sorted(functions, key=lambda function: (orders[function] % 2, function)))
 
 
 @dataclass(frozen=True)
 class HorizontalProducts:
-    """Correlation of folded rows with the distinct horizontal functions of one scale, as matrix products.
+    """Correlation of folded rows with some horizontal functions of one scale, as matrix products.
 
     An even function adds what it makes of the sums and of the differences of mirrored columns to the left half of the
     result, and subtracts them for the right half; an odd function the other way round.
@@ -205,7 +250,7 @@ class HorizontalProducts:
     Attributes
     ----------
     cols : tuple of int
-        The functions, even ones first, (C,).
+        The functions, see `even_first`, (C,).
     num_even : int
     sums, differences : Tensor
         (W', C W'): from sums and from differences of mirrored columns.
@@ -218,10 +263,9 @@ class HorizontalProducts:
 
     @classmethod
     def of_scales(
-        cls, functions: Tensor, orders: tuple[int, ...], pairs: tuple[Pair, ...], width: int, dtype: torch.dtype
+        cls, functions: Tensor, orders: tuple[int, ...], cols: tuple[int, ...], width: int, dtype: torch.dtype
     ) -> list[HorizontalProducts]:
-        """Products for each scale of functions (M, S, K) and planes of this width."""
-        cols = tuple(sorted({col for _, col in pairs}, key=lambda col: (orders[col] % 2, col)))
+        """Products for each scale with some of the functions (M, S, K), on planes of this width."""
         half = (width + 1) // 2
         matrices = toeplitz(functions[list(cols)].to(dtype).mul_(0.5), width)[..., :half, :]  # (C, S, W', W)
         left, right = matrices[..., :half], matrices[..., width - half :].flip(-1)
@@ -238,11 +282,11 @@ class HorizontalProducts:
         """Folded rows (R, 2 W') to products (R, C, 2, W'), in the block "products" or, to be kept, in new memory."""
         left, right = lines.view(len(lines), 2, -1).unbind(1)
         mirrored = space.take("mirrored", *left.shape)
-        flat = (len(lines), self.sums.shape[1])
-        sums = torch.mm(torch.add(left, right, out=mirrored), self.sums, out=space.take("sums", *flat))
+        flat, shape = (len(lines), self.sums.shape[1]), (len(lines), len(self.cols), -1)
+        torch.add(left, right, out=mirrored)
+        sums = torch.mm(mirrored, self.sums, out=space.take("sums", *flat)).view(shape)
         torch.sub(left, right, out=mirrored)
-        differences = torch.mm(mirrored, self.differences, out=space.take("differences", *flat))
-        sums, differences = (part.view(len(lines), len(self.cols), -1) for part in (sums, differences))
+        differences = torch.mm(mirrored, self.differences, out=space.take("differences", *flat)).view(shape)
         shape = (*sums.shape[:2], 2, sums.shape[2])
         products = sums.new_empty(shape) if keep else space.take("products", *shape)
         torch.add(sums, differences, out=products[:, :, 0])
@@ -250,9 +294,9 @@ class HorizontalProducts:
         products[:, self.num_even :, 1].neg_()
         return products
 
-    def adjoint(self, products: Tensor) -> Tensor:
-        """Adjoint of `apply`: (R, C, 2, W'), overwritten, to (R, 2 W')."""
-        left, right = products.unbind(2)
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """Adjoint: products (R, C, 2, W'), overwritten, to folded rows (R, 2 W')."""
+        left, right = gradient.unbind(2)
         right[:, self.num_even :].neg_()
         sums = (left + right).flatten(1) @ self.sums.T
         differences = (left - right).flatten(1) @ self.differences.T
@@ -267,47 +311,37 @@ class ScaleCorrelation:
 
     Parameters
     ----------
-    functions : Tensor
-        1-D functions of the scale, (M, K), double precision.
+    spectra : Tensor
+        Coefficients of the 1-D functions of the scale, see `vertical_spectra`.
     orders : tuple of int
-        Hermite order of each, (M,); even orders are even functions, odd ones odd.
+        Hermite order of each function, (M,).
     horizontal : HorizontalProducts
-        For the horizontal functions of all pairs that will be asked for.
-    period : int
-        Rows of the circle on which the vertical correlation has no wrap-around, see `circle`.
+        For the horizontal functions of all pairs.
     height : int
         H of the planes.
+    period : int
+        Rows of the circle on which the vertical correlation has no wrap-around, see `circle`.
     space : Workspace
         For all that is computed; it also says in which type.
     """
 
     def __init__(
         self,
-        functions: Tensor,
+        spectra: Tensor,
         orders: tuple[int, ...],
         horizontal: HorizontalProducts,
-        period: int,
         height: int,
+        period: int,
         space: Workspace,
     ) -> None:
-        self._functions, self._orders, self._horizontal, self._space = functions, orders, horizontal, space
+        self._spectra, self._orders, self._horizontal, self._space = spectra, orders, horizontal, space
         self._cols, self._width = horizontal.cols, horizontal.width
-        self._transform = _vertical_transform(height, period, space.dtype, functions.device)
-
-    @cached_property
-    def _spectra(self) -> Tensor:
-        """Coefficients of the 1-D functions, (M, V): of cosines for the even ones, of sines for the odd ones."""
-        cos, sin = self._transform.cos_offsets, self._transform.sin_offsets
-        margin = len(cos) // 2 - self._functions.shape[-1] // 2
-        functions = functional.pad(self._functions, (margin, margin))
-        odd = torch.tensor(self._orders, device=functions.device)[:, None] % 2 == 1
-        return torch.where(odd, functions @ sin, functions @ cos)
+        self._transform = _vertical_transform(height, period, space.dtype, spectra.device)
 
     def _synthesis(self, pairs: tuple[Pair, ...]) -> Tensor:
         """What a pair's weight adds to the mixing matrices, (F, V 2 C)."""
-        places = _places(pairs, self._orders, self._cols, self._functions.device)
-        spectra = self._spectra[[row for row, _ in pairs]]
-        return (spectra[:, :, None, None] * places[:, None]).flatten(1).to(self._space.dtype)
+        rows, places = _places(pairs, self._orders, self._cols, self._spectra.dtype, self._spectra.device)
+        return (self._spectra[rows][:, :, None, None] * places).flatten(1)
 
     def mixing(self, weight: Tensor, pairs: tuple[Pair, ...]) -> Tensor:
         """Weights (O, I, F) of pairs as one matrix per frequency, (V, 2 O, 2 I C): horizontal products to responses."""
@@ -328,7 +362,10 @@ class ScaleCorrelation:
         return both.flatten(2) @ self._synthesis(pairs).T
 
     def project(self, planes: Tensor, in_channels: int, keep: bool = False) -> Tensor:
-        """Coefficients of folded planes (2, H', I N), correlated with each horizontal function: (V, 2 I C, N)."""
+        """Coefficients of folded planes (2, H', I N), correlated with each horizontal function: (V, 2 I C, N).
+
+        To be kept, they lie in new memory.
+        """
         lines = self._transform.forward(planes, self._space).view(-1, self._width)  # (V 2 I B, 2 W')
         images = planes.shape[-1] // (in_channels * self._width)
         products = self._horizontal.apply(lines, self._space, keep and images == 1)

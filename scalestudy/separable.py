@@ -23,7 +23,17 @@ from torch.autograd.function import once_differentiable
 
 from scalestudy.arithmetic import full_precision, in_full_precision
 from scalestudy.basis import HermiteBasis, SeparableBasis
-from scalestudy.folded import HorizontalProducts, Pair, ScaleCorrelation, Workspace, circle, fold, unfold
+from scalestudy.folded import (
+    HorizontalProducts,
+    Pair,
+    ScaleCorrelation,
+    Workspace,
+    circle,
+    even_first,
+    fold,
+    unfold,
+    vertical_spectra,
+)
 
 _CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 512 << 20}
 """Responses of one scale held at once: about the caches of two cores, or a small part of a GPU's memory."""
@@ -101,19 +111,27 @@ class SeparableLayer:
 
     def __init__(self, weight: Tensor, basis: SeparableBasis, size: tuple[int, int], derivatives: bool = False) -> None:
         self._weight, self._size = weight, size
-        self._pairs = tuple(zip(basis.rows, basis.cols, strict=True))
-        self._derivatives = _derivatives(self._pairs, basis.orders, weight.device) if derivatives else None
-        wanted = self._pairs if self._derivatives is None else self._derivatives.pairs
         self.space = Workspace(weight.dtype, weight.device)
-        horizontal = HorizontalProducts.of_scales(basis.functions, basis.orders, wanted, size[1], weight.dtype)
+        self._pairs = tuple(zip(basis.rows, basis.cols, strict=True))
+        periods = [circle(size[0], half_width) for half_width in basis.half_widths(size)]
+        spectra_of_scales = [
+            vertical_spectra(functions, basis.orders, size[0], period, weight.dtype)
+            for functions, period in zip(basis.functions.unbind(1), periods, strict=True)
+        ]
+        self._derivatives = _derivatives(self._pairs, basis.orders, weight.device) if derivatives else None
+        cols = even_first({col for _, col in self._wanted}, basis.orders)
+        horizontal = HorizontalProducts.of_scales(basis.functions, basis.orders, cols, size[1], weight.dtype)
         self._correlations = [
-            ScaleCorrelation(functions, basis.orders, products, circle(size[0], half_width), size[0], self.space)
-            for functions, products, half_width in zip(
-                basis.functions.unbind(1), horizontal, basis.half_widths(size), strict=True
-            )
+            ScaleCorrelation(spectra, basis.orders, products, size[0], period, self.space)
+            for spectra, products, period in zip(spectra_of_scales, horizontal, periods, strict=True)
         ]
         self._mixings = [correlation.mixing(weight, self._pairs) for correlation in self._correlations]
         self.begin_gradients()
+
+    @property
+    def _wanted(self) -> tuple[Pair, ...]:
+        """Pairs whose correlations with the gradient are needed; those of the basis come first."""
+        return self._pairs if self._derivatives is None else self._derivatives.pairs
 
     def chunks(self, batch: int) -> Iterator[slice]:
         """Slices of the batch, so small that the responses of one scale fit the device's chunk."""
@@ -143,10 +161,10 @@ class SeparableLayer:
         Returns
         -------
         Tensor
-            The gradient's coefficients, for `add_adjoint`.
+            The gradient's coefficients, for `add_adjoint`; good until the next call.
         """
         spectrum = self._correlations[scale].spectrum(gradient, len(self._weight))
-        self._mixing_grads[scale] += torch.bmm(projected, spectrum.mT)  # the other way round takes twice as long
+        self._mixing_grads[scale].baddbmm_(projected, spectrum.mT)  # the other way round takes twice as long
         return spectrum
 
     def add_adjoint(self, spectrum: Tensor, scale: int, grad_planes: Tensor) -> None:
@@ -157,16 +175,17 @@ class SeparableLayer:
 
     def gradients(self, scales: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients in the weights (O, I, F) and, with `derivatives`, in the scales (S,), of all chunks so far."""
-        pairs = self._pairs if self._derivatives is None else self._derivatives.pairs
-        moments = [
-            correlation.moments(mixing_grad, len(self._weight), pairs)
-            for correlation, mixing_grad in zip(self._correlations, self._mixing_grads, strict=True)
-        ]
+        moments = torch.stack(
+            [
+                correlation.moments(mixing_grad, len(self._weight), self._wanted)
+                for correlation, mixing_grad in zip(self._correlations, self._mixing_grads, strict=True)
+            ]
+        )  # (S, O, I, F')
+        grad_weight = moments[..., : len(self._pairs)].sum(0)
         if self._derivatives is None:
-            return sum(moments), torch.zeros_like(scales)
-        own, slopes = zip(*map(self._derivatives.of_moments, moments), strict=True)
-        of_logarithms = torch.stack([(self._weight * slope).sum() for slope in slopes])
-        return sum(own), of_logarithms.to(scales.dtype) / scales
+            return grad_weight, torch.zeros_like(scales)
+        slopes = moments @ self._derivatives.made_of.to(moments.dtype)
+        return grad_weight, (self._weight * slopes).sum((1, 2, 3)).to(scales.dtype) / scales
 
 
 class ScaleMaximum:
@@ -222,37 +241,22 @@ class _Derivatives:
     Attributes
     ----------
     pairs : tuple of (int, int)
-        Those of the basis, and those of their derivatives: one of both functions raised by two orders; F' in all.
-    own, raised : Tensor
-        Places among them, (F,) of the basis' own pairs, and (2, F) of those with the vertical and with the horizontal
-        function raised.
-    total_orders : Tensor
-        Sum of both orders of each of the basis' pairs, (F,).
+        Those of the basis, then the others of their derivatives, with one order raised by two; F' in all.
+    made_of : Tensor
+        How often each of them is in the derivative of each basis function in the logarithm of the scale, (F', F).
     """
 
     pairs: tuple[Pair, ...]
-    own: Tensor
-    raised: Tensor
-    total_orders: Tensor
-
-    def of_moments(self, moments: Tensor) -> tuple[Tensor, Tensor]:
-        """From (O, I, F'): the moments with the basis, and with its derivative in the logarithm of the scale."""
-        own = moments[..., self.own]
-        return own, moments[..., self.raised].sum(-2) + self.total_orders.to(own.dtype) * own
+    made_of: Tensor
 
 
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)
 def _derivatives(pairs: tuple[Pair, ...], orders: tuple[int, ...], device: torch.device) -> _Derivatives:
-    raised = [[(row + 2, col) for row, col in pairs], [(row, col + 2) for row, col in pairs]]
-    together = tuple(sorted({*pairs, *raised[0], *raised[1]}, key=lambda pair: (pair[1], pair[0])))
-    place = {pair: number for number, pair in enumerate(together)}
-    return _Derivatives(
-        together,
-        torch.tensor([place[pair] for pair in pairs], device=device),
-        torch.tensor([[place[pair] for pair in part] for part in raised], device=device),
-        torch.tensor([orders[row] + orders[col] for row, col in pairs], device=device),
-    )
+    parts = [{(row, col): orders[row] + orders[col], (row + 2, col): 1, (row, col + 2): 1} for row, col in pairs]
+    together = (*pairs, *sorted({pair for part in parts for pair in part} - {*pairs}))
+    made_of = torch.tensor([[part.get(pair, 0) for part in parts] for pair in together], dtype=torch.float64)
+    return _Derivatives(together, made_of.to(device))
 
 
 class _SeparableCorrelation(torch.autograd.Function):

@@ -8,7 +8,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from scalestudy import folded
-from scalestudy.folded import HorizontalProducts, ScaleCorrelation, Workspace, circle, fold, toeplitz, unfold
+from scalestudy.folded import (
+    HorizontalProducts,
+    ScaleCorrelation,
+    Workspace,
+    circle,
+    even_first,
+    fold,
+    toeplitz,
+    unfold,
+    vertical_spectra,
+)
 
 SIZES = [(6, 8), (7, 8), (6, 9), (7, 9), (2, 2), (1, 5), (5, 1), (1, 1), (2, 7)]
 ORDERS = (0, 1, 2, 3)
@@ -45,9 +55,11 @@ def correlation_of(
 ) -> tuple[ScaleCorrelation, Tensor]:
     functions = even_and_odd_functions(half_width, half_width if window is None else window)
     space = Workspace(torch.float64, torch.device("cpu"))
-    (horizontal,) = HorizontalProducts.of_scales(functions[:, None], ORDERS, PAIR_SETS[pairs], size[1], torch.float64)
+    cols = even_first({col for _, col in PAIR_SETS[pairs]}, ORDERS)
+    (horizontal,) = HorizontalProducts.of_scales(functions[:, None], ORDERS, cols, size[1], torch.float64)
     period = circle(size[0], half_width) if period is None else period
-    return ScaleCorrelation(functions, ORDERS, horizontal, period, size[0], space), functions
+    spectra = vertical_spectra(functions, ORDERS, size[0], period, torch.float64)
+    return ScaleCorrelation(spectra, ORDERS, horizontal, size[0], period, space), functions
 
 
 def dense(x: Tensor, weight: Tensor, functions: Tensor, pairs: tuple[tuple[int, int], ...]) -> Tensor:
@@ -145,7 +157,8 @@ def test_circle_is_as_long_as_needed() -> None:
 def test_horizontal_products(width: int, pairs: str) -> None:
     """Rows times the Toeplitz matrix of each function, even functions first; and the adjoint of that."""
     functions = torch.stack([even_and_odd_functions(half_width, 4) for half_width in (2, 4)], 1)
-    products = HorizontalProducts.of_scales(functions, ORDERS, PAIR_SETS[pairs], width, torch.float64)
+    cols = even_first({col for _, col in PAIR_SETS[pairs]}, ORDERS)
+    products = HorizontalProducts.of_scales(functions, ORDERS, cols, width, torch.float64)
     assert len(products) == 2
     space = Workspace(torch.float64, torch.device("cpu"))
     for scale, one in enumerate(products):
@@ -260,7 +273,7 @@ def test_tables_made_in_inference_mode_can_be_used_for_training() -> None:
     folded._places.cache_clear()
     with torch.inference_mode():
         transform = folded._vertical_transform(5, 8, torch.float64, torch.device("cpu"))
-        places = folded._places(((0, 0),), (0,), (0,), torch.device("cpu"))
+        _, places = folded._places(((0, 0),), (0,), (0,), torch.float64, torch.device("cpu"))
     for table in (transform.cos, transform.sin, transform.cos_offsets, transform.sin_offsets, places):
         assert not table.is_inference()
     assert folded._vertical_transform(5, 8, torch.float64, torch.device("cpu")) is transform

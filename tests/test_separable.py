@@ -422,7 +422,7 @@ class CountMultiplications(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
-        if name in ("mm", "bmm", "addmm", "baddbmm"):
+        if name in ("mm", "bmm", "addmm", "baddbmm", "baddbmm_"):
             left, right = args[-2:]
             self.count += left.numel() * right.shape[-1]
         assert "conv" not in name and name not in ("einsum", "mv", "dot", "matmul", "linear"), name
