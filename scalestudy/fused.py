@@ -22,7 +22,8 @@ from torch.nn import functional
 from scalestudy.arithmetic import full_precision, in_full_precision
 from scalestudy.basis import SeparableBasis
 from scalestudy.folded import fold, unfold
-from scalestudy.separable import ScaleMaximum, SeparableLayer, split_by_winner
+from scalestudy.maximum import ScaleMaximum, split_by_winner
+from scalestudy.separable import SeparableLayer
 
 
 def can_pool_folded(size: tuple[int, int], norm: nn.BatchNorm2d, window: int) -> bool:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ def load(name):
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
+        patch.setitem(sys.modules, name, module)  # dataclasses look their module up
         spec.loader.exec_module(module)
     return module
 
@@ -237,3 +239,44 @@ def test_machine():
     before = net[2].running_mean.clone()
     assert machine.evaluation_seconds(net, images) > 0 and net.training
     assert torch.equal(before, net[2].running_mean), "evaluation mode"
+
+
+@pytest.fixture(scope="module")
+def algorithms():
+    return load("algorithms")
+
+
+class TestAlgorithms:
+    def test_two_small_layers(self, algorithms, tmp_path, monkeypatch):
+        """Every algorithm is timed; what "auto" takes is said, and how it compares with the fastest."""
+        layers = (
+            algorithms.Layer("lifting", 1, 2, 12, 1.0, 2.0, batch=2),
+            algorithms.Layer("group", 2, 3, 8, 1.0, 2.0, "B", batch=2),
+        )
+        monkeypatch.setattr(algorithms, "LAYERS", layers)
+        monkeypatch.setattr(algorithms, "machine_rates", lambda: RATES)
+        output = tmp_path / "new" / "algorithms.json"
+        options = ["--rounds", "2", "--threads", "1", "--output", str(output)]
+        result = CliRunner().invoke(algorithms.main, options, catch_exceptions=False)
+        assert result.exit_code == 0
+        rows = json.loads(output.read_text())["rows"]
+        assert [(row["kind"], row["in_channels"], row["basis"]) for row in rows] == [
+            ("lifting", 1, "A"),
+            ("group", 2, "B"),
+        ]
+        for row in rows:
+            times = {name: row[f"{name}_ms"] for name in algorithms.ALGORITHMS}
+            assert min(times.values()) == times[row["fastest"]] > 0
+            assert row["auto_over_fastest"] == pytest.approx(times[row["auto"]] / times[row["fastest"]], rel=1e-3)
+        assert "| lifting 1 -> 2 | 12 x 12 |" in output.with_suffix(".md").read_text()
+
+    def test_slow_algorithms_are_timed_once(self, algorithms, monkeypatch):
+        monkeypatch.setattr(algorithms, "SLOW_SECONDS", 0.0)
+        calls = []
+        monkeypatch.setattr(algorithms, "step_seconds", lambda layer, images: calls.append(layer.algorithm) or 1.0)
+        algorithms.measure(algorithms.Layer("lifting", 1, 2, 12, 1.0, 2.0, batch=2), rounds=5)
+        assert calls == list(algorithms.ALGORITHMS) * 2  # the one that does not count, and one more
+
+    def test_the_layers_have_every_outcome_of_the_rule(self, algorithms):
+        chosen = {case.build().chosen_algorithm(case.size, case.size) for case in algorithms.LAYERS}
+        assert chosen == {"separable", "fourier"}

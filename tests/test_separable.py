@@ -14,6 +14,7 @@ from scalestudy import folded, separable
 from scalestudy.basis import HermiteBasis, VaryingOrderBasis, VaryingSigmaBasis, kernel_size, kernel_size_on_device
 from scalestudy.conv import GroupConv, LiftingConv, ScaleProjection, correlate_dense
 from scalestudy.folded import Workspace
+from scalestudy.maximum import ScaleMaximum, split_by_winner
 from scalestudy.scales import (
     DirectScales,
     FixedScales,
@@ -22,7 +23,7 @@ from scalestudy.scales import (
     SpacingScales,
     StepRatioScales,
 )
-from scalestudy.separable import ScaleMaximum, SeparableLayer, correlate_separable, separable_cost, split_by_winner
+from scalestudy.separable import SeparableLayer, correlate_separable, separable_cost
 
 BASES = {"varying order": VaryingOrderBasis(2), "varying sigma": VaryingSigmaBasis(3, max_order=2, mult=1.4)}
 SCALES = {
