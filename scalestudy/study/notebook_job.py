@@ -7,6 +7,7 @@ notebook, on SIGTERM, and when the process that asked for it has ended.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -65,6 +66,7 @@ def run(source: Path, output: Path, parameters: dict[str, Any]) -> str | None:
 
 def _leave(number: int, frame: object) -> None:
     signal.signal(signal.SIGTERM, _ignore)  # a second one must not disturb the end of the kernel
+    logging.disable()  # from here on libraries have nothing to tell but that the kernel died under their hands
     raise SystemExit(128 + number)
 
 

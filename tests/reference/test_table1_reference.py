@@ -130,12 +130,12 @@ def check_gradients(net: Table1Net, case: dict[str, np.ndarray], prefix: str) ->
 
 
 def runs() -> list:
-    """All cases by matrix products, those of small kernels by dense convolution too."""
+    """All cases by both fast algorithms, those of small kernels by dense convolution too."""
     found = []
     for name in cases():
         if not isinstance(name, str):
             return [pytest.param("", "", marks=name.marks)]
-        found.append((name, "separable"))
+        found += [(name, "separable"), (name, "fourier")]
         if int(case_of(name)["kernel_size"]) <= LARGEST_DENSE:
             found.append((name, "dense"))
     return found
