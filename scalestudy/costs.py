@@ -157,10 +157,7 @@ def sweep_table(costs: Costs, sweep: str) -> pd.DataFrame:
     table = {
         "algorithm": steps["algorithm"],
         "scales": steps["parameterisation"],
-        "ISR": steps["isr"].map("{:g}".format),
-        "number of scales": steps["num_scales"],
-        "image size": steps["image_size"],
-        "batch": steps["batch"],
+        **_sizes(steps),
         "step, ms": [
             _spread(row.median_ms, row.least_ms, row.most_ms, row.rounds) for row in steps.itertuples(index=False)
         ],
@@ -190,10 +187,7 @@ def ratio_table(costs: Costs, ratio: str | None = None) -> pd.DataFrame:
         "ratio": rows["ratio"],
         "of": rows["algorithm"].where(rows["ratio"] != "dense / ours", "both"),
         "scales": rows["parameterisation"].where(rows["ratio"] != "learned / fixed", "both"),
-        "ISR": rows["isr"].map("{:g}".format),
-        "number of scales": rows["num_scales"],
-        "image size": rows["image_size"],
-        "batch": rows["batch"],
+        **_sizes(rows),
         "median (least to most)": [
             _spread(row.median, row.least, row.most, row.rounds) for row in rows.itertuples(index=False)
         ],
@@ -249,6 +243,16 @@ def _finding(ratios: pd.DataFrame, name: str) -> tuple[str, str]:
     across = _number(low) if len(ratios) == 1 else f"{_number(low)} to {_number(high)} in {len(ratios)} cases"
     verdict = "held" if low > SIGNIFICANT else "did not hold" if high <= SIGNIFICANT else "unclear"
     return f"{name}: {across}", verdict
+
+
+def _sizes(rows: pd.DataFrame) -> dict[str, pd.Series]:
+    """What a case varies, as columns for people."""
+    return {
+        "ISR": rows["isr"].map("{:g}".format),
+        "number of scales": rows["num_scales"],
+        "image size": rows["image_size"],
+        "batch": rows["batch"],
+    }
 
 
 def _spread(median: float, least: float, most: float, rounds: int) -> str:

@@ -127,7 +127,7 @@ class SeparableLayer:
             for spectra, products, period in zip(spectra_of_scales, horizontal, periods, strict=True)
         ]
         self._mixings = [correlation.mixing(weight, self._pairs) for correlation in self._correlations]
-        self.begin_gradients()
+        self._mixing_grads: list[Tensor] = []
 
     @property
     def _wanted(self) -> tuple[Pair, ...]:
@@ -153,7 +153,7 @@ class SeparableLayer:
         return self._correlations[scale].respond(projected, self._mixings[scale])
 
     def begin_gradients(self) -> None:
-        """Forget what was accumulated before."""
+        """Start `accumulate` from zero."""
         self._mixing_grads = [torch.zeros_like(mixing.mT) for mixing in self._mixings]
 
     def accumulate(self, projected: Tensor, gradient: Tensor, scale: int) -> Tensor:
@@ -249,6 +249,7 @@ class _SeparableCorrelation(torch.autograd.Function):
         need_x, _, need_scales = ctx.needs_input_grad[:3]
         num_scales = len(scales)
         layer = SeparableLayer(weight, ctx.basis, x.shape[-2:], derivatives=need_scales)
+        layer.begin_gradients()
         grad_x = torch.zeros_like(x) if need_x else None
         for number, chunk in enumerate(layer.chunks(len(x))):
             planes = _folded_for_scales(x[chunk], num_scales)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,17 +22,9 @@ from scalestudy.study.store import RunStore
 from scalestudy.tolerance import FIG2_GRID, FIG2_ISR, FIG2_NUM_SCALES, FIG2_RANGE, FIG2_START, fit_tolerance
 
 mpl.use("Agg")
+pytestmark = pytest.mark.usefixtures("untouched_settings")
 NARROW, MIDDLE, WIDE = reported.DISTRIBUTIONS
 RECORDS = Path(__file__).resolve().parent / "records"
-
-
-@pytest.fixture(autouse=True)
-def settings():
-    """No test leaves a figure open or a setting changed."""
-    before = dict(mpl.rcParams)
-    yield
-    assert dict(mpl.rcParams) == before
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The figures of section 4.3 draw what they are given and say what is missing; see `test_figures` for the others."""
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,18 +14,10 @@ from scalestudy.spec import BASELINES, SYSTEM_NAMES, VARIANTS
 from scalestudy.study.frames import BASELINE_COLUMNS, BASELINE_SCALE_COLUMNS, EQUIVARIANCE_COLUMNS
 
 mpl.use("Agg")
+pytestmark = pytest.mark.usefixtures("untouched_settings")
 NAN = float("nan")
 ORANGE = "#e08214"
 TITLES = {name: SYSTEMS[name].title for name in SYSTEM_NAMES}
-
-
-@pytest.fixture(autouse=True)
-def settings():
-    """No test leaves a figure open or a setting changed."""
-    before = dict(mpl.rcParams)
-    yield
-    assert dict(mpl.rcParams) == before
-    plt.close("all")
 
 
 def run(name, error, seed=0, augmented=False, scales=(), train=4.0, inference=0.5, device="cpu (x86_64)"):

@@ -1,7 +1,6 @@
 """The figures of cost draw what was measured and say what is missing; see `test_figures` for the others."""
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,16 +11,8 @@ from scalestudy.figures.convolution_cost import KINDS, PANELS
 from scalestudy.figures.style import OURS, PAPER
 
 mpl.use("Agg")
+pytestmark = pytest.mark.usefixtures("untouched_settings")
 ORANGE = KINDS["ours", "learned"][0]
-
-
-@pytest.fixture(autouse=True)
-def settings():
-    """No test leaves a figure open or a setting changed."""
-    before = dict(mpl.rcParams)
-    yield
-    assert dict(mpl.rcParams) == before
-    plt.close("all")
 
 
 def row(sweep, value, median, kind=("ours", "fixed"), phase="step", rounds=3, spread=2.0):

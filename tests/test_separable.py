@@ -437,6 +437,7 @@ def counted(basis, channels: tuple[int, int], size: tuple[int, int], step: str) 
     """
     weight = torch.zeros(channels[1], channels[0], len(basis.rows), dtype=torch.float64)
     layer = SeparableLayer(weight, basis.detached(), size, derivatives=step == "scales")
+    layer.begin_gradients()
     planes, gradient = (folded.fold(torch.zeros(1, count, *size, dtype=torch.float64)) for count in channels)
     counts = []
     for scale in range(basis.functions.shape[1]):
