@@ -83,5 +83,5 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "Installing scalestudy and its pinned packages into $(VENV) (the first time this takes minutes)"
 	@$(BIN)/python -m pip install -qq --no-input -c constraints.txt setuptools
-	@$(BIN)/python -m pip install -qq --no-input -c constraints.txt --no-build-isolation -e '.[notebooks,dev]'
+	@$(BIN)/python -m pip install -qq --no-input -c constraints.txt --no-build-isolation -e '.[cluster,notebooks,dev]'
 	@touch $@

@@ -95,7 +95,13 @@ _EXECUTION = _options(
     click.option(
         "--workers",
         type=click.IntRange(min=0),
-        help="Training processes; all share the GPU if there is one.  [default: one per core; GPU: 1]",
+        help="Training processes; spread over the GPUs if there are any.  [default: one per core; GPU: 1]",
+    ),
+    click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Train on a Dask cluster instead: tcp://host:port, or a scheduler file.  "
+        "[default: SCALESTUDY_SCHEDULER, if set]",
     ),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to train."),
 )
@@ -112,6 +118,7 @@ def reproduce(
     profile: str,
     assignments: tuple[str, ...],
     workers: int | None,
+    scheduler: str | None,
     device: str,
     names: tuple[str, ...],
     jobs: int | None,
@@ -134,7 +141,7 @@ def reproduce(
     probe(paths.results(size.profile))
     _fetch()
     study = Study(size)
-    report = _train(study.for_notebooks(path.stem for path in selected), workers, device, None)
+    report = _train(study.for_notebooks(path.stem for path in selected), workers, scheduler, device, None)
     results = notebooks.execute(
         selected,
         size.parameters(),
@@ -161,6 +168,7 @@ def run(
     profile: str,
     assignments: tuple[str, ...],
     workers: int | None,
+    scheduler: str | None,
     device: str,
     text: str | None,
     time_budget: str | None,
@@ -171,14 +179,16 @@ def run(
 
     size = params.load(profile, params.parse_overrides(assignments))
     budget = None if time_budget is None else params.parse_seconds(time_budget)
+    from scalestudy.study.execution import scheduler_for
     from scalestudy.study.grids import Study
 
     specs = Study(size).select(text) if text else Study(size).all_specs()
     if dry_run:
         _show_plan(specs, device)
         return
-    _fetch()
-    if _train(specs, workers, device, budget).failed:
+    if scheduler_for(scheduler, workers) is None:  # the workers of a cluster see to their own machines
+        _fetch()
+    if _train(specs, workers, scheduler, device, budget).failed:
         raise click.exceptions.Exit(1)
 
 
@@ -288,12 +298,14 @@ def _fetch() -> None:
     fetch_mnist()
 
 
-def _train(specs: list[RunSpec], workers: int | None, device: str, budget: float | None) -> BatchReport:
+def _train(
+    specs: list[RunSpec], workers: int | None, scheduler: str | None, device: str, budget: float | None
+) -> BatchReport:
     from scalestudy.study.execution import run_all
 
     store = _store()
-    report = run_all(specs, store, device=device, workers=workers, time_budget=budget)
-    if report.trained:
+    report = run_all(specs, store, device=device, workers=workers, scheduler=scheduler, time_budget=budget)
+    if report.done:
         _write_summary(store)
     for spec, text in report.failed:
         click.echo(f"run {spec.key} failed ({spec.label}):\n{text.strip()}", err=True)

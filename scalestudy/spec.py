@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from scalestudy.data.distributions import ScaleDistribution
+from scalestudy.distributions import ScaleDistribution
 
 CANVAS_SIZE = 168
 """Height and width of a Dynamic Scale MNIST image in pixels (paper, Appendix)."""

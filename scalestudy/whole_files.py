@@ -59,9 +59,10 @@ def try_writing(folder: Path) -> None:
 
 
 def remove_stale_temporaries(folder: Path) -> tuple[str, ...]:
-    """Remove what killed writers left: temporaries of a dead process of this machine, or older than a day.
+    """Remove what killed writers left.
 
-    A temporary of a living process, or of another machine that shares the folder, is left alone.
+    A temporary of this machine goes when its process has ended, whatever the clock says; one of another machine that
+    shares the folder (or of this one before it was started again) when it is older than a day.
 
     Returns
     -------
@@ -106,10 +107,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _is_stale(path: Path) -> bool:
-    if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-        return True
     parts = path.name.split(".")
-    return len(parts) >= 4 and parts[-4] == _host() and parts[-3].isdigit() and not _alive(int(parts[-3]))
+    if len(parts) >= 4 and parts[-4] == _host() and parts[-3].isdecimal():
+        return not _alive(int(parts[-3]))  # whatever its age: the clock may have jumped while it is being written
+    return time.time() - path.stat().st_mtime > _STALE_SECONDS
 
 
 def _alive(pid: int) -> bool:

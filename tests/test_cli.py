@@ -18,6 +18,7 @@ from scalestudy.data import RealisationReport
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT / "tests" / "study"))
 import fake_training  # noqa: E402
+from batches import gone, wait_until  # noqa: E402
 
 SMALL = [
     "-p", "seeds=[0]", "-p", "isrs=[1.5]", "-p", "scale_test_isrs=[1.5]", "-p", "initial_isrs=[3]",
@@ -325,20 +326,6 @@ def write_notebook(nbformat, path, parameters, *cells):
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     path.parent.mkdir(exist_ok=True)
     nbformat.write(notebook, path)
-
-
-def wait_until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
-def gone(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def test_results_folder_that_cannot_be_written_stops_before_anything_runs(project, tmp_path, monkeypatch):

@@ -113,7 +113,7 @@ def test_environment_holds_nothing_of_its_own():
     python, pip, by_pip = environment["dependencies"]
     assert Requirement(python).name == "python"
     assert pip == "pip"
-    assert by_pip == {"pip": ["-c constraints.txt", "-e .[notebooks,dev]"]}
+    assert by_pip == {"pip": ["-c constraints.txt", "-e .[cluster,notebooks,dev]"]}
 
 
 def test_python_floor_is_the_same_everywhere():
@@ -129,7 +129,7 @@ def test_makefile_installs_what_environment_installs():
     installs = [line for line in read("Makefile").splitlines() if "pip install" in line and "-e " in line]
     assert len(installs) == 1
     assert "-c constraints.txt" in installs[0]
-    assert "-e '.[notebooks,dev]'" in installs[0]
+    assert "-e '.[cluster,notebooks,dev]'" in installs[0]
 
 
 def test_ci_runs_the_command_that_the_readme_names():

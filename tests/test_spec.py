@@ -1,10 +1,13 @@
 """Run specs: keys that never change by accident, and fields that are refused with the reason."""
 
+import subprocess
+import sys
+
 import pytest
 from pydantic import ValidationError
 
 from scalestudy.arithmetic import DTYPES
-from scalestudy.data.distributions import LogUniform
+from scalestudy.distributions import LogUniform
 from scalestudy.models import SYSTEMS
 from scalestudy.reported import MNIST_SCALE_REALISATIONS, table
 from scalestudy.spec import (
@@ -277,3 +280,13 @@ def test_a_realisation_out_of_range_is_refused():
     message = r"published realisation of MNIST-Scale, 0 \.\. 5, for the model 'sesn', got 6"
     with pytest.raises(ValidationError, match=message):
         RunSpec.baseline("sesn", seed=6)
+
+
+def test_handing_specs_and_records_around_does_not_load_torch():
+    """What only waits for runs (a Dask worker, `scalestudy status`) is spared a second and 150 MiB."""
+    code = (
+        "import sys\n"
+        "import scalestudy.study.backends.dask_worker, scalestudy.study.execution, scalestudy.study.grids\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scalestudy import compare, reported, tables
-from scalestudy.data.distributions import LogUniform
+from scalestudy.distributions import LogUniform
 from scalestudy.models import Table1Net
 from scalestudy.record import Metrics, Provenance, Record
 from scalestudy.scales import FixedScales, StepRatioScales

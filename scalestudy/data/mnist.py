@@ -14,6 +14,7 @@ from scalestudy.data.mnist_files import (
     FILES,
     FOLDER_VARIABLE,
     DataError,
+    IdxFile,
     damage_report,
     find,
     how_to_provide,
@@ -21,6 +22,7 @@ from scalestudy.data.mnist_files import (
     store,
 )
 from scalestudy.data.mnist_sources import fetch_files
+from scalestudy.locks import first_alone
 
 _LOG = logging.getLogger(__name__)
 
@@ -179,25 +181,39 @@ def _tensor(content: bytes, shape: tuple[int, ...]) -> Tensor:
 
 
 def _contents(folder: Path, download: bool) -> dict[str, bytes]:
-    """Return the verified uncompressed content of all four files, fetching and storing what is missing."""
-    findings = {idx: find(folder, idx) for idx in FILES}
-    contents = {idx.name: finding.content for idx, finding in findings.items() if finding.content is not None}
-    missing = [idx for idx in FILES if idx.name not in contents]
+    """Return the verified uncompressed content of all four files; what is missing is fetched once for all processes."""
+    contents, missing = _look(folder)
     if not missing:
         return contents
-    damage = "\n".join(damage_report(idx, findings[idx].damaged) for idx in missing if findings[idx].damaged)
-    state = f"MNIST is incomplete in {folder}: no valid {', '.join(idx.name for idx in missing)}"
-    state += f"\n{damage}" if damage else ""
     if not download:
+        state = _incomplete(folder, missing)
         raise DataError(f"{state}\nAllow the download (download=True).\nOr: {how_to_provide(folder)}")
-    if damage:
+    with first_alone(folder / ".mnist.lock", f"fetching MNIST into {folder}"):
+        contents, missing = _look(folder)
+        return contents | _fetch_and_store(folder, missing) if missing else contents
+
+
+def _look(folder: Path) -> tuple[dict[str, bytes], dict[IdxFile, str]]:
+    """The verified contents; and the files that have none, each with a report of its damage ("" for no such file)."""
+    findings = {idx: find(folder, idx) for idx in FILES}
+    contents = {idx.name: finding.content for idx, finding in findings.items() if finding.content is not None}
+    return contents, {idx: damage_report(idx, findings[idx].damaged) for idx in FILES if idx.name not in contents}
+
+
+def _incomplete(folder: Path, missing: dict[IdxFile, str]) -> str:
+    state = f"MNIST is incomplete in {folder}: no valid {', '.join(idx.name for idx in missing)}"
+    return "\n".join([state, *filter(None, missing.values())])
+
+
+def _fetch_and_store(folder: Path, missing: dict[IdxFile, str]) -> dict[str, bytes]:
+    if damage := "\n".join(filter(None, missing.values())):
         _LOG.warning("%s; fetching again", damage)
     require_writable(folder)
     try:
-        fetched = fetch_files(missing)
+        fetched = fetch_files(list(missing))
     except DataError as error:
-        raise DataError(f"{state}\n{error}\n{how_to_provide(folder)}") from error
+        raise DataError(f"{_incomplete(folder, missing)}\n{error}\n{how_to_provide(folder)}") from error
     for idx in missing:
         store(folder, idx, fetched[idx.name])
     _LOG.info("MNIST is complete in %s", folder)
-    return contents | fetched
+    return fetched

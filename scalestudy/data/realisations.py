@@ -16,6 +16,7 @@ from scalestudy.data.mnist import load_mnist, mnist_folder
 from scalestudy.data.mnist_files import DataError
 from scalestudy.data.resample import rescale
 from scalestudy.data.splits import MNIST_SCALE_COUNTS, SPLIT_NAMES, mnist_scale_draws, mnist_scale_split
+from scalestudy.locks import first_alone
 from scalestudy.whole_files import remove_stale_temporaries, write_whole
 
 _LOG = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def load_realisation(seed: int, folder: str | os.PathLike | None = None) -> dict
     """Read one realisation of MNIST-Scale, or generate it (about six seconds) and keep it for the next time.
 
     A damaged file is generated anew, with a logged warning.  Where the folder cannot be written, nothing is kept and a
-    warning says so.
+    warning says so.  Of several processes that need it at once, one generates it and the others wait for its file.
 
     Parameters
     ----------
@@ -100,17 +101,9 @@ def load_realisation(seed: int, folder: str | os.PathLike | None = None) -> dict
     path = realisation_path(seed, folder)
     arrays = _read(path, seed)
     if arrays is None:
-        if path.exists():
-            _LOG.warning("%s is damaged; generating realisation %d of MNIST-Scale again", path, seed)
-        arrays = generate(seed, folder)
-        found = digest(arrays)
-        if found != PUBLISHED[seed]:
-            raise DataError(
-                f"realisation {seed} of MNIST-Scale, generated here, is not the published one: SHA-256 {found}, "
-                f"expected {PUBLISHED[seed]}; the arithmetic of this machine differs, so take the file {path.name} "
-                "from another"
-            )
-        _write(path, arrays)
+        lock = path.with_name(f".{path.stem}.lock")
+        with first_alone(lock, f"generating realisation {seed} of MNIST-Scale for {path.parent}"):
+            arrays = _read(path, seed) or _generate_and_keep(path, seed, folder)
     return arrays
 
 
@@ -127,6 +120,21 @@ def generate(seed: int, folder: str | os.PathLike | None = None) -> dict[str, np
     ).numpy()
     made = {"images": images, "labels": mnist.labels[chosen].numpy(), "data_scales": scales, "indices": indices}
     return {name: np.ascontiguousarray(made[name], dtype=kind) for name, kind in _ARRAYS.items()}
+
+
+def _generate_and_keep(path: Path, seed: int, folder: str | os.PathLike | None) -> dict[str, np.ndarray]:
+    if path.exists():
+        _LOG.warning("%s is damaged; generating realisation %d of MNIST-Scale again", path, seed)
+    arrays = generate(seed, folder)
+    found = digest(arrays)
+    if found != PUBLISHED[seed]:
+        raise DataError(
+            f"realisation {seed} of MNIST-Scale, generated here, is not the published one: SHA-256 {found}, "
+            f"expected {PUBLISHED[seed]}; the arithmetic of this machine differs, so take the file {path.name} "
+            "from another"
+        )
+    _write(path, arrays)
+    return arrays
 
 
 def cached_realisations(folder: str | os.PathLike | None = None) -> tuple[RealisationReport, ...]:

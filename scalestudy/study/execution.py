@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from scalestudy.record import Record
 from scalestudy.spec import RunSpec
-from scalestudy.study.backends import Backend, InProcess, LocalProcesses, Outcome, WorkersUnavailable
+from scalestudy.study.backends import Backend, InProcess, LocalProcesses, Outcome, RunStopped, WorkersUnavailable
+from scalestudy.study.backends.one_run import resolve
 from scalestudy.study.batch_report import BatchReport, IncompleteBatch
+from scalestudy.study.claims import Claims
 from scalestudy.study.estimate import Clock, usable_cores
-from scalestudy.study.processes import terminated_as_exit
+from scalestudy.study.processes import StopRequest, stops_on_sigterm
 from scalestudy.study.progress import ProgressBar
 from scalestudy.study.store import RunStore, StoreError
-from scalestudy.study.worker import resolve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +28,10 @@ __all__ = ["BatchReport", "IncompleteBatch", "WorkersUnavailable", "plan", "run_
 
 DEVICES = ("auto", "cpu", "cuda")
 DEFAULT_TRAIN = "scalestudy.training:train"
+SCHEDULER_VARIABLE = "SCALESTUDY_SCHEDULER"
+"""Environment variable that names a Dask scheduler, by address or by scheduler file."""
+
+_POLL_SECONDS = 0.5
 
 
 def run_all(
@@ -32,6 +40,7 @@ def run_all(
     *,
     device: str = "auto",
     workers: int | None = None,
+    scheduler: str | None = None,
     time_budget: float | None = None,
     progress: bool = True,
     on_record: Callable[[Record], None] | None = None,
@@ -39,21 +48,26 @@ def run_all(
 ) -> BatchReport:
     """Bring the records of all runs about: stored ones cost a file read, the others are trained and stored.
 
-    A run is stored by whoever trained it as soon as it is finished, so this call can be killed at any moment and
-    called again.  Interrupting it (Ctrl-C, SIGTERM) kills its workers and leaves the store whole.
+    A run is stored as soon as it is finished, so this call can be killed at any moment and called again.  Ctrl-C kills
+    its workers.  On SIGTERM the runs under way end after their current epoch (one in its last epoch is finished and
+    stored), then the call exits with code 143; a second SIGTERM ends it at once.  The store is whole in any case.
 
     Parameters
     ----------
     specs : iterable of RunSpec
         Most wanted first; started in this order.  Runs with equal keys are one run.
     store : RunStore
-        May be in use by other processes; a run that another finishes in the meantime is read.
+        May be in use by other processes; a run that another one is making is awaited and read, not made twice.
     device : {"auto", "cpu", "cuda"}
-        "auto" is "cuda" where there is one.
+        "auto" is "cuda" where there is one; on a cluster, where a worker declares the resource GPU.
     workers : int, optional
-        0 or 1: in this process; more: that many processes, which share the GPU if there is one.  Default: on the CPU
-        one per usable core, at most one per missing run; on a GPU 1.  On the CPU every run computes on one thread,
-        wherever it runs, so results do not depend on this number.
+        0 or 1: in this process; more: that many processes of this machine, spread over its GPUs if there are any.
+        Default: on the CPU one per usable core, at most one per missing run; on a GPU 1.  On the CPU every run
+        computes on one thread, wherever it runs, so results do not depend on this number.
+    scheduler : str, optional
+        Address (``tcp://host:port``) or scheduler file of a Dask cluster that trains instead; see
+        `scalestudy.study.backends.dask_cluster`.  Default: what ``SCALESTUDY_SCHEDULER`` names, unless `workers` is
+        given; else no cluster.
     time_budget : float, optional
         Seconds from now, > 0.  A run that is not expected to finish in time is not started, a later, shorter one
         may be.  Runs under way are never cut off, so a wrong estimate can overrun it.
@@ -76,31 +90,40 @@ def run_all(
     StoreError
         Before anything is trained, if the store cannot be written; later, if it becomes so.
     WorkersUnavailable
-        If worker processes cannot be started.
+        If worker processes cannot be started, or the cluster cannot be reached, is lost or has no worker to be used.
     """
     began = time.monotonic()
     _check(device, workers, time_budget)
+    scheduler = scheduler_for(scheduler, workers)
     wanted = list({spec.key: spec for spec in specs}.values())
     records = {spec.key: record for spec in wanted if (record := store.get(spec)) is not None}
-    batch = _Batch(store, records, [spec for spec in wanted if spec.key not in records], on_record)
-    if batch.pending:
-        device = _device(device)
+    pending = [spec for spec in wanted if spec.key not in records]
+    trained, failed, left_out = 0, (), ()
+    if pending:
+        if scheduler is None:
+            device = _device(device)
         store.require_writable()
         train = train or DEFAULT_TRAIN
         resolve(train)
-        if workers is None:
-            workers = min(usable_cores(), len(batch.pending)) if device == "cpu" else 1
-        batch.clock = Clock(device, store.records())
-        batch.deadline = None if time_budget is None else began + time_budget
-        with ProgressBar(batch.pending, shown=progress) as batch.bar, terminated_as_exit():
-            batch.execute(_backend(store, device, train, workers, batch))
+        with ExitStack() as stack:
+            claims = Claims(store.folder)
+            stack.callback(claims.release_all)
+            bar = stack.enter_context(ProgressBar(pending, shown=progress))
+            stop = stack.enter_context(stops_on_sigterm())
+            batch = _Batch(store, records, pending, on_record, claims, stop, bar)
+            backend, device = _backend(store, device, train, workers, scheduler, batch)
+            stack.callback(backend.close)
+            batch.clock = Clock(device, store.records())
+            batch.deadline = None if time_budget is None else began + time_budget
+            batch.execute(backend)
+        trained, failed, left_out = batch.trained, tuple(batch.failed), tuple(batch.left_out)
     done = tuple(records[spec.key] for spec in wanted if spec.key in records)
     return BatchReport(
         done=done,
-        read=len(done) - batch.trained,
-        trained=batch.trained,
-        failed=tuple(batch.failed),
-        left_out=tuple(batch.left_out),
+        read=len(done) - trained,
+        trained=trained,
+        failed=failed,
+        left_out=left_out,
         seconds=time.monotonic() - began,
     )
 
@@ -125,8 +148,9 @@ def plan(specs: Iterable[RunSpec], store: RunStore, *, device: str = "auto") -> 
 
     _check(device, None, None)
     wanted = list({spec.key: spec for spec in specs}.values())
-    clock = Clock(device if device == "cuda" else _device(device), store.records())
-    stored = set(store.keys())
+    records = store.records()
+    clock = Clock(device if device == "cuda" else _device(device), records)
+    stored = {record.key for record in records}
     rows = [
         (spec.key, spec.label, spec.key in stored, 0.0 if spec.key in stored else clock.seconds(spec))
         for spec in wanted
@@ -142,54 +166,122 @@ class _Batch:
     records: dict[str, Record]
     pending: list[RunSpec]
     on_record: Callable[[Record], None] | None
+    claims: Claims
+    stop: StopRequest
+    bar: ProgressBar
+    clock: Clock | None = None
+    deadline: float | None = None
+    active: dict[str, RunSpec] = field(default_factory=dict)
+    elsewhere: dict[str, RunSpec] = field(default_factory=dict)
+    asked: float = 0.0
     trained: int = 0
     failed: list[tuple[RunSpec, str]] = field(default_factory=list)
     left_out: list[RunSpec] = field(default_factory=list)
-    clock: Clock | None = None
-    deadline: float | None = None
-    bar: ProgressBar | None = None
 
     def execute(self, backend: Backend) -> None:
-        queue, active = list(self.pending), 0
-        try:
-            while queue or active:
-                while queue and backend.free() > 0:
-                    active += self._start(queue.pop(0), backend)
-                if not active:
-                    continue
-                outcome = backend.wait()
-                if outcome.event == "progress":
-                    self.bar.advance(outcome.spec, outcome.share)
-                else:
-                    active -= 1
-                    self._finish(outcome)
-        finally:
-            backend.close()
+        """Make the pending runs; those that another batch is making are awaited."""
+        queue = deque(self.pending)
+        while queue or self.active or self.elsewhere:
+            if self.stop.requested:
+                self._stop(backend)
+                return
+            while queue and backend.free() > 0:
+                self._start(queue.popleft(), backend)
+            self._withdraw_late(backend)
+            if self.active or (queue and backend.free() <= 0):
+                self._hear(backend.wait(_POLL_SECONDS))
+            elif self.elsewhere and not queue:
+                self.bar.note(f"waiting for {len(self.elsewhere)} runs that another process makes")
+                time.sleep(_POLL_SECONDS)
+            queue.extend(self._given_up_elsewhere())
 
-    def _start(self, spec: RunSpec, backend: Backend) -> int:
-        """Start a run unless another process has made it by now or there is no time; 1 if it was started."""
+    def progress(self, outcome: Outcome) -> None:
+        """Show an epoch of a run in this process; end the run where that was asked for."""
+        self.bar.advance(outcome.spec, outcome.share)
+        if self.stop.requested and outcome.share < 1:
+            raise RunStopped
+
+    def _start(self, spec: RunSpec, backend: Backend) -> None:
+        """Start a run unless there is no time, or another process makes it or has made it."""
+        if not self._fits(spec):
+            self._leave_out(spec)
+        elif not self.claims.take(spec.key):
+            self.elsewhere[spec.key] = spec
+        elif not self._read(spec):
+            self.active[spec.key] = spec
+            backend.start(spec)
+
+    def _read(self, spec: RunSpec) -> bool:
+        """Whether another process has stored the run by now."""
         record = self.store.get(spec)
         if record is not None:
+            self.claims.release(spec.key)
             self.records[spec.key] = record
             self.bar.finish(spec, "made by another process")
-        elif self.deadline is not None and time.monotonic() + self.clock.seconds(spec) > self.deadline:
-            self.left_out.append(spec)
-            self.bar.drop(spec)
+        return record is not None
+
+    def _given_up_elsewhere(self) -> list[RunSpec]:
+        """Runs that another process was making and has given up; those that it has finished are read."""
+        if time.monotonic() < self.asked + _POLL_SECONDS:
+            return []
+        self.asked, again = time.monotonic(), []
+        for spec in list(self.elsewhere.values()):
+            if self._read(spec):
+                del self.elsewhere[spec.key]
+            elif not self._fits(spec):
+                del self.elsewhere[spec.key]
+                self._leave_out(spec)
+            elif self.claims.take(spec.key):
+                del self.elsewhere[spec.key]
+                again.append(spec)
+        return again
+
+    def _fits(self, spec: RunSpec) -> bool:
+        return self.deadline is None or time.monotonic() + self.clock.seconds(spec) <= self.deadline
+
+    def _leave_out(self, spec: RunSpec) -> None:
+        self.left_out.append(spec)
+        self.bar.drop(spec)
+
+    def _withdraw_late(self, backend: Backend) -> None:
+        for spec in list(self.active.values()):
+            if not self._fits(spec) and backend.withdraw(spec):
+                self._end(spec)
+                self._leave_out(spec)
+
+    def _stop(self, backend: Backend) -> None:
+        """Let what is under way end after its epoch; the runs that end by that are stored."""
+        self.bar.note("stopping after the current epochs")
+        backend.stop()
+        while self.active:
+            self._hear(backend.wait(_POLL_SECONDS))
+
+    def _hear(self, outcome: Outcome | None) -> None:
+        if outcome is None:
+            return
+        if outcome.event == "progress":
+            self.bar.advance(outcome.spec, outcome.share)
+            return
+        self._end(outcome.spec)
+        if outcome.event == "unwritable":
+            raise StoreError(outcome.text)
+        if outcome.event == "stopped":
+            self._leave_out(outcome.spec)
         else:
-            backend.start(spec)
-            return 1
-        return 0
+            self._finish(outcome)
+
+    def _end(self, spec: RunSpec) -> None:
+        del self.active[spec.key]
+        self.claims.release(spec.key)
 
     def _finish(self, outcome: Outcome) -> None:
         spec = outcome.spec
-        if outcome.event == "unwritable":
-            raise StoreError(outcome.text)
-        record = self.store.get(spec) if outcome.event == "done" else None
+        record = self.store.get(spec) if outcome.event in ("done", "found") else None
         if record is None:
             self.failed.append((spec, outcome.text or "the record was stored, and has vanished or was damaged since"))
             self.bar.finish(spec, "failed")
             return
-        self.trained += 1
+        self.trained += outcome.event == "done"
         self.records[spec.key] = record
         self.clock.learn(record)
         self.bar.finish(spec, f"test error {record.metrics.test_error:.2f} %")
@@ -197,10 +289,35 @@ class _Batch:
             self.on_record(record)
 
 
-def _backend(store: RunStore, device: str, train: str, workers: int, batch: _Batch) -> Backend:
+def _backend(
+    store: RunStore, device: str, train: str, workers: int | None, scheduler: str | None, batch: _Batch
+) -> tuple[Backend, str]:
+    """The place that executes runs, and its type of device."""
+    if scheduler is not None:
+        from scalestudy.study.backends.dask_cluster import DaskCluster
+
+        cluster = DaskCluster(store, device, train, scheduler, batch.bar.note)
+        return cluster, cluster.device
+    if workers is None:
+        workers = min(usable_cores(), len(batch.pending)) if device == "cpu" else 1
     if workers <= 1:
-        return InProcess(store, device, train, lambda news: batch.bar.advance(news.spec, news.share))
-    return LocalProcesses(store, device, train, workers)
+        return InProcess(store, device, train, batch.progress), device
+    return LocalProcesses(store, device, train, workers), device
+
+
+def scheduler_for(scheduler: str | None, workers: int | None) -> str | None:
+    """Return the Dask scheduler that `run_all` uses when it is given these, or None.
+
+    Raises
+    ------
+    ValueError
+        If both are given.
+    """
+    if scheduler and workers is not None:
+        raise ValueError(
+            f"workers must be left out with a scheduler, got {workers} and {scheduler!r}; a cluster has its own workers"
+        )
+    return scheduler or (os.environ.get(SCHEDULER_VARIABLE) if workers is None else None) or None
 
 
 def _check(device: str, workers: int | None, time_budget: float | None) -> None:

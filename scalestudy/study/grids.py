@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from itertools import product
 
-from scalestudy.data.distributions import LogUniform
+from scalestudy.distributions import LogUniform
 from scalestudy.record import Record
 from scalestudy.spec import VARIANTS, DataSpec, MnistScaleSpec, RunSpec, ScalesSpec, TrainingSpec
 from scalestudy.study.frames import (

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit code after SIGTERM."""
@@ -30,6 +31,38 @@ def terminated_as_exit() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+@dataclass
+class StopRequest:
+    """Whether this process was asked to end when it can."""
+
+    requested: bool = False
+
+
+@contextmanager
+def stops_on_sigterm() -> Iterator[StopRequest]:
+    """Let the first SIGTERM only be noted, so that work can end in an orderly way; a second one ends it at once.
+
+    Where one came, leaving the block is an exit with code 143.  Outside the main thread signals stay as they are.
+    """
+    stop = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def note(number: int, frame: object) -> None:
+        if stop.requested:
+            raise SystemExit(TERMINATED)
+        stop.requested = True
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+    if stop.requested:
+        raise SystemExit(TERMINATED)
 
 
 def watch_parent(leave: Callable[[], None]) -> None:

@@ -59,6 +59,10 @@ class ProgressBar:
             self._bar.total = max(self._bar.total - spec.work, self._bar.n)
         self._describe()
 
+    def note(self, text: str) -> None:
+        """Show what the batch waits for or does, in the place of the last result."""
+        self._bar.set_postfix_str(text)
+
     def _describe(self) -> None:
         self._bar.set_description_str(f"{self._finished}/{self._count} runs", refresh=False)
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from scalestudy.record import Record
 from scalestudy.spec import RunSpec
+from scalestudy.study.claims import remove_stale_claims
 from scalestudy.study.files import StoreError, probe, unwritable, write_atomically
 from scalestudy.whole_files import remove_stale_temporaries
 
@@ -126,9 +127,10 @@ class RunStore:
         return [record for path in self._files() if (record := self._load(path)) is not None]
 
     def require_writable(self) -> None:
-        """Write and remove a test file, and clear up after killed processes; `StoreError` if that fails."""
-        probe(self.folder)
+        """Clear up after killed processes, then write and remove a test file; `StoreError` if that fails."""
         remove_stale_temporaries(self.folder)
+        remove_stale_claims(self.folder)
+        probe(self.folder)
 
     def merge(self, folder: str | os.PathLike) -> MergeReport:
         """Copy the valid records of another store (or of a folder copied from another machine) into this one.
@@ -179,9 +181,13 @@ class RunStore:
         return summary_frame(self.records())
 
     def write_summary(self, path: str | os.PathLike) -> Path:
-        """Write `summary` as CSV, atomically; the same records give the same bytes on every machine."""
-        path = Path(path)
-        write_atomically(path, self.summary().to_csv(index=False, lineterminator="\n").encode())
+        """Write `summary` as CSV, atomically; the same records give the same bytes on every machine.
+
+        A file that has these bytes is left alone.
+        """
+        path, content = Path(path), self.summary().to_csv(index=False, lineterminator="\n").encode()
+        if not path.is_file() or path.read_bytes() != content:
+            write_atomically(path, content)
         return path
 
     def _files(self) -> Iterator[Path]:

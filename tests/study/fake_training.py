@@ -1,11 +1,12 @@
 """Training functions that take milliseconds, for tests of the store and of execution."""
 
 import os
+import random
 import signal
 import time
 from pathlib import Path
 
-from scalestudy.data.distributions import LogUniform
+from scalestudy.distributions import LogUniform
 from scalestudy.record import Metrics, Provenance, Record
 from scalestudy.spec import DataSpec, RunSpec, ScalesSpec, TrainingSpec
 
@@ -104,3 +105,23 @@ def reports_device(spec, *, device, progress):
 
 def wrong_record(spec, *, device, progress):
     return record_of(spec_of(spec.seed + 1))
+
+
+def noted(spec, *, device, progress):
+    """Succeeds after FAKE_SECONDS (0.01); tells the file FAKE_NOTES what it does and the time that it believes it is.
+
+    No two of its records are equal.
+    """
+    note(f"begun {spec.seed} {time.time()}")
+    time.sleep(float(os.environ.get("FAKE_SECONDS", "0.01")))
+    note(f"trained {spec.seed} {time.time()}")
+    return record_of(spec, seconds=random.random())
+
+
+def note(text):
+    """Append a line whole, whichever other processes do the same."""
+    descriptor = os.open(os.environ["FAKE_NOTES"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        os.write(descriptor, f"{text}\n".encode())
+    finally:
+        os.close(descriptor)

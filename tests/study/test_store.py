@@ -172,21 +172,31 @@ def test_interrupt_while_writing_leaves_no_temporary(store, monkeypatch):
     assert list(store.folder.iterdir()) == []
 
 
-def test_stale_temporaries(store):
+def test_stale_temporaries(store, monkeypatch):
     store.require_writable()
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    host = files._host()
+    host, day = files._host(), 86400
     dead = store.folder / f"k.json.{host}.{ended.pid}.00000000.tmp"
     alive = store.folder / f"k.json.{host}.{os.getpid()}.00000000.tmp"
     elsewhere = store.folder / f"k.json.ffffffff.{ended.pid}.00000000.tmp"
     old = store.folder / "k.json.ffffffff.1.00000000.tmp"
-    for path in (dead, alive, elsewhere, old):
+    nameless, odd = store.folder / "k.tmp", store.folder / f"k.json.{host}.².00000000.tmp"
+    for path in (dead, alive, elsewhere, old, nameless, odd):
         path.write_text("{")
-    os.utime(old, (time.time() - 2 * 86400,) * 2)
+    os.utime(old, (time.time() - 2 * day,) * 2)
+    os.utime(alive, (time.time() - 2 * day,) * 2)
     assert set(files.remove_stale_temporaries(store.folder)) == {dead.name, old.name}
-    assert {path.name for path in store.folder.iterdir()} == {alive.name, elsewhere.name}
+    assert {path.name for path in store.folder.iterdir()} == {alive.name, elsewhere.name, nameless.name, odd.name}
     assert store.keys() == ()
+
+    # The clock goes back, then forward.
+    now = time.time()
+    monkeypatch.setattr(files.time, "time", lambda: now - 100 * day)
+    assert files.remove_stale_temporaries(store.folder) == ()
+    monkeypatch.setattr(files.time, "time", lambda: now + 2 * day)
+    assert set(files.remove_stale_temporaries(store.folder)) == {elsewhere.name, nameless.name, odd.name}
+    assert list(store.folder.iterdir()) == [alive]
 
 
 def test_same_key_from_several_threads(store):

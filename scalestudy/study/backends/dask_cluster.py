@@ -1,0 +1,303 @@
+"""Runs on a Dask cluster: the client's side.
+
+Only specs travel, as tasks whose key is the run's key; records come back and are stored here, so workers need share no
+folder with this process.  A worker that dies is Dask's business: it gives the run to another one, a few times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from scalestudy.record import Record
+from scalestudy.spec import RunSpec
+from scalestudy.study.backends.base import Outcome, WorkersUnavailable
+from scalestudy.study.backends.dask_roster import Roster
+from scalestudy.study.backends.dask_worker import TOPIC, make_run, versions
+from scalestudy.study.store import RunStore, StoreError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+_CLIENT_LOG = logging.getLogger("distributed.client")
+_CONNECT_SECONDS = 10.0
+_ANSWER_SECONDS = 30.0
+_CLOSE_SECONDS = 5.0
+
+_PER_SLOT = 2
+"""Runs that Dask is given per slot, one under way and one waiting: slots do not idle, and adaptive clusters grow."""
+
+_ATTEMPTS = 5
+"""Times that a run is handed to Dask before it counts as failed, where the fault is the workers' or is not known."""
+
+_RETRIES = 2
+"""Times that Dask tries a task again that ended in an error of its own, such as a worker without this package."""
+
+
+@dataclass
+class _Submitted:
+    """A run that Dask has been given: for which time, the workers that may make it (none: all), who has begun it.
+
+    Without a future it waits for a worker that may be used.
+    """
+
+    spec: RunSpec
+    attempt: int
+    allowed: frozenset[str]
+    future: Future | None = None
+    worker: str = ""
+
+
+class DaskCluster:
+    """Runs on the workers of a Dask cluster, one per slot; see `Roster.slots`.
+
+    Parameters
+    ----------
+    store : RunStore
+    device : {"auto", "cpu", "cuda"}
+        "auto" is "cuda" where a worker declares the resource GPU.
+    train : str
+        Dotted path of the training function, which workers must be able to import.
+    scheduler : str
+        Address, or the path of a scheduler file.
+    note : callable
+        Told what is waited for.
+
+    Attributes
+    ----------
+    device : {"cpu", "cuda"}
+
+    Raises
+    ------
+    RuntimeError
+        If ``distributed`` is not installed.
+    WorkersUnavailable
+        If the scheduler cannot be reached, or each of its workers is rejected.
+    """
+
+    def __init__(self, store: RunStore, device: str, train: str, scheduler: str, note: Callable[[str], None]) -> None:
+        self._store, self._train, self._name, self._note = store, train, scheduler, note
+        self._stopping = False
+        self._news: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self._runs: dict[str, _Submitted] = {}
+        self._log_level = _CLIENT_LOG.level
+        _CLIENT_LOG.setLevel(logging.CRITICAL)  # it tells a lost connection by tracebacks; we do in one sentence
+        self._client = _connect(scheduler)
+        self._roster = Roster(self._client)
+        try:
+            with self._lost_if_broken():
+                self._roster.refresh()
+                self._client.subscribe_topic(TOPIC, lambda event: self._news.put(("progress", event[1])))
+            self.device = self._roster.device(device)
+        except BaseException:
+            self.close()
+            raise
+
+    def free(self) -> int:
+        """Runs that the cluster can be given so that no slot waits for the next one."""
+        return max(1, _PER_SLOT * self._roster.slots(self.device)) - len(self._runs)
+
+    def start(self, spec: RunSpec) -> None:
+        """Hand the run to Dask."""
+        with self._lost_if_broken():
+            self._submit(spec, attempt=1)
+
+    def wait(self, seconds: float) -> Outcome | None:
+        """Wait for news of a run; `WorkersUnavailable` where the scheduler or all usable workers are gone."""
+        if self._stopping and (waiting := [run for run in self._runs.values() if run.future is None]):
+            return self._over(waiting[0], "stopped")
+        with self._lost_if_broken():
+            self._look_after_workers()
+            return self._hear(seconds)
+
+    def withdraw(self, spec: RunSpec) -> bool:
+        """Take back a run that no worker has begun."""
+        if self._runs[spec.key].worker in self._roster:
+            return False
+        self._let_go(self._runs.pop(spec.key))
+        return True
+
+    def stop(self) -> None:
+        """Cancel all runs; workers end them after the current epoch, and keep a record that is finished by that."""
+        self._stopping = True
+        self._cancel()
+
+    def close(self) -> None:
+        """Cancel all runs and leave the cluster."""
+        self._cancel()
+        self._runs.clear()
+        self._client.close(timeout=_CLOSE_SECONDS)
+        _CLIENT_LOG.setLevel(self._log_level)
+
+    def _hear(self, seconds: float) -> Outcome | None:
+        try:
+            kind, news = self._news.get(timeout=seconds)
+        except queue.Empty:
+            return None
+        run = self._runs.get(news["key"] if kind == "progress" else news.key)
+        if run is None or (kind == "ended" and run.future is not news):
+            return None  # of another client, or of an attempt that was given up
+        if kind == "ended":
+            return self._ended(run)
+        run.worker = news["worker"]
+        return Outcome(run.spec, "progress", share=news["share"])
+
+    def _cancel(self) -> None:
+        if self._runs and self._client.status == "running":
+            self._client.cancel([run.future for run in self._runs.values() if run.future is not None])
+
+    def _look_after_workers(self) -> None:
+        if self._client.status != "running":
+            raise OSError(f"the client is {self._client.status}")
+        self._roster.refresh()
+        self._move_stranded()
+        if self._roster.slots(self.device) == 0:
+            wanted = "workers that declare the resource GPU" if self.device == "cuda" else "workers"
+            self._note(f"waiting for {wanted} at {self._name}")
+
+    @contextmanager
+    def _lost_if_broken(self) -> Iterator[None]:
+        """Dask raises many kinds of OSError where the connection is broken."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except OSError as error:
+            raise self._lost() from error
+
+    def _ended(self, run: _Submitted) -> Outcome | None:
+        """What came of a run; None where it is tried again."""
+        try:
+            reply = run.future.result(timeout=_ANSWER_SECONDS)
+        except CancelledError as error:
+            if not self._stopping:
+                raise self._lost() from error
+            return self._over(run, "stopped")
+        except TimeoutError:  # the worker with the answer left before it was fetched, so Dask makes the run again
+            self._listen(run.future)
+            return None
+        except Exception as error:
+            return self._broken(run, error)
+        return self._answered(run, reply)
+
+    def _broken(self, run: _Submitted, error: Exception) -> Outcome | None:
+        """Dask could not execute the task."""
+        from distributed import KilledWorker
+
+        text = "".join(traceback.format_exception(error))
+        if isinstance(error, KilledWorker):
+            return self._over(run, "failed", f"{text}\nif memory is short, let workers have fewer threads")
+        self._roster.refresh(at_once=True)  # a worker without this package, or with another one, is found out here
+        return self._again(run, text)
+
+    def _answered(self, run: _Submitted, reply: Any) -> Outcome | None:
+        event = reply.get("event") if isinstance(reply, dict) else None
+        if event == "failed":
+            return self._over(run, "failed", f"on worker {run.worker}:\n{reply['text']}")
+        if event == "stopped":
+            return self._again(run, "it was stopped")
+        if event == "rejected":
+            return self._fault_of_worker(run, reply["text"])
+        try:
+            record = Record.model_validate_json(reply["record"])
+        except (ValidationError, LookupError, TypeError) as error:
+            return self._fault_of_worker(run, f"it answered {reply!r:.200}, which holds no record: {error}")
+        if event not in ("done", "found") or record.key != run.spec.key:
+            return self._fault_of_worker(run, f"asked for run {run.spec.key} it answered {event!r} with {record.key}")
+        try:
+            if self._store.get(run.spec) is None:  # else the worker shares the folder and has stored it
+                self._store.put(record)
+        except StoreError as error:
+            return self._over(run, "unwritable", str(error))
+        return self._over(run, event)
+
+    def _fault_of_worker(self, run: _Submitted, reason: str) -> Outcome | None:
+        """Use the worker that answered no more, and have another one make the run."""
+        for address in self._client.who_has([run.future]).get(run.spec.key, ()):
+            self._roster.reject(address, reason)
+        return self._again(run, reason)
+
+    def _again(self, run: _Submitted, reason: str) -> Outcome | None:
+        self._let_go(run)
+        if run.attempt == _ATTEMPTS:
+            return self._over(run, "failed", f"it was given to workers {_ATTEMPTS} times; the last time: {reason}")
+        self._submit(run.spec, run.attempt + 1)
+        return None
+
+    def _over(self, run: _Submitted, event: str, text: str = "") -> Outcome:
+        del self._runs[run.spec.key]
+        return Outcome(run.spec, event, text)
+
+    def _submit(self, spec: RunSpec, attempt: int) -> None:
+        workers = self._roster.restriction()
+        run = self._runs[spec.key] = _Submitted(spec, attempt, frozenset(workers or ()))
+        if workers == []:
+            return  # until one comes: see `_move_stranded`
+        run.future = self._client.submit(
+            make_run,
+            spec.model_dump_json(),
+            self.device,
+            self._train,
+            versions(),
+            key=spec.key,
+            pure=False,
+            workers=workers,
+            resources={"GPU": 1} if self.device == "cuda" else None,
+            retries=_RETRIES,
+        )
+        self._listen(run.future)
+
+    def _move_stranded(self) -> None:
+        """Hand over runs anew that none of the workers which are there now may make."""
+        usable = self._roster.restriction()
+        for run in list(self._runs.values()) if usable else ():
+            if run.future is None or (run.allowed and run.allowed.isdisjoint(usable)):
+                self._let_go(run)
+                self._submit(run.spec, run.attempt)
+
+    def _let_go(self, run: _Submitted) -> None:
+        """Free the key of a run, not by a cancellation, whose echo would cancel the next future of the same key."""
+        if run.future is not None:
+            run.future.release()
+            self._client.sync(asyncio.sleep, 0)  # until the client has done so
+
+    def _listen(self, future: Future) -> None:
+        future.add_done_callback(lambda ended: self._news.put(("ended", ended)))
+
+    def _lost(self) -> WorkersUnavailable:
+        return WorkersUnavailable(
+            f"the connection to the Dask scheduler {self._name} was lost; every run that came back is stored. Start "
+            "the scheduler and its workers again, then call again to go on. What workers finished meanwhile lies in "
+            "their own run stores: `scalestudy merge` them unless they share the folder"
+        )
+
+
+def _connect(scheduler: str) -> Client:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise RuntimeError("a Dask cluster needs distributed; pip install 'scalestudy[cluster]'") from error
+    is_file = Path(scheduler).is_file()
+    if not is_file and ":" not in scheduler:
+        raise ValueError(
+            f"scheduler must be an address such as tcp://host:8786 or a scheduler file, got {scheduler!r}, which is no "
+            "file; start one with `dask scheduler --scheduler-file FILE`"
+        )
+    place = {"scheduler_file": scheduler} if is_file else {"address": scheduler}
+    try:
+        return Client(**place, timeout=_CONNECT_SECONDS, set_as_default=False, name="scalestudy")
+    except OSError as error:
+        raise WorkersUnavailable(
+            f"cannot reach a Dask scheduler at {scheduler} within {_CONNECT_SECONDS:.0f} s; start one with "
+            "`dask scheduler`, or name its address"
+        ) from error

@@ -1,0 +1,30 @@
+"""`--preload` for a Dask worker whose answers are not to be trusted: what MISBEHAVIOUR names."""
+
+import os
+
+from fake_training import record_of
+from marked_training import another_run
+
+from scalestudy.spec import RunSpec
+from scalestudy.study.backends import dask_worker
+
+
+def answer(spec, device, train, wanted_versions):
+    run = RunSpec.model_validate_json(spec)
+    match os.environ["MISBEHAVIOUR"]:
+        case "nonsense":
+            return 42
+        case "no record":
+            return {"event": "done", "record": "{"}
+        case "another run":
+            return {"event": "done", "record": another_run(run).model_dump_json()}
+        case "edited":
+            text = record_of(run).model_dump_json()
+            edited = text.replace('"validation_error":1.5', '"validation_error":0.5')
+            assert edited != text
+            return {"event": "done", "record": edited}
+        case "raises":
+            raise MemoryError("the worker itself is broken")
+
+
+dask_worker.make_run = answer
