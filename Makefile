@@ -36,10 +36,12 @@ test: $(STAMP)  ## Run the unit tests, doctests, reference vectors and notebook 
 	$(BIN)/pytest --doctest-modules tests scalestudy
 	$(BIN)/pytest -n 2 --dist loadscope --nbval --nbval-current-env notebooks
 
-bench: $(STAMP)  ## Time and memory beside the authors' algorithms (a quarter of an hour on a quiet machine)
+bench: $(STAMP)  ## Time and memory beside the authors' algorithms, and of batches (half an hour on a quiet machine)
 	$(BIN)/python benchmarks/scale_convolution.py
 	$(BIN)/python benchmarks/algorithms.py
 	$(BIN)/python benchmarks/training_cost.py
+	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/many_runs.py
 
 notebooks: $(STAMP)  ## Renew the committed records (tests/records) and notebook outputs, after a change of either
 	SCALESTUDY_RUNS=$(CURDIR)/tests/records $(BIN)/scalestudy run --profile quick

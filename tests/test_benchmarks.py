@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 from click.testing import CliRunner
 
 from scalestudy.costs import CASE_COLUMNS, MEMORY_COLUMNS, RATIO_COLUMNS, ROW_COLUMNS, TITLES, as_costs
+from scalestudy.distributions import LogUniform
+from scalestudy.spec import DataSpec, RunSpec, TrainingSpec
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 RATES = {"gigaflops": 1.0, "copied_gigabytes_per_second": 2.0}
@@ -280,3 +283,71 @@ class TestAlgorithms:
     def test_the_layers_have_every_outcome_of_the_rule(self, algorithms):
         chosen = {case.build().chosen_algorithm(case.size, case.size) for case in algorithms.LAYERS}
         assert chosen == {"separable", "fourier"}
+
+
+@pytest.fixture(scope="module")
+def throughput():
+    return load("throughput")
+
+
+class TestThroughput:
+    def test_runs_differ_in_their_seed_only(self, throughput):
+        runs = throughput.equal_runs(3)
+        assert [run.seed for run in runs] == [0, 1, 2]
+        assert len({run.work for run in runs}) == 1
+        assert len({run.model_copy(update={"seed": 0}).key for run in runs}) == 1
+
+    def test_ratios_are_of_the_same_round(self, throughput, monkeypatch):
+        """The machine is twice as fast in the second round; the order turns round."""
+        calls = []
+
+        def rate(specs, workers):
+            calls.append(workers)
+            return (10.0 if len(calls) <= 2 else 20.0) * {1: 1.0, 2: 1.9}[workers]
+
+        monkeypatch.setattr(throughput, "runs_per_minute", rate)
+        one, two = throughput.measure([], [1, 2], rounds=2)
+        assert calls == [1, 2, 2, 1]
+        assert one == {"workers": 1, "runs_per_minute": 15.0, "ratio": 1.0, "least_ratio": 1.0, "most_ratio": 1.0}
+        assert two == {"workers": 2, "runs_per_minute": 28.5, "ratio": 1.9, "least_ratio": 1.9, "most_ratio": 1.9}
+
+    def test_command(self, throughput, tmp_path, monkeypatch):
+        """Real training, of little."""
+        small = TrainingSpec.paper_shaped(1, batch_size=10)
+        data = DataSpec(
+            distribution=LogUniform(low=1, high=2), train_images=20, validation_images=5, test_images=5, shrink=3
+        )
+        specs = [RunSpec(data=data, training=small, seed=seed) for seed in range(2)]
+        monkeypatch.setattr(throughput, "equal_runs", lambda count: specs[:count])
+        monkeypatch.setattr(throughput, "machine_rates", lambda: RATES)
+        output = tmp_path / "new" / "throughput.json"
+        options = ["--runs", "2", "--rounds", "1", "--workers", "1", "--workers", "2", "--output", str(output)]
+        result = CliRunner().invoke(throughput.main, options, catch_exceptions=False)
+        assert result.exit_code == 0
+        rows = json.loads(output.read_text())["rows"]
+        assert [row["workers"] for row in rows] == [1, 2] and all(row["runs_per_minute"] > 0 for row in rows)
+        assert rows[1]["ratio"] == pytest.approx(rows[1]["runs_per_minute"] / rows[0]["runs_per_minute"], rel=1e-2)
+        assert "| 2 |" in output.with_suffix(".md").read_text()
+
+
+class TestManyRuns:
+    def test_command(self, tmp_path):
+        """A few runs through a real cluster; what is told is what lies there."""
+        output = tmp_path / "many_runs.json"
+        command = [sys.executable, FOLDER / "many_runs.py", "--runs", "12", "--workers", "2", "--output", output]
+        subprocess.run(command, check=True, capture_output=True)
+        written = json.loads(output.read_text())
+        figures = written["figures"]
+        assert (written["runs"], written["workers"]) == (12, 2)
+        assert figures["milliseconds_per_run"] == pytest.approx(1000 * figures["seconds"] / 12, abs=0.1)
+        assert 12 * 4_000 < 1e6 * figures["store_megabytes"] < 12 * 12_000
+        assert figures["client_mebibytes_peak"] >= figures["client_mebibytes_before"] > 0
+        assert "| whole batch |" in output.with_suffix(".md").read_text()
+
+    def test_records_are_as_large_as_the_papers(self):
+        many = load("many_runs")
+        run = RunSpec(data=DataSpec(distribution=LogUniform(low=1, high=8)))
+        record = many.pretend(run, device="cpu", progress=lambda done, epochs: None)
+        assert len(record.metrics.validation_error_history) == run.training.epochs
+        assert len(record.metrics.internal_scales_history) == run.training.epochs + 1
+        assert {len(scales) for scales in record.metrics.internal_scales_history} == {run.scales.num_scales}
