@@ -204,11 +204,11 @@ def test_place_pattern_is_not_blind():
 
 
 class TestReadme:
-    """The README's numbers come from the code: from the committed tables of `quick`."""
+    """Numbers in the README and the docs come from the code: from the committed tables and measurements."""
 
     @staticmethod
-    def block(name: str) -> str:
-        text = (ROOT / "README.md").read_text(encoding="utf-8")
+    def block(name: str, page: str = "README.md") -> str:
+        text = (ROOT / page).read_text(encoding="utf-8")
         return text.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0].strip()
 
     def test_claims(self) -> None:
@@ -228,6 +228,16 @@ class TestReadme:
         assert shown[:2] == measured[2:4]
         assert shown[2:] == [line for line in measured[4:] if line.split("|")[2].strip() == "16"]
         assert len(shown) == 2 + len(SYSTEMS)
+
+    def test_throughput(self) -> None:
+        written = json.loads((ROOT / "results" / "benchmarks" / "throughput.json").read_text(encoding="utf-8"))
+        (ratio,) = (row["ratio"] for row in written["rows"] if row["workers"] == 2)
+        assert self.block("throughput") == f"{ratio:.2f}"
+
+    def test_many_runs(self) -> None:
+        measured = (ROOT / "results" / "benchmarks" / "many_runs.md").read_text(encoding="utf-8")
+        table = "\n".join(line for line in measured.splitlines() if line.startswith("|"))
+        assert self.block("many_runs", "docs/cluster.md") == table
 
     def test_number_of_runs(self) -> None:
         text = (ROOT / "README.md").read_text(encoding="utf-8")

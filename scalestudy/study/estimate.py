@@ -40,6 +40,7 @@ class Clock:
     def __init__(self, device: str, records: Iterable[Record] = ()) -> None:
         self._type = device_type(device)
         self._rates: dict[str, list[float]] = {}
+        self._medians: dict[str, float] = {}
         for record in records:
             self.learn(record)
 
@@ -49,12 +50,14 @@ class Clock:
             rate = record.provenance.seconds / record.spec.work
             for kind in (record.spec.model, record.spec.dataset):
                 self._rates.setdefault(kind, []).append(rate)
+                self._medians.pop(kind, None)
 
     def seconds(self, spec: RunSpec) -> float:
         """Expected seconds of a run: its work times the median rate, with `RESERVE`."""
-        known = self._rates.get(spec.model) or self._rates.get(spec.dataset)
-        rate = median(known) if known else SECONDS_PER_WORK[self._type]
-        return RESERVE * rate * spec.work
+        kind = spec.model if spec.model in self._rates else spec.dataset
+        if kind not in self._medians:
+            self._medians[kind] = median(self._rates.get(kind, [SECONDS_PER_WORK[self._type]]))
+        return RESERVE * self._medians[kind] * spec.work
 
 
 def device_type(device: str) -> str:

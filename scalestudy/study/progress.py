@@ -26,7 +26,7 @@ class ProgressBar:
 
     def __init__(self, specs: Sequence[RunSpec], shown: bool) -> None:
         hidden = not shown or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
-        self._count, self._finished = len(specs), 0
+        self._count, self._finished, self._noted = len(specs), 0, ""
         self._shares: dict[str, float] = {}
         self._bar = tqdm(
             total=sum(spec.work for spec in specs),
@@ -49,6 +49,7 @@ class ProgressBar:
         """Show that a run is over, and how it went."""
         self.advance(spec, 1.0)
         self._finished += 1
+        self._noted = ""
         self._describe()
         self._bar.set_postfix_str(f"{spec.label}: {result}", refresh=False)
 
@@ -60,8 +61,10 @@ class ProgressBar:
         self._describe()
 
     def note(self, text: str) -> None:
-        """Show what the batch waits for or does, in the place of the last result."""
-        self._bar.set_postfix_str(text)
+        """Show what the batch waits for or does, in the place of the last result; the same again writes nothing."""
+        if text != self._noted:
+            self._noted = text
+            self._bar.set_postfix_str(text)
 
     def _describe(self) -> None:
         self._bar.set_description_str(f"{self._finished}/{self._count} runs", refresh=False)

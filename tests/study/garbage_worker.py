@@ -1,5 +1,6 @@
 """`--preload` for a Dask worker whose answers are not to be trusted: what MISBEHAVIOUR names."""
 
+import builtins
 import os
 
 from fake_training import record_of
@@ -23,8 +24,10 @@ def answer(spec, device, train, wanted_versions):
             edited = text.replace('"validation_error":1.5', '"validation_error":0.5')
             assert edited != text
             return {"event": "done", "record": edited}
-        case "raises":
-            raise MemoryError("the worker itself is broken")
+        case "no text":
+            return {"event": "rejected"}
+        case "MemoryError" | "TimeoutError" as error:
+            raise getattr(builtins, error)("the worker itself is broken")
 
 
 dask_worker.make_run = answer

@@ -18,6 +18,7 @@ from loopback import Cluster
 from scalestudy.data import LogUniform
 from scalestudy.spec import DataSpec, RunSpec, ScalesSpec, TrainingSpec
 from scalestudy.study import execution
+from scalestudy.study.backends.dask_cluster import DaskCluster
 from scalestudy.study.backends.dask_roster import RejectedWorkerWarning
 from scalestudy.study.backends.dask_worker import make_run, mismatch, versions
 from scalestudy.study.execution import WorkersUnavailable, run_all
@@ -236,6 +237,26 @@ def test_killed_worker_is_replaced_or_its_run_is_made_elsewhere(tmp_path):
     assert [log[f"made {seed}"] for seed in range(4)] == [1] * 4
 
 
+def test_a_silent_worker_does_not_hold_up_the_others(tmp_path, monkeypatch):
+    """Frozen before it can say its versions; it wakes up once three runs are made."""
+    monkeypatch.setattr("scalestudy.study.backends.dask_roster._ASK_SECONDS", 1.0)
+    with Cluster(tmp_path) as cluster:
+        for name in ("awake", "frozen"):
+            cluster.add(name)
+        cluster.wait_for(2)
+        frozen, made = cluster.workers["frozen"].pid, []
+        os.killpg(frozen, signal.SIGSTOP)
+
+        def wake_it_up_after_three(record):
+            made.append(record.key)
+            if len(made) == 3:
+                assert RunStore(tmp_path / "frozen").keys() == ()
+                os.killpg(frozen, signal.SIGCONT)
+
+        report = go(RunStore(tmp_path / "runs"), cluster, range(6), on_record=wake_it_up_after_three)
+    assert (report.trained, report.failed) == (6, ())
+
+
 def test_a_run_that_kills_its_worker_every_time_is_reported(tmp_path):
     with Cluster(tmp_path, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="1") as cluster:
         cluster.add("a")
@@ -299,6 +320,20 @@ def test_sigterm_cancels_the_runs_of_a_cluster(tmp_path, shared):
     assert not (marks / "begun-300-2").exists()
 
 
+def test_an_answer_that_waits_to_be_heard_is_stored_on_sigterm(shared, store):
+    backend = DaskCluster(store, "cpu", "fake_training:quick", shared.address, note=lambda text: None)
+    try:
+        backend.start(spec_of(320))
+        wait_until(lambda: backend._runs[spec_of(320).key].future.status == "finished")
+        backend.stop()
+        while (outcome := backend.wait(1.0)) is None or outcome.event == "progress":
+            pass
+    finally:
+        backend.close()
+    assert outcome.event == "done"
+    assert store.get(spec_of(320)) is not None
+
+
 def test_one_run_per_declared_gpu(tmp_path):
     """Two slots on one worker; the other worker has threads, but no GPU, and gets nothing."""
     with Cluster(tmp_path) as cluster:
@@ -354,6 +389,7 @@ def test_late_worker_with_another_version_refuses():
 MISBEHAVIOURS = {
     "nonsense": "it answered 42, which holds no record",
     "no record": "it answered .*, which holds no record",
+    "no text": "None",
     "another run": "asked for run [0-9a-f]{16} it answered 'done' with [0-9a-f]{16}",
     "edited": "(?s)it answered .*, which holds no record: .*checksum",
 }
@@ -364,11 +400,11 @@ def test_workers_that_return_garbage_are_used_no_more(tmp_path):
         for name in MISBEHAVIOURS:
             cluster.add(name, "--preload", "garbage_worker", MISBEHAVIOUR=name)
         cluster.add("good", MARKS=str(tmp_path))
-        cluster.wait_for(5)
+        cluster.wait_for(1 + len(MISBEHAVIOURS))
         store = RunStore(tmp_path / "runs")
         with pytest.warns(RejectedWorkerWarning) as caught:
             report = go(store, cluster, range(20), train="marked_training:logs")
-    assert len(caught) == 4
+    assert len(caught) == len(MISBEHAVIOURS)
     for message in MISBEHAVIOURS.values():
         assert any(re.search(message, str(warning.message)) for warning in caught)
     assert (report.trained, report.failed) == (20, ())
@@ -376,10 +412,11 @@ def test_workers_that_return_garbage_are_used_no_more(tmp_path):
     assert [logged(tmp_path)[f"made {seed}"] for seed in range(20)] == [1] * 20
 
 
-def test_worker_whose_tasks_break(tmp_path):
+@pytest.mark.parametrize("error", ["MemoryError", "TimeoutError"])
+def test_worker_whose_tasks_break(tmp_path, error):
     """Not the training, but the task itself raises: it is tried a few times, then reported."""
     with Cluster(tmp_path) as cluster:
-        cluster.add("bad", "--preload", "garbage_worker", MISBEHAVIOUR="raises")
+        cluster.add("bad", "--preload", "garbage_worker", MISBEHAVIOUR=error)
         cluster.wait_for(1)
         report = go(RunStore(tmp_path / "runs"), cluster, [0])
         ((_, text),) = report.failed
@@ -397,7 +434,7 @@ def test_full_store_of_the_client_ends_the_batch(shared, store, monkeypatch):
 
 
 def test_no_scheduler_there(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("scalestudy.study.backends.dask_cluster._CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("scalestudy.study.backends.dask_connection._CONNECT_SECONDS", 0.5)
     with pytest.raises(WorkersUnavailable, match=r"cannot reach a Dask scheduler at tcp://127.0.0.1:1 within"):
         run_all([spec_of(0)], store, scheduler="tcp://127.0.0.1:1", progress=False)
     with pytest.raises(ValueError, match=r"scheduler must be an address such as .* got 'nowhere', which is no file"):

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 import warnings
+from contextlib import closing
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from batches import HERE, ROOT, batch, children, go, gone, wait_until
 from fake_training import record_of, spec_of
 
 from scalestudy.spec import RunSpec
+from scalestudy.study.backends import LocalProcesses
 from scalestudy.study.estimate import RESERVE, SECONDS_PER_WORK, Clock
 from scalestudy.study.execution import IncompleteBatch, WorkersUnavailable, plan, run_all
 from scalestudy.study.progress import ProgressBar
@@ -110,6 +112,18 @@ def test_a_killed_worker_is_replaced_once(store, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_TRAINING", str(tmp_path / "marks"))
     report = go(store, [0], train="first_attempt_is_killed", workers=2)
     assert (report.trained, report.failed) == (1, ())
+
+
+def test_a_run_that_is_asked_for_again_has_all_its_attempts_again(store, tmp_path, monkeypatch):
+    """As in a Dask worker, whose processes outlive the batch."""
+    monkeypatch.setenv("MARKS", str(tmp_path))
+    with closing(LocalProcesses(store, "cpu", "marked_training:logs_and_is_killed", workers=1)) as backend:
+        for asked in (1, 2):
+            backend.start(spec_of(0))
+            while (outcome := backend.wait(1.0)) is None:
+                pass
+            assert outcome.event == "failed"
+            assert (tmp_path / "log").read_text().count("begun 0") == 2 * asked
 
 
 def test_a_record_of_another_run_is_refused(store):
@@ -227,6 +241,14 @@ def test_progress_bar(store, capsys, monkeypatch):
     assert "1/1 runs 100%" in error
     assert f"{spec_of(13).label}: test error 1.30 %" in error
     assert " left" in error
+
+
+def test_what_is_waited_for_is_told_once(capsys, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    with ProgressBar([spec_of(0)], shown=True) as bar:
+        for _ in range(20):
+            bar.note("waiting for workers")
+    assert capsys.readouterr().err.count("waiting for workers") <= 2  # told, and once more at the end
 
 
 def test_progress_bar_never_goes_beyond_its_total(capsys, monkeypatch):

@@ -7,32 +7,27 @@ folder with this process.  A worker that dies is Dask's business: it gives the r
 from __future__ import annotations
 
 import asyncio
-import logging
 import queue
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from scalestudy.record import Record
 from scalestudy.spec import RunSpec
-from scalestudy.study.backends.base import Outcome, WorkersUnavailable
+from scalestudy.study.backends.base import Outcome
+from scalestudy.study.backends.dask_connection import Connection
 from scalestudy.study.backends.dask_roster import Roster
 from scalestudy.study.backends.dask_worker import TOPIC, make_run, versions
 from scalestudy.study.store import RunStore, StoreError
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Future
 
-_CLIENT_LOG = logging.getLogger("distributed.client")
-_CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 30.0
-_CLOSE_SECONDS = 5.0
 
 _PER_SLOT = 2
 """Runs that Dask is given per slot, one under way and one waiting: slots do not idle, and adaptive clusters grow."""
@@ -86,18 +81,16 @@ class DaskCluster:
     """
 
     def __init__(self, store: RunStore, device: str, train: str, scheduler: str, note: Callable[[str], None]) -> None:
-        self._store, self._train, self._name, self._note = store, train, scheduler, note
+        self._store, self._train, self._note = store, train, note
         self._stopping = False
         self._news: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._runs: dict[str, _Submitted] = {}
-        self._log_level = _CLIENT_LOG.level
-        _CLIENT_LOG.setLevel(logging.CRITICAL)  # it tells a lost connection by tracebacks; we do in one sentence
-        self._client = _connect(scheduler)
-        self._roster = Roster(self._client)
+        self._connection = Connection(scheduler)
+        self._roster = Roster(self._connection.client)
         try:
-            with self._lost_if_broken():
+            with self._connection.held():
                 self._roster.refresh()
-                self._client.subscribe_topic(TOPIC, lambda event: self._news.put(("progress", event[1])))
+                self._connection.client.subscribe_topic(TOPIC, lambda event: self._news.put(("progress", event[1])))
             self.device = self._roster.device(device)
         except BaseException:
             self.close()
@@ -109,14 +102,14 @@ class DaskCluster:
 
     def start(self, spec: RunSpec) -> None:
         """Hand the run to Dask."""
-        with self._lost_if_broken():
+        with self._connection.held():
             self._submit(spec, attempt=1)
 
     def wait(self, seconds: float) -> Outcome | None:
         """Wait for news of a run; `WorkersUnavailable` where the scheduler or all usable workers are gone."""
         if self._stopping and (waiting := [run for run in self._runs.values() if run.future is None]):
             return self._over(waiting[0], "stopped")
-        with self._lost_if_broken():
+        with self._connection.held():
             self._look_after_workers()
             return self._hear(seconds)
 
@@ -128,16 +121,19 @@ class DaskCluster:
         return True
 
     def stop(self) -> None:
-        """Cancel all runs; workers end them after the current epoch, and keep a record that is finished by that."""
+        """Cancel what has not ended; workers stop it after the current epoch or 30 s, and keep what is done."""
         self._stopping = True
-        self._cancel()
+        with self._connection.held():
+            self._cancel()
 
     def close(self) -> None:
         """Cancel all runs and leave the cluster."""
-        self._cancel()
-        self._runs.clear()
-        self._client.close(timeout=_CLOSE_SECONDS)
-        _CLIENT_LOG.setLevel(self._log_level)
+        try:
+            if self._connection.is_open:
+                self._cancel()
+        finally:
+            self._runs.clear()
+            self._connection.close()
 
     def _hear(self, seconds: float) -> Outcome | None:
         try:
@@ -153,40 +149,32 @@ class DaskCluster:
         return Outcome(run.spec, "progress", share=news["share"])
 
     def _cancel(self) -> None:
-        if self._runs and self._client.status == "running":
-            self._client.cancel([run.future for run in self._runs.values() if run.future is not None])
+        """Cancel what has not ended; answers that wait to be heard stay."""
+        futures = [run.future for run in self._runs.values() if run.future is not None]
+        self._connection.client.cancel([future for future in futures if future.status == "pending"])
 
     def _look_after_workers(self) -> None:
-        if self._client.status != "running":
-            raise OSError(f"the client is {self._client.status}")
         self._roster.refresh()
-        self._move_stranded()
+        if not self._stopping:
+            self._move_stranded()
         if self._roster.slots(self.device) == 0:
             wanted = "workers that declare the resource GPU" if self.device == "cuda" else "workers"
-            self._note(f"waiting for {wanted} at {self._name}")
-
-    @contextmanager
-    def _lost_if_broken(self) -> Iterator[None]:
-        """Dask raises many kinds of OSError where the connection is broken."""
-        try:
-            yield
-        except StoreError:
-            raise
-        except OSError as error:
-            raise self._lost() from error
+            self._note(f"waiting for {wanted} at {self._connection.scheduler}")
 
     def _ended(self, run: _Submitted) -> Outcome | None:
         """What came of a run; None where it is tried again."""
         try:
             reply = run.future.result(timeout=_ANSWER_SECONDS)
         except CancelledError as error:
-            if not self._stopping:
-                raise self._lost() from error
-            return self._over(run, "stopped")
-        except TimeoutError:  # the worker with the answer left before it was fetched, so Dask makes the run again
-            self._listen(run.future)
-            return None
+            if self._stopping:
+                return self._over(run, "stopped")
+            if not self._connection.is_open:
+                raise self._connection.lost() from error
+            return self._again(run, "somebody cancelled it")
         except Exception as error:
+            if run.future.status == "pending":  # the worker with the answer left: Dask makes the run again
+                self._listen(run.future)
+                return None
             return self._broken(run, error)
         return self._answered(run, reply)
 
@@ -201,13 +189,13 @@ class DaskCluster:
         return self._again(run, text)
 
     def _answered(self, run: _Submitted, reply: Any) -> Outcome | None:
-        event = reply.get("event") if isinstance(reply, dict) else None
+        event, text = (reply.get("event"), reply.get("text")) if isinstance(reply, dict) else (None, None)
         if event == "failed":
-            return self._over(run, "failed", f"on worker {run.worker}:\n{reply['text']}")
+            return self._over(run, "failed", f"on worker {run.worker}:\n{text}")
         if event == "stopped":
             return self._again(run, "it was stopped")
         if event == "rejected":
-            return self._fault_of_worker(run, reply["text"])
+            return self._fault_of_worker(run, str(text))
         try:
             record = Record.model_validate_json(reply["record"])
         except (ValidationError, LookupError, TypeError) as error:
@@ -223,12 +211,14 @@ class DaskCluster:
 
     def _fault_of_worker(self, run: _Submitted, reason: str) -> Outcome | None:
         """Use the worker that answered no more, and have another one make the run."""
-        for address in self._client.who_has([run.future]).get(run.spec.key, ()):
+        for address in self._connection.client.who_has([run.future]).get(run.spec.key, ()):
             self._roster.reject(address, reason)
         return self._again(run, reason)
 
     def _again(self, run: _Submitted, reason: str) -> Outcome | None:
         self._let_go(run)
+        if self._stopping:
+            return self._over(run, "stopped")
         if run.attempt == _ATTEMPTS:
             return self._over(run, "failed", f"it was given to workers {_ATTEMPTS} times; the last time: {reason}")
         self._submit(run.spec, run.attempt + 1)
@@ -243,7 +233,7 @@ class DaskCluster:
         run = self._runs[spec.key] = _Submitted(spec, attempt, frozenset(workers or ()))
         if workers == []:
             return  # until one comes: see `_move_stranded`
-        run.future = self._client.submit(
+        run.future = self._connection.client.submit(
             make_run,
             spec.model_dump_json(),
             self.device,
@@ -259,7 +249,7 @@ class DaskCluster:
 
     def _move_stranded(self) -> None:
         """Hand over runs anew that none of the workers which are there now may make."""
-        usable = self._roster.restriction()
+        usable = self._roster.usable()
         for run in list(self._runs.values()) if usable else ():
             if run.future is None or (run.allowed and run.allowed.isdisjoint(usable)):
                 self._let_go(run)
@@ -269,35 +259,7 @@ class DaskCluster:
         """Free the key of a run, not by a cancellation, whose echo would cancel the next future of the same key."""
         if run.future is not None:
             run.future.release()
-            self._client.sync(asyncio.sleep, 0)  # until the client has done so
+            self._connection.client.sync(asyncio.sleep, 0)  # until the client has done so
 
     def _listen(self, future: Future) -> None:
         future.add_done_callback(lambda ended: self._news.put(("ended", ended)))
-
-    def _lost(self) -> WorkersUnavailable:
-        return WorkersUnavailable(
-            f"the connection to the Dask scheduler {self._name} was lost; every run that came back is stored. Start "
-            "the scheduler and its workers again, then call again to go on. What workers finished meanwhile lies in "
-            "their own run stores: `scalestudy merge` them unless they share the folder"
-        )
-
-
-def _connect(scheduler: str) -> Client:
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise RuntimeError("a Dask cluster needs distributed; pip install 'scalestudy[cluster]'") from error
-    is_file = Path(scheduler).is_file()
-    if not is_file and ":" not in scheduler:
-        raise ValueError(
-            f"scheduler must be an address such as tcp://host:8786 or a scheduler file, got {scheduler!r}, which is no "
-            "file; start one with `dask scheduler --scheduler-file FILE`"
-        )
-    place = {"scheduler_file": scheduler} if is_file else {"address": scheduler}
-    try:
-        return Client(**place, timeout=_CONNECT_SECONDS, set_as_default=False, name="scalestudy")
-    except OSError as error:
-        raise WorkersUnavailable(
-            f"cannot reach a Dask scheduler at {scheduler} within {_CONNECT_SECONDS:.0f} s; start one with "
-            "`dask scheduler`, or name its address"
-        ) from error

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _REFRESH_SECONDS = 2.0
+_ASK_SECONDS = 10.0
+_SCHEDULER_SECONDS = 30.0
 
 
 class RejectedWorkerWarning(UserWarning):
@@ -56,14 +58,18 @@ class Roster:
 
     def slots(self, device: str) -> int:
         """Runs that the usable workers take at a time: their threads, for "cuda" their units of the resource GPU."""
-        workers = [worker for address, worker in self._present.items() if address not in self._rejected]
+        workers = [self._present[address] for address in self.usable()]
         if device == "cuda":
             return sum(int(worker["resources"].get("GPU", 0)) for worker in workers)
         return sum(worker["nthreads"] for worker in workers)
 
+    def usable(self) -> list[str]:
+        """Addresses of the workers that are there and not rejected."""
+        return [address for address in self._present if address not in self._rejected]
+
     def restriction(self) -> list[str] | None:
         """The workers that may be used, or None where all may."""
-        return [address for address in self._present if address not in self._rejected] if self._rejected else None
+        return self.usable() if self._rejected else None
 
     def refresh(self, at_once: bool = False) -> None:
         """Look again if that is due.
@@ -79,13 +85,15 @@ class Roster:
             return
         self._next = time.monotonic() + _REFRESH_SECONDS
         # not scheduler_info(): the client's own periodic update, which leaves workers out, can get into its answer
-        self._present = self._client.sync(self._client.scheduler.identity, n_workers=-1)["workers"]
+        info = self._client.sync(self._client.scheduler.identity, n_workers=-1, callback_timeout=_SCHEDULER_SECONDS)
+        self._present = info["workers"]
         self._asked &= self._present.keys()
+        self._rejected = {address: why for address, why in self._rejected.items() if address in self._present}
         if new := [address for address in self._present if address not in self._asked | self._rejected.keys()]:
             self._ask(new)
 
     def reject(self, address: str, reason: str) -> None:
-        """Use a worker no more, and warn of it once.
+        """Use a worker no more while it is there, and warn of it once.
 
         Raises
         ------
@@ -101,12 +109,17 @@ class Roster:
 
     def _ask(self, addresses: list[str]) -> None:
         ours = versions()
-        answers = self._client.run(versions, workers=addresses, on_error="return")
+        try:
+            answers = self._client.run(versions, workers=addresses, on_error="return", callback_timeout=_ASK_SECONDS)
+        except TimeoutError:
+            answers = {}  # one of them is silent; `make_run` looks at the versions, too
         for address in addresses:
             answer = answers.get(address)
             if isinstance(answer, OSError):
                 continue  # it has just left; if it comes back, it is asked then
             self._asked.add(address)
+            if answer is None:
+                continue
             if not isinstance(answer, dict):
                 self.reject(address, f"it cannot say its versions: {answer!r}; install this scalestudy there")
             elif differing := mismatch(answer, ours):

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ _SHARE_SECONDS = 1.0
 Reply = dict[str, Any]
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions that all machines of a batch must share: of the recipe, and torch's major.minor."""
     return {
@@ -160,7 +162,9 @@ class _Slot:
             if give_up is None and not reporter.wanted():
                 give_up = time.monotonic() + _PATIENCE_SECONDS
                 self._process.stop()
-                _LOG.warning("run %s was cancelled; it ends after its current epoch", reporter.key)
+                _LOG.warning(
+                    "run %s was cancelled; it ends after its current epoch or %g s", reporter.key, _PATIENCE_SECONDS
+                )
             if give_up is not None and time.monotonic() > give_up:
                 raise WorkersUnavailable(f"a cancelled run did not end within {_PATIENCE_SECONDS:.0f} s and was killed")
 

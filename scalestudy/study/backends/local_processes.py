@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import signal
 
 from scalestudy.spec import RunSpec
 from scalestudy.study.backends.base import Outcome, WorkersUnavailable
@@ -11,6 +12,8 @@ from scalestudy.study.store import RunStore
 
 _ATTEMPTS = 2
 _STOP_SECONDS = 5.0
+_KILLED_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
+"""Exit codes of a process that did not fail by itself."""
 
 
 class LocalProcesses:
@@ -91,18 +94,20 @@ class LocalProcesses:
     def _died(self, worker: TrainingProcess) -> Outcome | None:
         self._workers.remove(worker)
         code, spec = worker.kill(patience=_STOP_SECONDS), worker.spec
-        if not worker.ready and code >= 0 and not self._stopping:  # killed from outside is no reason to give up
+        if not (worker.ready or self._stopping or code in _KILLED_FROM_OUTSIDE):
             raise WorkersUnavailable(
                 f"a worker process ended with {ending(code)} before it was ready; its message is on the standard "
                 "error. Run in this process instead (workers=1) to see more"
             )
         if spec is None:
             return None
+        attempts = self._attempts.pop(spec.key)
         if self._store.get(spec) is not None:
             return Outcome(spec, "done")  # it died between storing and telling
         if self._stopping:
             return Outcome(spec, "stopped")
-        if self._attempts[spec.key] < _ATTEMPTS:
+        if attempts < _ATTEMPTS:
+            self._attempts[spec.key] = attempts
             self.start(spec)
             return None
         return Outcome(

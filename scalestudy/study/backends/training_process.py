@@ -71,7 +71,10 @@ class TrainingProcess:
             self._process.wait(patience)
         except subprocess.TimeoutExpired:
             self._process.kill()
-        code = self._process.wait(_END_SECONDS)
+        try:
+            code = self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL  # it hangs in the system; nothing more can be done to it
         self._listener.join(_END_SECONDS)
         for pipe in (self._process.stdin, self._process.stdout):
             try:
