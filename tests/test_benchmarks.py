@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -303,13 +304,30 @@ class TestThroughput:
 
         def rate(specs, workers):
             calls.append(workers)
-            return (10.0 if len(calls) <= 2 else 20.0) * {1: 1.0, 2: 1.9}[workers]
+            whole = (10.0 if len(calls) <= 2 else 20.0) * {1: 1.0, 2: 1.7}[workers]
+            return {"whole": whole, "started": whole * {1: 1.0, 2: 1.9 / 1.7}[workers]}
 
         monkeypatch.setattr(throughput, "runs_per_minute", rate)
         one, two = throughput.measure([], [1, 2], rounds=2)
         assert calls == [1, 2, 2, 1]
-        assert one == {"workers": 1, "runs_per_minute": 15.0, "ratio": 1.0, "least_ratio": 1.0, "most_ratio": 1.0}
-        assert two == {"workers": 2, "runs_per_minute": 28.5, "ratio": 1.9, "least_ratio": 1.9, "most_ratio": 1.9}
+        for kind, ratio in (("started", 1.9), ("whole", 1.7)):
+            assert one[f"{kind}_runs_per_minute"] == 15.0 and two[f"{kind}_runs_per_minute"] == 15.0 * ratio
+            assert {one[f"{kind}_{of}"] for of in ("ratio", "least", "most")} == {1.0}
+            assert {two[f"{kind}_{of}"] for of in ("ratio", "least", "most")} == {ratio}
+
+    def test_first_runs_do_not_count_once_started(self, throughput, monkeypatch):
+        """Two workers, first answers after 5 s, one more each second."""
+        times = iter([0.0, 5.0, 5.0, 6.0, 7.0])
+        monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(times))
+        done = types.SimpleNamespace(require_complete=lambda: None)
+
+        def made(specs, store, *, on_record, **options):
+            for _ in specs:
+                on_record(None)
+            return done
+
+        monkeypatch.setattr(throughput, "run_all", made)
+        assert throughput.runs_per_minute([1, 2, 3, 4], 2) == {"started": 60.0, "whole": 60 * 4 / 7}
 
     def test_command(self, throughput, tmp_path, monkeypatch):
         """Real training, of little."""
@@ -317,16 +335,17 @@ class TestThroughput:
         data = DataSpec(
             distribution=LogUniform(low=1, high=2), train_images=20, validation_images=5, test_images=5, shrink=3
         )
-        specs = [RunSpec(data=data, training=small, seed=seed) for seed in range(2)]
+        specs = [RunSpec(data=data, training=small, seed=seed) for seed in range(3)]
         monkeypatch.setattr(throughput, "equal_runs", lambda count: specs[:count])
         monkeypatch.setattr(throughput, "machine_rates", lambda: RATES)
         output = tmp_path / "new" / "throughput.json"
-        options = ["--runs", "2", "--rounds", "1", "--workers", "1", "--workers", "2", "--output", str(output)]
+        options = ["--runs", "3", "--rounds", "1", "--workers", "1", "--workers", "2", "--output", str(output)]
         result = CliRunner().invoke(throughput.main, options, catch_exceptions=False)
         assert result.exit_code == 0
-        rows = json.loads(output.read_text())["rows"]
-        assert [row["workers"] for row in rows] == [1, 2] and all(row["runs_per_minute"] > 0 for row in rows)
-        assert rows[1]["ratio"] == pytest.approx(rows[1]["runs_per_minute"] / rows[0]["runs_per_minute"], rel=1e-2)
+        one, two = json.loads(output.read_text())["rows"]
+        assert (one["workers"], two["workers"]) == (1, 2)
+        rates = [row["whole_runs_per_minute"] for row in (one, two)]
+        assert two["whole_ratio"] == pytest.approx(rates[1] / rates[0], rel=1e-2)
         assert "| 2 |" in output.with_suffix(".md").read_text()
 
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from scalestudy import cli, paths
 from scalestudy.data import RealisationReport
+from scalestudy.study.store import RunStore
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT / "tests" / "study"))
@@ -200,8 +201,9 @@ def test_data(project, monkeypatch):
     assert "damaged  test  somewhere" in result.output
 
 
-def test_reproduce(project, monkeypatch):
-    """The order of things: check, MNIST, runs, notebooks, report; and a failing notebook ends with code 1."""
+@pytest.fixture
+def one_notebook(project, monkeypatch):
+    """The project has one notebook, whose execution is faked: what was to be executed, and the error to report."""
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("papermill")
     from scalestudy import params
@@ -228,6 +230,12 @@ def test_reproduce(project, monkeypatch):
     card = types.SimpleNamespace(text=lambda: "the scorecard")
     report = types.SimpleNamespace(build=lambda size: (project / f"{size.profile}.html", card))
     monkeypatch.setitem(sys.modules, "scalestudy.report", report)
+    return done, error
+
+
+def test_reproduce(project, one_notebook):
+    """The order of things: check, MNIST, runs, notebooks, report; and a failing notebook ends with code 1."""
+    done, error = one_notebook
     result = call("reproduce", *SMALL, "-p", "epochs=4", "--workers", "1", "--jobs", "2")
     assert result.exit_code == 0, result.output
     assert done == [(["07_parameterisation"], 4, project / "results" / "quick-custom" / "notebooks", 2)]
@@ -239,6 +247,29 @@ def test_reproduce(project, monkeypatch):
     assert result.exit_code == 1
     assert "07_parameterisation: cell In [3] failed" in result.output
     assert call("reproduce", "--notebook", "08").exit_code == 2
+
+
+def test_commands_on_a_cluster(project, one_notebook, tmp_path, monkeypatch):
+    """Only `reproduce`, whose notebooks look at the digits, needs MNIST on this machine."""
+    pytest.importorskip("distributed")
+    from loopback import Cluster
+
+    with Cluster(tmp_path / "cluster") as cluster:
+        cluster.add("a")
+        cluster.wait_for(1)
+        with monkeypatch.context() as patch:
+            patch.setattr("scalestudy.data.fetch_mnist", lambda: pytest.fail("workers see to their own data"))
+            result = call("run", *SMALL, "--filter", "table4", "--scheduler", str(cluster.file))
+        assert result.exit_code == 0, result.output
+        assert "9 runs: 0 read, 9 trained; 0 failed" in result.output
+        assert len((project / "results" / "summary.csv").read_text().splitlines()) == 10
+        result = call("reproduce", *SMALL, "-p", "epochs=4", "--scheduler", cluster.address)
+        assert result.exit_code == 0, result.output
+        assert "9 runs: 0 read, 9 trained; 0 failed" in result.output
+        assert call("run", "--workers", "2", "--scheduler", cluster.address).exit_code == 2
+    result = call("run", *SMALL, "--scheduler", str(tmp_path / "nowhere"))
+    assert result.exit_code == 2 and "scheduler must be an address such as" in result.output
+    assert len(RunStore(tmp_path / "cluster" / "a").keys()) == 18
 
 
 def test_report_into_a_folder_that_cannot_be_written(project, monkeypatch):

@@ -1,6 +1,6 @@
 """Runs on a Dask cluster: the client's side.
 
-Only specs travel, as tasks whose key is the run's key; records come back and are stored here, so workers need share no
+Only specs travel, as tasks named by the run's key; records come back and are stored here, so workers need share no
 folder with this process.  A worker that dies is Dask's business: it gives the run to another one, a few times.
 """
 
@@ -21,7 +21,7 @@ from scalestudy.spec import RunSpec
 from scalestudy.study.backends.base import Outcome
 from scalestudy.study.backends.dask_connection import Connection
 from scalestudy.study.backends.dask_roster import Roster
-from scalestudy.study.backends.dask_worker import TOPIC, make_run, versions
+from scalestudy.study.backends.dask_worker import TASK, TOPIC, make_run, versions
 from scalestudy.study.store import RunStore, StoreError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class DaskCluster:
             kind, news = self._news.get(timeout=seconds)
         except queue.Empty:
             return None
-        run = self._runs.get(news["key"] if kind == "progress" else news.key)
+        run = self._runs.get(news["key"] if kind == "progress" else news.key.removeprefix(TASK))
         if run is None or (kind == "ended" and run.future is not news):
             return None  # of another client, or of an attempt that was given up
         if kind == "ended":
@@ -211,7 +211,7 @@ class DaskCluster:
 
     def _fault_of_worker(self, run: _Submitted, reason: str) -> Outcome | None:
         """Use the worker that answered no more, and have another one make the run."""
-        for address in self._connection.client.who_has([run.future]).get(run.spec.key, ()):
+        for address in self._connection.client.who_has([run.future]).get(run.future.key, ()):
             self._roster.reject(address, reason)
         return self._again(run, reason)
 
@@ -239,7 +239,7 @@ class DaskCluster:
             self.device,
             self._train,
             versions(),
-            key=spec.key,
+            key=TASK + spec.key,
             pure=False,
             workers=workers,
             resources={"GPU": 1} if self.device == "cuda" else None,

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 TOPIC = "scalestudy"
 """Dask topic of the progress messages ``{"key": ..., "share": ...}``, to which Dask adds the worker's address."""
 
+TASK = "run-"
+"""Dask task keys are this and the run's key: by what stands before the hyphen Dask tells kinds of tasks apart, and so
+learns how long runs take (for adaptive clusters) instead of keeping statistics of each run for ever."""
+
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 30.0
@@ -105,7 +109,7 @@ class _Reporter:
 
     def wanted(self) -> bool:
         """Whether nobody has cancelled the task since."""
-        task = self._worker.state.tasks.get(self.key)
+        task = self._worker.state.tasks.get(TASK + self.key)
         return task is not None and task.state == "executing"
 
 
