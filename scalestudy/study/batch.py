@@ -21,7 +21,23 @@ _POLL_SECONDS = 0.5
 
 @dataclass
 class Batch:
-    """The state of one `run_all` call."""
+    """The state of one `run_all` call.
+
+    Attributes
+    ----------
+    records : dict
+        Known records by key; those that are made or read are added.
+    pending : list of RunSpec
+        Runs without one, most wanted first.
+    clock, deadline : Clock, float or None
+        Expected times, and the monotonic second by which runs should end; needed before `execute`.
+    active, elsewhere : dict
+        Runs under way here, and in other processes, by key.
+    asked, looked : float
+        Monotonic seconds when those elsewhere, and the deadline, were last looked at.
+    trained, failed, left_out
+        As in `BatchReport`.
+    """
 
     store: RunStore
     records: dict[str, Record]

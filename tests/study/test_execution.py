@@ -16,6 +16,7 @@ from fake_training import record_of, spec_of
 
 from scalestudy.spec import RunSpec
 from scalestudy.study.backends import LocalProcesses
+from scalestudy.study.backends.worker import own_gpu
 from scalestudy.study.estimate import RESERVE, SECONDS_PER_WORK, Clock
 from scalestudy.study.execution import IncompleteBatch, WorkersUnavailable, plan, run_all
 from scalestudy.study.progress import ProgressBar
@@ -87,6 +88,14 @@ def test_workers_share_one_gpu(store, monkeypatch):
         [spec_of(4)], store, device="cuda", progress=False, train="fake_training:reports_device"
     )  # the default is one run at a time, in this process
     assert alone.done[0].provenance.seconds == os.getpid()
+
+
+def test_processes_are_spread_over_the_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert [own_gpu("cuda", slot) for slot in (0, 3, 5)] == ["cuda:0", "cuda:3", "cuda:1"]
+    assert own_gpu("cpu", 1) == "cpu"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert own_gpu("cuda", 3) == "cuda"
 
 
 @pytest.mark.parametrize("workers", [0, 2])
