@@ -151,7 +151,8 @@ class DaskCluster:
     def _cancel(self) -> None:
         """Cancel what has not ended; answers that wait to be heard stay."""
         futures = [run.future for run in self._runs.values() if run.future is not None]
-        self._connection.client.cancel([future for future in futures if future.status == "pending"])
+        if pending := [future for future in futures if future.status == "pending"]:
+            self._connection.client.cancel(pending)
 
     def _look_after_workers(self) -> None:
         self._roster.refresh()
