@@ -304,6 +304,16 @@ def test_determinism() -> None:
     assert torch.equal(first, disco_bank(*SMALL))
 
 
+def test_the_number_of_threads_does_not_matter() -> None:
+    """A test, a worker or a notebook may be the first to solve it; all runs on this machine then read that bank."""
+    banks = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        banks.append(disco_bank(folder=cache.bank_folder() / str(threads)))
+        assert torch.get_num_threads() == threads
+    assert torch.equal(*banks)
+
+
 # --- solved banks on disk
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from scalestudy.arithmetic import one_thread
 from scalestudy.basis import VaryingSigmaBasis
 from scalestudy.disco.cache import bank_folder, bank_key, load_bank, store_bank
 from scalestudy.disco.optimum import minimise
@@ -32,7 +33,7 @@ def disco_bank(
     times the pixel's distance from the centre.  At all other scales the K x K values are free and minimise
     `equivariance_loss` (DISCO, Sosnovik et al. 2021; loss, sizes and scales follow the released code).  The released
     bank, the result of 40 epochs of Adam, is reproduced to 0.06 % at each scale; the optimisation itself is ours, see
-    `scalestudy.disco.optimum`.  It depends on no random numbers.
+    `scalestudy.disco.optimum`.  It depends on no random numbers, nor on the number of threads.
 
     Parameters
     ----------
@@ -143,7 +144,8 @@ def _solved(scales: tuple[float, ...], kernel_size: int, effective_size: int, fo
     key = bank_key(scales, kernel_size, effective_size)
     bank = load_bank(folder, key)
     if bank is None:
-        bank = minimise(exact, scales, free)
+        with one_thread():
+            bank = minimise(exact, scales, free)
         store_bank(folder, key, bank)
     return bank
 

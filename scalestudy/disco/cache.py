@@ -19,7 +19,7 @@ from scalestudy.whole_files import remove_stale_temporaries, write_whole
 
 _LOG = logging.getLogger(__name__)
 
-_ALGORITHM = 1  # raised with every change that alters a bank
+_ALGORITHM = 2  # raised with every change that alters a bank
 
 
 def bank_folder(folder: str | os.PathLike | None = None) -> Path:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 
 from scalestudy.spec import RunSpec
 from scalestudy.study.backends.base import Outcome, RunStopped
@@ -44,8 +44,10 @@ class InProcess:
         def report(done: int, epochs: int) -> None:
             self._on_progress(Outcome(spec, "progress", share=done / epochs))
 
+        from scalestudy.arithmetic import one_thread
+
         try:
-            with _one_thread(self._device):
+            with one_thread() if self._device == "cpu" else nullcontext():
                 reply = train_and_store(spec, self._store, self._device, self._train, report)
         except RunStopped:
             return Outcome(spec, "stopped")
@@ -61,17 +63,3 @@ class InProcess:
     def close(self) -> None:
         """Forget the run."""
         self._spec = None
-
-
-@contextmanager
-def _one_thread(device: str) -> Iterator[None]:
-    """Compute on one CPU thread, so that results do not depend on the number of workers."""
-    import torch
-
-    before = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
