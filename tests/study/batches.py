@@ -22,10 +22,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell h
 from scalestudy.study.execution import run_all
 from scalestudy.study.store import RunStore
 from fake_training import spec_of
-folder, train, workers, seeds, time_budget = map(json.loads, sys.argv[1:])
+folder, train, workers, seeds, time_budget, scheduler = map(json.loads, sys.argv[1:])
 print("started", flush=True)
 report = run_all([spec_of(seed) for seed in seeds], RunStore(folder), device="cpu", workers=workers,
-                 time_budget=time_budget, train="fake_training:" + train,
+                 scheduler=scheduler, time_budget=time_budget,
+                 train=train if ":" in train else "fake_training:" + train,
                  on_record=lambda record: print(record.key, flush=True))
 print(report.read, report.trained, len(report.failed), len(report.left_out), flush=True)
 """
@@ -39,14 +40,17 @@ def go(store, seeds, train="quick", workers=0, **options):
     )
 
 
-def batch(folder, train, workers, seeds, time_budget=None, modules=(), **environment):
+def batch(folder, train, workers, seeds, time_budget=None, scheduler=None, modules=(), **environment):
     """The same in a script without a main guard, in a process group of its own.
 
     It prints "started", the key of each record, and at the end how many were read, trained, failed and left out.
-    `modules` are folders to be searched for modules before all others.
+    `train` is a function of `fake_training`, or a dotted path.  `modules` are folders to be searched for modules before
+    all others.
     """
     path = os.pathsep.join(map(str, [*modules, HERE, ROOT]))
-    arguments = [json.dumps(argument) for argument in (str(folder), train, workers, list(seeds), time_budget)]
+    arguments = [
+        json.dumps(argument) for argument in (str(folder), train, workers, list(seeds), time_budget, scheduler)
+    ]
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, *arguments],
         stdout=subprocess.PIPE,

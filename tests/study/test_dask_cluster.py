@@ -4,14 +4,12 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 from collections import Counter
-from pathlib import Path
 
 import pytest
-from batches import wait_until
+from batches import ROOT, batch, children, ending, wait_until
 from fake_training import spec_of
 from loopback import Cluster
 
@@ -25,8 +23,6 @@ from scalestudy.study.execution import WorkersUnavailable, run_all
 from scalestudy.study.store import RunStore, StoreError
 
 pytest.importorskip("distributed")
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -63,23 +59,6 @@ def keys(seeds):
 def cancelled(cluster, seed):
     """Whether a worker has said that it ends the run."""
     return f"run {spec_of(seed).key} was cancelled; it ends after" in (cluster.folder / "dask.log").read_text()
-
-
-def batch(folder, cluster, seeds, train, **variables):
-    """The same in a process of its own, which tests can kill."""
-    code = (
-        "import sys; from scalestudy.study.execution import run_all; from scalestudy.study.store import RunStore\n"
-        "from fake_training import spec_of\n"
-        "report = run_all([spec_of(seed) for seed in map(int, sys.argv[3].split())], RunStore(sys.argv[1]),"
-        " device='cpu', scheduler=sys.argv[2], train=sys.argv[4])\nprint(report.text)"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(folder), cluster.address, " ".join(map(str, seeds)), train],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT)]), **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
 
 
 def test_same_records_as_in_process(shared, store, tmp_path):
@@ -164,10 +143,10 @@ def test_a_killed_training_process_is_replaced_by_its_worker(shared, store):
 
 def test_two_clients_share_the_runs_out(shared, tmp_path):
     """On one store and one scheduler; each run is made once."""
-    others = batch(tmp_path / "runs", shared, range(150, 170), "marked_training:logs")
+    others = batch(tmp_path / "runs", "marked_training:logs", None, range(150, 170), scheduler=shared.address)
     report = go(RunStore(tmp_path / "runs"), shared, range(169, 149, -1), train="marked_training:logs")
-    told, _ = others.communicate(timeout=60)
-    assert others.returncode == 0 and told.startswith("20 runs: ")
+    read, trained, failed, left_out = ending(others)
+    assert (read + trained, failed, left_out) == (20, 0, 0)
     assert len(report.done) == 20
     assert {logged(shared.folder)[f"made {seed}"] for seed in range(150, 170)} == {1}
 
@@ -220,16 +199,14 @@ def test_killed_worker_is_replaced_or_its_run_is_made_elsewhere(tmp_path):
         for name in ("a", "b"):
             cluster.add(name, MARKS=str(tmp_path))
         cluster.wait_for(2)
-        process = batch(tmp_path / "runs", cluster, range(4), "marked_training:waits")
+        process = batch(tmp_path / "runs", "marked_training:waits", None, range(4), scheduler=cluster.address)
         wait_until(lambda: all((tmp_path / f"begun-{seed}").exists() for seed in (0, 1)))
         os.killpg(cluster.workers["a"].pid, signal.SIGKILL)
-        found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(cluster.workers["b"].pid)], capture_output=True)
-        for pid in map(int, found.stdout.split()):
+        for pid in children(cluster.workers["b"].pid):
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: logged(tmp_path)["begun 0"] + logged(tmp_path)["begun 1"] >= 3)
         (tmp_path / "go").touch()
-        told, _ = process.communicate(timeout=90)
-        assert told.startswith("4 runs: 0 read, 4 trained; 0 failed"), told
+        assert ending(process) == (0, 4, 0, 0)
         assert list(cluster.wait_for(1)) == ["b"]
     store = RunStore(tmp_path / "runs")
     assert set(store.keys()) == keys(range(4)) and len(store.records()) == 4
@@ -295,7 +272,9 @@ def test_client_that_is_killed(tmp_path):
         for name in ("a", "b"):
             cluster.add(name, MARKS=str(tmp_path))
         cluster.wait_for(2)
-        process = batch(tmp_path / "runs", cluster, range(4), "marked_training:waits_each_epoch")
+        process = batch(
+            tmp_path / "runs", "marked_training:waits_each_epoch", None, range(4), scheduler=cluster.address
+        )
         wait_until(lambda: all((tmp_path / f"begun-{seed}-1").exists() for seed in (0, 1)))
         process.kill()
         process.communicate()
@@ -309,7 +288,7 @@ def test_client_that_is_killed(tmp_path):
 
 def test_sigterm_cancels_the_runs_of_a_cluster(tmp_path, shared):
     marks = shared.folder
-    process = batch(tmp_path / "runs", shared, [300, 301], "marked_training:waits_each_epoch")
+    process = batch(tmp_path / "runs", "marked_training:waits_each_epoch", None, [300, 301], scheduler=shared.address)
     wait_until(lambda: (marks / "begun-300-1").exists() and (marks / "begun-301-1").exists())
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)

@@ -2,51 +2,25 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+from batches import batch, wait_until
 from fake_training import spec_of
 from marked_training import EPOCHS
 
 from scalestudy.study.store import RunStore
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-
-BATCH = """
-import sys
-from scalestudy.study.execution import run_all
-from scalestudy.study.store import RunStore
-from fake_training import spec_of
-folder, workers, scheduler = sys.argv[1:]
-run_all([spec_of(seed) for seed in range(3)], RunStore(folder), device="cpu", train="marked_training:waits_each_epoch",
-        **({"scheduler": scheduler} if scheduler else {"workers": int(workers)}))
-"""
-
 
 @contextmanager
-def batch(tmp_path, workers, scheduler=""):
-    with subprocess.Popen(
-        [sys.executable, "-c", BATCH, str(tmp_path / "runs"), str(workers), scheduler],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT)]), "MARKS": str(tmp_path)},
-    ) as process:
+def batch_of_three(tmp_path, workers):
+    train = "marked_training:waits_each_epoch"
+    with batch(tmp_path / "runs", train, workers, range(3), MARKS=str(tmp_path)) as process:
         try:
             yield process
         finally:
             process.kill()
-
-
-def wait_for(path, process):
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
-        time.sleep(0.02)
 
 
 def hears(process):
@@ -64,9 +38,9 @@ def test_sigterm_ends_the_batch_after_the_epoch(tmp_path, workers, epoch):
     under_way = range(max(1, workers))
     for passed in range(1, epoch):
         (tmp_path / f"end-{passed}").touch()
-    with batch(tmp_path, workers) as process:
+    with batch_of_three(tmp_path, workers) as process:
         for seed in under_way:
-            wait_for(tmp_path / f"begun-{seed}-{epoch}", process)
+            wait_until((tmp_path / f"begun-{seed}-{epoch}").exists)
         process.send_signal(signal.SIGTERM)
         if workers:
             hears(process)
@@ -82,8 +56,8 @@ def test_sigterm_ends_the_batch_after_the_epoch(tmp_path, workers, epoch):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_second_sigterm_ends_at_once(tmp_path, workers):
-    with batch(tmp_path, workers) as process:
-        wait_for(tmp_path / "begun-0-1", process)
+    with batch_of_three(tmp_path, workers) as process:
+        wait_until((tmp_path / "begun-0-1").exists)
         process.send_signal(signal.SIGTERM)
         if workers:
             hears(process)
