@@ -26,6 +26,7 @@ import pandas as pd
 import psutil
 from machine import software_and_processor
 
+from scalestudy.checkpoint import CheckpointFile
 from scalestudy.distributions import LogUniform
 from scalestudy.output import to_markdown
 from scalestudy.record import Metrics, Provenance, Record
@@ -38,7 +39,9 @@ PRETENDED_SECONDS = 0.002
 _MEBIBYTE = 2**20
 
 
-def pretend(spec: RunSpec, *, device: str, progress: Callable[[int, int], None]) -> Record:
+def pretend(
+    spec: RunSpec, *, device: str, progress: Callable[[int, int], None], checkpoint: CheckpointFile | None = None
+) -> Record:
     """Sleep for two milliseconds, then return a record of sixty epochs; nothing is trained, its numbers say nothing."""
     time.sleep(PRETENDED_SECONDS)
     progress(EPOCHS, EPOCHS)

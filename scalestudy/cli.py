@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scalestudy.study.size import StudySize
     from scalestudy.study.store import RunStore
 
-_INTERRUPTED = "Interrupted; finished runs are stored, the same command goes on from there."
+_INTERRUPTED = "Interrupted; finished runs are stored, others kept as far as they were: the same command goes on."
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 
 
@@ -67,8 +67,8 @@ def _show_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> 
 def main(show_traceback: bool) -> None:
     """Reproduce "Scale Learning in Scale-Equivariant Convolutional Networks".
 
-    Every finished training run is kept in results/runs (or SCALESTUDY_RUNS), so each command can be interrupted
-    and called again.
+    Every finished training run is kept in results/runs (or SCALESTUDY_RUNS), and those under way once a minute, so
+    each command can be interrupted and called again.
     """
 
 
@@ -196,7 +196,7 @@ def run(
 @_PROFILE
 @_PARAM
 def status(profile: str, assignments: tuple[str, ...]) -> None:
-    """Show which runs are stored, what the others will cost, and damaged files."""
+    """Show which runs are stored or under way, what the others will cost, and damaged files."""
     from scalestudy import params
 
     size = params.load(profile, params.parse_overrides(assignments))
@@ -214,6 +214,9 @@ def status(profile: str, assignments: tuple[str, ...]) -> None:
             click.echo(
                 f"{name:15} {frame['stored'].sum():4d} of {len(frame):4d} stored, {left:8.1f} minutes of training left"
             )
+        labels = {spec.key: spec.label for spec in study.all_specs()}
+    for key, (done, epochs) in store.under_way().items():
+        click.echo(f"under way: {key}: {done} of {epochs} epochs, {labels.get(key, 'not of this profile')}")
     unmoved = {problem.name: problem for problem in store.problems if problem.moved_to is None}
     for problem in [*store.damaged(), *unmoved.values()]:
         click.echo(f"damaged: {problem.name}: {problem.reason}")
@@ -324,7 +327,8 @@ def _show_plan(specs: list[RunSpec], device: str) -> None:
 
     frame = plan(specs, _store(), device=device)
     for row in frame.itertuples(index=False):
-        click.echo(f"{row.key}  {'stored' if row.stored else f'{row.seconds:5.0f} s':>7}  {row.label}")
+        begun = f" (after {row.epochs_done} epochs)" if row.epochs_done else ""
+        click.echo(f"{row.key}  {'stored' if row.stored else f'{row.seconds:5.0f} s':>7}  {row.label}{begun}")
     missing = frame[~frame["stored"]]
     click.echo(
         f"{len(missing)} of {len(frame)} to train, about {missing['seconds'].sum() / 60:.1f} minutes of one process"

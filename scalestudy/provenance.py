@@ -18,21 +18,28 @@ def provenance(
     seconds: float,
     train_ms_per_image: float | None = None,
     inference_ms_per_image: float | None = None,
+    resumed: int | None = None,
 ) -> Provenance:
-    """What `Provenance` asks, of this process and a device; the timings are those of the run."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    """What `Provenance` asks, of this process and a device; the rest is that of the run."""
     return Provenance(
         scalestudy=__version__,
         commit=_commit(),
         python=platform.python_version(),
         torch=torch.__version__,
-        device=f"{device.type} ({name})",
+        device=device_name(device),
         threads=torch.get_num_threads(),
         seconds=round(seconds, 2),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         train_ms_per_image=train_ms_per_image,
         inference_ms_per_image=inference_ms_per_image,
+        resumed=resumed,
     )
+
+
+def device_name(device: torch.device) -> str:
+    """Return the device as records have it: its type and, in brackets, which GPU or type of processor it is."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return f"{device.type} ({name})"
 
 
 def _commit() -> str | None:

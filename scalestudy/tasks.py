@@ -59,11 +59,14 @@ class Task(ABC):
     image_size : int
         Height and width of the images that the convolutions see, in the record's pixels: no internal scale may grow
         beyond it.
+    generators : tuple of torch.Generator
+        Random streams that training batches are drawn from; their states are part of the state of a run.
     """
 
     train_images: int
     shrink: int = 1
     image_size: int
+    generators: tuple[torch.Generator, ...]
 
     @abstractmethod
     def training_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -100,10 +103,10 @@ class DynamicScaleTask(Task):
         )
         self.shrink, self.train_images = data.shrink, data.train_images
         self._scale_test_images = data.scale_test_images
-        self._shuffle = torch.Generator().manual_seed(spec.seed)
+        self.generators = (torch.Generator().manual_seed(spec.seed),)
 
     def training_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return self._splits["train"].batches(batch_size, self._shuffle)
+        return self._splits["train"].batches(batch_size, *self.generators)
 
     def validation_error(self, net: nn.Module) -> float:
         return percent(wrong_predictions(net, self._batches("validation")))
@@ -139,11 +142,11 @@ class MnistScaleTask(Task):
         self._splits = mnist_scale(spec.seed, device, counts=counts, dtype=DTYPES[spec.precision])
         self.train_images = data.train_images
         self._equivariance_images = data.equivariance_images
-        self._shuffle = torch.Generator().manual_seed(spec.seed)
-        self._augmentation = random_stream("augmentation", spec.seed) if data.augmented else None
+        shuffle = torch.Generator().manual_seed(spec.seed)
+        self.generators = (shuffle, random_stream("augmentation", spec.seed)) if data.augmented else (shuffle,)
 
     def training_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return self._splits["train"].batches(batch_size, self._shuffle, self._augmentation)
+        return self._splits["train"].batches(batch_size, *self.generators)
 
     def validation_error(self, net: nn.Module) -> float:
         return percent(wrong_predictions(net, self._splits["validation"].batches(_EVALUATION_BATCH)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scalestudy.arithmetic import deterministic_convolutions, float32_products, require_precision
-from scalestudy.provenance import provenance
+from scalestudy.checkpoint import Checkpoint, CheckpointFile
+from scalestudy.provenance import device_name, provenance
 from scalestudy.record import Metrics, Record
+from scalestudy.run_state import History, RunState
 from scalestudy.scales import InternalScales
+from scalestudy.source import source_digest
 from scalestudy.spec import RunSpec, TrainingSpec
 from scalestudy.tasks import Task, build_model, internal_scales, random_stream, task_of
 
@@ -54,6 +56,7 @@ def train(
     *,
     device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] | None = None,
+    checkpoint: CheckpointFile | None = None,
 ) -> Record:
     """Train and test one network.
 
@@ -69,7 +72,11 @@ def train(
     device : str or torch.device
         Where.
     progress : callable, optional
-        Called as ``progress(epochs_done, epochs)`` after each epoch.
+        Called as ``progress(epochs_done, epochs)`` after each epoch.  It may raise to end the run there.
+    checkpoint : CheckpointFile, optional
+        Where the run is kept after an epoch, when that is due and when `progress` raises.  If the file holds this run
+        already, it goes on from there, with the same result as without the interruption, bit for bit where the device
+        computes the same each time.
 
     Returns
     -------
@@ -85,13 +92,21 @@ def train(
     scalestudy.data.DataError
         If MNIST cannot be had.
     """
-    start = time.perf_counter()
+    began = time.perf_counter()
     device = torch.device(device)
     require_precision(spec.precision, device)
     task = task_of(spec, device)
     net = build_model(spec).to(device)
     with _reproducible(spec, device):
-        history = _fit(net, spec, task, progress)
+        scales = internal_scales(net)
+        state = RunState(
+            net, _optimiser(net, scales), task, device, History([_paper_pixels(scales, task.shrink)]), began
+        )
+        kept = None if checkpoint is None else checkpoint.read(spec.key, _made_by(device))
+        if kept is not None:
+            state.restore(kept.state)
+        _fit(state, spec, progress, checkpoint)
+        history = state.history
         selected = min(range(spec.training.epochs), key=lambda epoch: history.validation_error[epoch])
         net.load_state_dict(history.best_state)
         tested = task.test(net)
@@ -107,8 +122,9 @@ def train(
         equivariance_error=tested.equivariance_error,
         prediction_change=tested.prediction_change,
     )
-    train_ms = round(1000 * history.seconds / (spec.training.epochs * task.train_images), 6)
-    return Record.of(spec, metrics, provenance(device, time.perf_counter() - start, train_ms, tested.ms_per_image))
+    train_ms = round(1000 * history.train_seconds / (spec.training.epochs * task.train_images), 6)
+    made = provenance(device, state.seconds, train_ms, tested.ms_per_image, history.resumed or None)
+    return Record.of(spec, metrics, made)
 
 
 @contextmanager
@@ -132,32 +148,19 @@ def _reproducible(spec: RunSpec, device: torch.device) -> Iterator[None]:
         yield
 
 
-class _History:
-    """What a run leaves behind, epoch by epoch; `seconds` are those of the training parts."""
-
-    def __init__(self, initial_scales: tuple[float, ...]) -> None:
-        self.train_loss: list[float] = []
-        self.validation_error: list[float] = []
-        self.scales: list[tuple[float, ...]] = [initial_scales]
-        self.best_state: dict[str, Tensor] = {}
-        self.seconds = 0.0
-
-    def add(self, net: nn.Module, train_loss: float, validation_error: float, scales: tuple[float, ...]) -> None:
-        if validation_error < min(self.validation_error, default=math.inf):
-            self.best_state = copy.deepcopy(net.state_dict())
-        self.train_loss.append(round(train_loss, 6))
-        self.validation_error.append(validation_error)
-        self.scales.append(scales)
-
-
-def _fit(net: nn.Module, spec: RunSpec, task: Task, progress: Callable[[int, int], None] | None) -> _History:
-    scales, epochs = internal_scales(net), spec.training.epochs
-    optimiser = _optimiser(net, scales)
-    history = _History(_paper_pixels(scales, task.shrink))
-    for epoch in range(epochs):
+def _fit(
+    state: RunState,
+    spec: RunSpec,
+    progress: Callable[[int, int], None] | None,
+    checkpoint: CheckpointFile | None,
+) -> None:
+    """Make the epochs that are missing; whatever `progress` raises, the run is kept as it is then."""
+    net, task, history, epochs = state.net, state.task, state.history, spec.training.epochs
+    scales = internal_scales(net)
+    for epoch in range(history.epochs, epochs):
         began = time.perf_counter()
-        mean_loss = _train_epoch(net, spec, task, optimiser, epoch)
-        history.seconds += time.perf_counter() - began
+        mean_loss = _train_epoch(net, spec, task, state.optimiser, epoch)
+        history.train_seconds += time.perf_counter() - began
         values = _paper_pixels(scales, task.shrink)
         if not (math.isfinite(mean_loss) and all(math.isfinite(value) and value > 0 for value in values)):
             raise TrainingDiverged(
@@ -165,9 +168,27 @@ def _fit(net: nn.Module, spec: RunSpec, task: Task, progress: Callable[[int, int
                 f"(mean loss {mean_loss:g}, internal scales {values}); nothing is recorded"
             )
         history.add(net, mean_loss, task.validation_error(net), values)
-        if progress is not None:
-            progress(epoch + 1, epochs)
-    return history
+        try:
+            if progress is not None:
+                progress(epoch + 1, epochs)
+        except BaseException:
+            _keep(state, spec, checkpoint)
+            raise
+        if checkpoint is not None and checkpoint.due:
+            _keep(state, spec, checkpoint)
+
+
+def _keep(state: RunState, spec: RunSpec, checkpoint: CheckpointFile | None) -> None:
+    if checkpoint is not None:
+        epochs = (state.history.epochs, spec.training.epochs)
+        checkpoint.write(Checkpoint(spec.key, *epochs, _made_by(state.device), state.to_bytes()))
+
+
+def _made_by(device: torch.device) -> str:
+    """What decides how a run is rounded, and what its record says about how it was made."""
+    return (
+        f"code {source_digest()}, torch {torch.__version__}, {device_name(device)}, {torch.get_num_threads()} threads"
+    )
 
 
 def _train_epoch(net: nn.Module, spec: RunSpec, task: Task, optimiser: torch.optim.Adam, epoch: int) -> float:

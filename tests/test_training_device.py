@@ -85,7 +85,8 @@ class Batches(tasks.DynamicScaleTask):
 
     def __init__(self, split: DynamicScaleSplit) -> None:
         self.shrink, self.train_images = 3, len(split)
-        self._splits, self._shuffle = {"train": split, "validation": split}, torch.Generator().manual_seed(0)
+        self._splits = {"train": split, "validation": split}
+        self.generators = (torch.Generator().manual_seed(0),)
 
 
 def epoch_on(device: torch.device, net: nn.Module) -> tuple[Tensor, Tensor]:

@@ -87,6 +87,7 @@ class Batch:
             self.elsewhere[spec.key] = spec
         elif not self._read(spec):
             self.active[spec.key] = spec
+            self.bar.begin(spec, self.store.share_done(spec))
             backend.start(spec)
 
     def _read(self, spec: RunSpec) -> bool:
@@ -115,7 +116,10 @@ class Batch:
         return again
 
     def _fits(self, spec: RunSpec) -> bool:
-        return self.deadline is None or time.monotonic() + self.clock.seconds(spec) <= self.deadline
+        if self.deadline is None:
+            return True
+        seconds = self.clock.seconds(spec) * (1 - self.store.share_done(spec))
+        return time.monotonic() + seconds <= self.deadline
 
     def _leave_out(self, spec: RunSpec) -> None:
         self.left_out.append(spec)
@@ -132,7 +136,7 @@ class Batch:
                 self._leave_out(spec)
 
     def _stop(self, backend: Backend) -> None:
-        """Let what is under way end after its epoch; the runs that end by that are stored."""
+        """Let what is under way end after its epoch; the runs that end by that are stored, the others are kept."""
         self.bar.note("stopping after the current epochs")
         backend.stop()
         while self.active:

@@ -45,9 +45,10 @@ def run_all(
 ) -> BatchReport:
     """Bring the records of all runs about: stored ones cost a file read, the others are trained and stored.
 
-    A run is stored as soon as it is finished, so this call can be killed at any moment and called again.  Ctrl-C kills
-    its workers.  On SIGTERM the runs under way end after their current epoch (one in its last epoch is finished and
-    stored), then the call exits with code 143; a second SIGTERM ends it at once.  The store is whole in any case.
+    A run is stored as soon as it is finished, and kept about once a minute while it is under way, so this call can be
+    killed at any moment and called again: it goes on from there.  Ctrl-C kills its workers.  On SIGTERM the runs under
+    way end after their current epoch and are kept as they are then (one in its last epoch is finished and stored), then
+    the call exits with code 143; a second SIGTERM ends it at once.  The store is whole in any case.
 
     Parameters
     ----------
@@ -66,8 +67,8 @@ def run_all(
         `scalestudy.study.backends.dask_cluster`.  Default: what ``SCALESTUDY_SCHEDULER`` names, unless `workers` is
         given; else no cluster.
     time_budget : float, optional
-        Seconds from now, > 0.  A run that is not expected to finish in time is not started, a later, shorter one
-        may be.  Runs under way are never cut off, so a wrong estimate can overrun it.
+        Seconds from now, > 0.  A run that is not expected to finish in time is not started or gone on with, a later,
+        shorter one may be.  Runs under way are never cut off, so a wrong estimate can overrun it.
     progress : bool
         Show a progress bar on the standard error; ``TQDM_DISABLE=1`` in the environment turns it off, too.
     on_record : callable, optional
@@ -138,8 +139,8 @@ def plan(specs: Iterable[RunSpec], store: RunStore, *, device: str = "auto") -> 
     Returns
     -------
     pandas.DataFrame
-        One row per run, in order: key, label, stored (bool), seconds (expected training time of one run; 0 where
-        it is stored).
+        One row per run, in order: key, label, stored (bool), seconds (expected training time of what is left of the
+        run; 0 where it is stored), epochs_done (by its checkpoint; 0 where there is none, and where it is stored).
     """
     import pandas as pd
 
@@ -147,12 +148,18 @@ def plan(specs: Iterable[RunSpec], store: RunStore, *, device: str = "auto") -> 
     wanted = list({spec.key: spec for spec in specs}.values())
     records = store.records()
     clock = Clock(device if device == "cuda" else _device(device), records)
-    stored = {record.key for record in records}
+    stored, under_way = {record.key for record in records}, store.under_way()
     rows = [
-        (spec.key, spec.label, spec.key in stored, 0.0 if spec.key in stored else clock.seconds(spec))
+        (
+            spec.key,
+            spec.label,
+            spec.key in stored,
+            0.0 if spec.key in stored else clock.seconds(spec) * (1 - store.share_done(spec)),
+            under_way.get(spec.key, (0, 0))[0],
+        )
         for spec in wanted
     ]
-    return pd.DataFrame(rows, columns=["key", "label", "stored", "seconds"])
+    return pd.DataFrame(rows, columns=["key", "label", "stored", "seconds", "epochs_done"])
 
 
 def _backend(

@@ -10,15 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from scalestudy import costs, paths
 from scalestudy.record import Record
+from scalestudy.source import source_digest
 
 _METADATA = "scalestudy"
-_CODE = (".py", ".csv", ".mplstyle")
 
 
 def fingerprint(source: Path, parameters: Mapping[str, Any], records: Iterable[Record]) -> str:
@@ -44,9 +43,7 @@ def fingerprint(source: Path, parameters: Mapping[str, Any], records: Iterable[R
         digest.update(checksum.encode())
     measured = paths.benchmarks() / costs.FILE_NAME
     digest.update(measured.read_bytes() if measured.exists() else b"")
-    for path in sorted(Path(str(files("scalestudy"))).rglob("*")):
-        if path.suffix in _CODE:
-            digest.update(path.read_bytes())
+    digest.update(source_digest().encode())
     return digest.hexdigest()[:16]
 
 

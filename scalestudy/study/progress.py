@@ -36,6 +36,12 @@ class ProgressBar:
         )
         self._describe()
 
+    def begin(self, spec: RunSpec, share: float) -> None:
+        """Leave out of the bar what was done of a run in an earlier batch: the time left follows from this one's."""
+        if not self._bar.disable:
+            self._bar.total = max(self._bar.total - share * spec.work, self._bar.n)
+        self._shares[spec.key] = share
+
     def advance(self, spec: RunSpec, share: float) -> None:
         """Show that `share` (0 to 1) of a run is done."""
         if share > self._shares.get(spec.key, 0.0):

@@ -1,4 +1,4 @@
-"""The run store: a folder with one ``<key>.json`` per finished run."""
+"""The run store: a folder with one ``<key>.json`` per finished run, and checkpoints of those under way."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from scalestudy.checkpoint import CHECKPOINT_SUFFIX, CheckpointFile
 from scalestudy.record import Record
 from scalestudy.spec import RunSpec
 from scalestudy.study.claims import remove_stale_claims
@@ -78,6 +79,20 @@ class RunStore:
         """Return the file of a key, existing or not."""
         return self.folder / f"{key}.json"
 
+    def checkpoint(self, spec: RunSpec) -> CheckpointFile:
+        """Return the file that keeps a run while it is under way, existing or not; `put` removes it."""
+        return self._checkpoint(spec.key)
+
+    def under_way(self) -> dict[str, tuple[int, int]]:
+        """Epochs done, and epochs in all, of the runs that have a checkpoint and no record, by key."""
+        files = {key: self._checkpoint(key).progress() for key in self._checkpointed() if not self.path(key).exists()}
+        return {key: progress for key, progress in files.items() if progress is not None}
+
+    def share_done(self, spec: RunSpec) -> float:
+        """Share of the epochs of a run that its checkpoint has: 0 where there is none, below 1 until it is stored."""
+        done, epochs = self.checkpoint(spec).progress() or (0, 1)
+        return done / (epochs + 1)
+
     def get(self, spec: RunSpec) -> Record | None:
         """Return the record of a run, or None where there is no valid one.
 
@@ -91,7 +106,7 @@ class RunStore:
         return self._load(self.path(spec.key))
 
     def put(self, record: Record) -> Path:
-        """Store a record, replacing one with the same key.
+        """Store a record, replacing one with the same key; the checkpoint of its run goes.
 
         The file is written whole or not at all, and read back before it gets its name.
 
@@ -116,6 +131,7 @@ class RunStore:
                 "build it with Record.of from validated parts"
             )
         write_atomically(path, text.encode())
+        self._checkpoint(record.key).remove()
         return path
 
     def keys(self) -> tuple[str, ...]:
@@ -130,6 +146,9 @@ class RunStore:
         """Clear up after killed processes, then write and remove a test file; `StoreError` if that fails."""
         remove_stale_temporaries(self.folder)
         remove_stale_claims(self.folder)
+        for key in self._checkpointed():
+            if self.path(key).exists():  # whoever stored the record was killed just then
+                self._checkpoint(key).remove()
         probe(self.folder)
 
     def merge(self, folder: str | os.PathLike) -> MergeReport:
@@ -192,6 +211,13 @@ class RunStore:
 
     def _files(self) -> Iterator[Path]:
         yield from sorted(self.folder.glob("*.json"))
+
+    def _checkpoint(self, key: str) -> CheckpointFile:
+        return CheckpointFile(self.folder / f"{key}{CHECKPOINT_SUFFIX}")
+
+    def _checkpointed(self) -> list[str]:
+        """Keys of the files that are called checkpoints, sorted."""
+        return [path.stem for path in sorted(self.folder.glob(f"*{CHECKPOINT_SUFFIX}"))]
 
     def _load(self, path: Path) -> Record | None:
         content = _read(path)

@@ -44,7 +44,7 @@ def record_of(spec: RunSpec, test_error: float | None = None, device: str = "cpu
     return Record.of(spec, metrics, made)
 
 
-def quick(spec, *, device, progress):
+def quick(spec, *, device, progress, checkpoint):
     """Succeeds after two short epochs."""
     for epoch in (1, 2):
         time.sleep(0.005)
@@ -52,30 +52,30 @@ def quick(spec, *, device, progress):
     return record_of(spec, device=str(device))
 
 
-def slow(spec, *, device, progress):
+def slow(spec, *, device, progress, checkpoint):
     """Succeeds after 0.1 s."""
     time.sleep(0.1)
     return record_of(spec)
 
 
-def endless(spec, *, device, progress):
+def endless(spec, *, device, progress, checkpoint):
     """Never ends."""
     time.sleep(600)
 
 
-def odd_seeds_raise(spec, *, device, progress):
+def odd_seeds_raise(spec, *, device, progress, checkpoint):
     if spec.seed % 2:
         raise ArithmeticError(f"the loss of seed {spec.seed} is not a number")
     return record_of(spec)
 
 
-def seed_1_is_killed(spec, *, device, progress):
+def seed_1_is_killed(spec, *, device, progress, checkpoint):
     if spec.seed == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return record_of(spec)
 
 
-def first_attempt_is_killed(spec, *, device, progress):
+def first_attempt_is_killed(spec, *, device, progress, checkpoint):
     """Kills its process unless the folder FAKE_TRAINING has a mark of this seed."""
     mark = Path(os.environ["FAKE_TRAINING"]) / str(spec.seed)
     if not mark.exists():
@@ -84,30 +84,30 @@ def first_attempt_is_killed(spec, *, device, progress):
     return record_of(spec)
 
 
-def counts_threads(spec, *, device, progress):
+def counts_threads(spec, *, device, progress, checkpoint):
     """Reports the number of torch threads as the test error."""
     import torch
 
     return record_of(spec, test_error=float(torch.get_num_threads()))
 
 
-def reports_process(spec, *, device, progress):
+def reports_process(spec, *, device, progress, checkpoint):
     """Reports, as the seconds, the process that trained."""
     print("a library that prints must not break the protocol")
     return record_of(spec, seconds=float(os.getpid()))
 
 
-def reports_device(spec, *, device, progress):
+def reports_device(spec, *, device, progress, checkpoint):
     """Reports the device, and as the seconds the process; waits, so that one worker cannot make all runs."""
     time.sleep(0.2)
     return record_of(spec, device=str(device), seconds=float(os.getpid()))
 
 
-def wrong_record(spec, *, device, progress):
+def wrong_record(spec, *, device, progress, checkpoint):
     return record_of(spec_of(spec.seed + 1))
 
 
-def noted(spec, *, device, progress):
+def noted(spec, *, device, progress, checkpoint):
     """Succeeds after FAKE_SECONDS (0.01); tells the file FAKE_NOTES what it does and the time that it believes it is.
 
     No two of its records are equal.

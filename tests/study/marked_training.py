@@ -27,18 +27,18 @@ def log(text):
         file.write(f"{text}\n")
 
 
-def logs(spec, *, device, progress):
+def logs(spec, *, device, progress, checkpoint):
     """Logs what it makes."""
     log(f"made {spec.seed}")
     return record_of(spec, device=device)
 
 
-def logs_and_is_killed(spec, *, device, progress):
+def logs_and_is_killed(spec, *, device, progress, checkpoint):
     log(f"begun {spec.seed}")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def waits(spec, *, device, progress):
+def waits(spec, *, device, progress, checkpoint):
     """Says that it has begun and waits until it may go on."""
     log(f"begun {spec.seed}")
     (folder() / f"begun-{spec.seed}").touch()
@@ -47,7 +47,7 @@ def waits(spec, *, device, progress):
     return record_of(spec)
 
 
-def waits_each_epoch(spec, *, device, progress):
+def waits_each_epoch(spec, *, device, progress, checkpoint):
     """Begins each of three epochs with a mark and ends it when it may."""
     for epoch in range(1, EPOCHS + 1):
         (folder() / f"begun-{spec.seed}-{epoch}").touch()
@@ -57,14 +57,14 @@ def waits_each_epoch(spec, *, device, progress):
     return record_of(spec)
 
 
-def seed_1_kills_the_dask_worker(spec, *, device, progress):
+def seed_1_kills_the_dask_worker(spec, *, device, progress, checkpoint):
     if spec.seed == 1:
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(_PATIENCE)
     return record_of(spec)
 
 
-def overlap(spec, *, device, progress):
+def overlap(spec, *, device, progress, checkpoint):
     """Logs how many runs are under way with it, itself included, after a while."""
     mark = folder() / f"now-{os.getpid()}"
     mark.touch()

@@ -13,7 +13,7 @@ class WorkersUnavailable(RuntimeError):
 
 
 class RunStopped(BaseException):
-    """Raised by a progress callback to end a run after the epoch; nothing of it is recorded."""
+    """Raised by a progress callback to end a run after the epoch; it has no record, and goes on from there later."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One run, made in this process: training and storing."""
+"""One run, made in this process: training, or going on with it, and storing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Progress = Callable[[int, int], None]
 
 
 def train_and_store(spec: RunSpec, store: RunStore, device: str, train: str, progress: Progress) -> dict[str, str]:
-    """Make one run and store its record.
+    """Make one run and store its record; one that was begun before goes on from its checkpoint.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def train_and_store(spec: RunSpec, store: RunStore, device: str, train: str, pro
     train : str
         Dotted path ``package.module:function`` of the training function.
     progress : callable
-        Called with the epochs done and the epochs of the run.
+        Called with the epochs done and the epochs of the run.  What it raises that is no `Exception` is passed on.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def train_and_store(spec: RunSpec, store: RunStore, device: str, train: str, pro
         with the message where the store cannot take the record, which will not get better for other runs.
     """
     try:
-        record = resolve(train)(spec, device=device, progress=progress)
+        record = resolve(train)(spec, device=device, progress=progress, checkpoint=store.checkpoint(spec))
         if not isinstance(record, Record) or record.key != spec.key:
             raise TypeError(f"{train} must return the Record of {spec.key}, got {record!r:.200}")
         store.put(record)

@@ -2,7 +2,8 @@
 
 Started by `TrainingProcess` as ``python -m scalestudy.study.backends.worker``.  One JSON message per line each way.
 The worker ends when its parent does: its input closes, or (where a fork of the parent still holds the pipe) its
-parent's process id changes.  On SIGTERM it ends after the current epoch; in the last one, once the record is stored.
+parent's process id changes.  On SIGTERM it ends after the current epoch, with a checkpoint to go on from; in the last
+one, once the record is stored.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import IO
 from scalestudy.memory import keep_freed_memory
 from scalestudy.record import Record
 from scalestudy.spec import RunSpec
+from scalestudy.study.backends.base import RunStopped
 from scalestudy.study.backends.one_run import resolve, train_and_store
 from scalestudy.study.processes import TERMINATED, watch_parent
 from scalestudy.study.store import RunStore
@@ -51,7 +53,7 @@ def main() -> None:
     _send(messages, {"event": "ready"})
     while True:
         spec = RunSpec.model_validate_json(wanted.get())
-        with stop.deferred():
+        with stop.deferred(), _exits_when_stopped():
             _send(messages, train_and_store(spec, store, device, train, partial(_report, messages, stop)))
 
 
@@ -89,6 +91,14 @@ class _StopOnTerm:
 def _report(messages: IO[str], stop: _StopOnTerm, done: int, epochs: int) -> None:
     _send(messages, {"event": "progress", "share": done / epochs})
     if stop.requested and done < epochs:
+        raise RunStopped
+
+
+@contextmanager
+def _exits_when_stopped() -> Iterator[None]:
+    try:
+        yield
+    except RunStopped:
         os._exit(TERMINATED)
 
 
