@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scalestudy.study.size import StudySize
     from scalestudy.study.store import RunStore
 
-_INTERRUPTED = "Interrupted; finished runs are stored, others kept as far as they were: the same command goes on."
+_INTERRUPTED = "Interrupted; finished runs are stored, the same command goes on from there."
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 
 

@@ -232,6 +232,29 @@ def test_stop_signal_of_a_slurm_job_reaches_the_command(place):
     assert "#SBATCH --time=01:00:00" in script
 
 
+NOTE_SIGTERM = f"""exec {shlex.quote(sys.executable)} - <<'END'
+import os, pathlib, signal, sys, time
+worker = os.fork()
+name, asked = "command" if worker else "worker", []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(1) or pathlib.Path(f"asked-{{name}}").touch())
+deadline = time.monotonic() + {PATIENCE}
+while not asked and time.monotonic() < deadline:
+    time.sleep(0.05)
+time.sleep(0.5)  # for whatever else is sent
+if worker:
+    os.kill(worker, signal.SIGKILL)
+sys.exit(143)
+END"""
+
+
+def test_the_end_of_a_lease_is_told_to_the_command_alone(place):
+    """Without `--foreground`, `timeout` would send SIGTERM to its workers, too, and to it again with them."""
+    place.add(place.checkout / ".venv" / "bin" / "scalestudy", NOTE_SIGTERM)
+    with place.running("bash", "-e", place.write(recipe("timeout", {"55m": "5s"}))) as process:
+        assert process.wait(PATIENCE) == 124
+    assert [path.name for path in place.checkout.glob("asked-*")] == ["asked-command"]
+
+
 ASK = """
 import sys, distributed
 with distributed.Client(sys.argv[1], timeout=5) as client:

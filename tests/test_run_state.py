@@ -10,7 +10,7 @@ from scalestudy import run_state, training
 from scalestudy.checkpoint import CheckpointFile
 from scalestudy.data import DataError, LogUniform, load_mnist
 from scalestudy.record import Record
-from scalestudy.spec import DataSpec, MnistScaleSpec, RunSpec, ScalesSpec, TrainingSpec
+from scalestudy.spec import SYSTEM_NAMES, DataSpec, MnistScaleSpec, RunSpec, ScalesSpec, TrainingSpec
 from scalestudy.training import train
 
 EPOCHS = 4
@@ -194,6 +194,43 @@ def test_what_made_it_must_go_on_with_it(changed: str, tmp_path: Path, monkeypat
     assert calls == [1, 2, 3, 4]
     assert record.provenance.resumed is None
     assert "it is not used, and the run starts again" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["table1", *SYSTEM_NAMES])
+def test_a_state_has_less_than_10_mb(name: str) -> None:
+    """The network, the best one so far and the moments of Adam; docs/cluster.md says so."""
+    spec = spec_of("isr") if name == "table1" else RunSpec.baseline(name)
+    net = training.build_model(spec)
+    optimiser = training._optimiser(net, training.internal_scales(net))
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.step()
+    history = run_state.History([(1.0,)])
+    for _ in range(60):
+        history.add(net, 1.0, 50.0, (1.0, 2.0, 4.0))
+    task = training.task_of(spec_of("isr"), torch.device("cpu"))
+    state = run_state.RunState(net, optimiser, task, torch.device("cpu"), history, 0.0)
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    assert 4 * 4 * parameters < len(state.to_bytes()) < 10e6
+
+
+@pytest.mark.parametrize(("device", "number"), [("cuda", 1), ("cuda:0", 0)])
+def test_the_generator_of_the_gpu_is_part_of_the_state(device: str, number: int, monkeypatch) -> None:
+    """On a GPU dropout draws from its generator; here two generators of the CPU stand for two GPUs."""
+    gpus = tuple(torch.Generator().manual_seed(seed) for seed in range(2))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "default_generators", gpus)
+    net = training.build_model(spec_of("fixed"))
+    task = training.task_of(spec_of("fixed"), torch.device("cpu"))
+    optimiser = training._optimiser(net, training.internal_scales(net))
+    state = run_state.RunState(net, optimiser, task, torch.device(device), run_state.History([()]), 0.0)
+    before, content = [gpu.get_state() for gpu in gpus], state.to_bytes()
+    for gpu in gpus:
+        torch.rand(1, generator=gpu)
+    with torch.random.fork_rng(devices=[]):
+        state.restore(content)
+    for position, gpu in enumerate(gpus):
+        assert torch.equal(gpu.get_state(), before[position]) == (position == number)
 
 
 def test_a_checkpoint_holds_no_code(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from fake_training import record_of, spec_of
 
+from scalestudy.checkpoint import Checkpoint, CheckpointFile
+
 EPOCHS = 3
 _PATIENCE = 120
 
@@ -55,6 +57,31 @@ def waits_each_epoch(spec, *, device, progress, checkpoint):
         progress(epoch, EPOCHS)
     log(f"made {spec.seed}")
     return record_of(spec)
+
+
+def kept_each_epoch(spec, *, device, progress, checkpoint):
+    """Logs and keeps each of three epochs, which ends when it may; goes on from what was kept."""
+    kept = checkpoint.read(spec.key, "marked training")
+    for epoch in range(kept.epochs_done + 1 if kept else 1, EPOCHS + 1):
+        log(f"epoch {epoch} of {spec.seed}")
+        (folder() / f"begun-{spec.seed}-{epoch}").touch()
+        wait_for(f"end-{epoch}")
+        checkpoint.write(Checkpoint(spec.key, epoch, EPOCHS, "marked training", b""))
+        progress(epoch, EPOCHS)
+    return record_of(spec)
+
+
+def trained(spec, *, device, progress, checkpoint):
+    """Real training; each epoch is marked when it has ended, and then told when it may be."""
+    from scalestudy.training import train
+
+    def told(done, epochs):
+        log(f"epoch {done} of {spec.seed}")
+        (folder() / f"ended-{spec.seed}-{done}").touch()
+        wait_for(f"go-{done}")
+        progress(done, epochs)
+
+    return train(spec, device=device, progress=told, checkpoint=CheckpointFile(checkpoint.path))
 
 
 def seed_1_kills_the_dask_worker(spec, *, device, progress, checkpoint):

@@ -214,6 +214,28 @@ def test_killed_worker_is_replaced_or_its_run_is_made_elsewhere(tmp_path):
     assert [log[f"made {seed}"] for seed in range(4)] == [1] * 4
 
 
+def test_the_run_of_a_killed_worker_goes_on_elsewhere(tmp_path):
+    """Both workers have the client's folder; the one that makes the run is killed in its second epoch."""
+    store = RunStore(tmp_path / "runs")
+    with Cluster(tmp_path) as cluster:
+        for name in ("a", "b"):
+            cluster.add(name, runs=store.folder, MARKS=str(tmp_path))
+        pids = {worker: cluster.workers[worker].pid for worker in cluster.wait_for(2)}
+        (tmp_path / "end-1").touch()
+        process = batch(store.folder, "marked_training:kept_each_epoch", None, [0], scheduler=cluster.address)
+        wait_until((tmp_path / "begun-0-2").exists)
+        (tmp_path / "begun-0-2").unlink()
+        training = [name for name, pid in pids.items() if any(children(child) for child in children(pid))]
+        assert len(training) == 1  # the Dask worker below this nanny has a child of its own
+        os.killpg(pids[training[0]], signal.SIGKILL)
+        wait_until((tmp_path / "begun-0-2").exists)
+        for epoch in (2, 3):
+            (tmp_path / f"end-{epoch}").touch()
+        assert ending(process) == (0, 1, 0, 0)
+    assert logged(tmp_path) == Counter({"epoch 1 of 0": 1, "epoch 2 of 0": 2, "epoch 3 of 0": 1})
+    assert [path.name for path in store.folder.iterdir()] == [f"{spec_of(0).key}.json"]
+
+
 def test_a_silent_worker_does_not_hold_up_the_others(tmp_path, monkeypatch):
     """Frozen before it can say its versions; it wakes up once three runs are made."""
     monkeypatch.setattr("scalestudy.study.backends.dask_roster._ASK_SECONDS", 1.0)
