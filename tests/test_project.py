@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import scalestudy
 from scalestudy import params
 from scalestudy.models import SYSTEMS
 from scalestudy.study.grids import Study
+from scalestudy.study.store import RunStore
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -259,10 +261,21 @@ class TestReadme:
         assert names["shown"] == pytest.approx([2.0, 12**0.5, 6.0])
 
 
-def test_committed_store_holds_runs_of_the_papers_size_only() -> None:
+def committed(path: str) -> dict[str, str]:
+    """Names and contents of the files below `path` in git's index, whatever lies beside them in the checkout."""
+    git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=False)
+    names = git(["git", "ls-files", path]).stdout.split()
+    return {name: git(["git", "show", f":{name}"]).stdout for name in names}
+
+
+def test_committed_store_holds_runs_of_the_papers_size_only(tmp_path: Path) -> None:
     """So that `make reproduce` on a fresh clone trains the quick runs; theirs lie in tests/records."""
-    tracked = subprocess.run(
-        ["git", "ls-files", "results/runs"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.split()
-    records = [json.loads((ROOT / name).read_text(encoding="utf-8")) for name in tracked if name.endswith(".json")]
-    assert [record["key"] for record in records if record["spec"]["data"]["shrink"] != 1] == []
+    for name, text in committed("results/runs").items():
+        (tmp_path / Path(name).name).write_text(text, encoding="utf-8")
+    store = RunStore(tmp_path)
+    records = store.records()
+    assert store.problems == []
+    assert [record.spec.label for record in records if not record.spec.is_paper_size] == []
+    if records:
+        table = store.write_summary(tmp_path / "summary.csv").read_text(encoding="utf-8")
+        assert committed("results/summary.csv") == {"results/summary.csv": table}
