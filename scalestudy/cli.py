@@ -67,8 +67,8 @@ def _show_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> 
 def main(show_traceback: bool) -> None:
     """Reproduce "Scale Learning in Scale-Equivariant Convolutional Networks".
 
-    Every finished training run is kept in results/runs (or SCALESTUDY_RUNS), and those under way once a minute, so
-    each command can be interrupted and called again.
+    Every finished training run is kept in results/runs (or SCALESTUDY_RUNS), and those under way about once a minute,
+    so each command can be interrupted and called again.
     """
 
 
@@ -215,8 +215,10 @@ def status(profile: str, assignments: tuple[str, ...]) -> None:
                 f"{name:15} {frame['stored'].sum():4d} of {len(frame):4d} stored, {left:8.1f} minutes of training left"
             )
         labels = {spec.key: spec.label for spec in study.all_specs()}
-    for key, (done, epochs) in store.under_way().items():
-        click.echo(f"under way: {key}: {done} of {epochs} epochs, {labels.get(key, 'not of this profile')}")
+    for key, run in store.under_way().items():
+        label = labels.get(key, "not of this profile")
+        remark = "" if run.is_of_this_code else " (kept by other code: it will start again)"
+        click.echo(f"under way: {key}: {run.epochs_done} of {run.epochs} epochs, {label}{remark}")
     unmoved = {problem.name: problem for problem in store.problems if problem.moved_to is None}
     for problem in [*store.damaged(), *unmoved.values()]:
         click.echo(f"damaged: {problem.name}: {problem.reason}")
@@ -327,7 +329,7 @@ def _show_plan(specs: list[RunSpec], device: str) -> None:
 
     frame = plan(specs, _store(), device=device)
     for row in frame.itertuples(index=False):
-        begun = f" (after {row.epochs_done} epochs)" if row.epochs_done else ""
+        begun = f" ({row.share_done:.0%} done)" if 0 < row.share_done < 1 else ""
         click.echo(f"{row.key}  {'stored' if row.stored else f'{row.seconds:5.0f} s':>7}  {row.label}{begun}")
     missing = frame[~frame["stored"]]
     click.echo(

@@ -60,9 +60,9 @@ class Provenance(_Part):
 
     `seconds` is the whole run.  `train_ms_per_image` is the wall-clock time of the epochs' training parts over the
     images that they saw, `inference_ms_per_image` that of the test set over its images: milliseconds, with making the
-    batches, on this device and this number of threads.  `resumed` is how often the run was taken up again from a
-    checkpoint (None: never); the times are then those of all its parts, without what was lost between a checkpoint
-    and the interruption.
+    batches, on this device and this number of threads.  `resumed` is from how many checkpoints the run went on
+    after interruptions (None: it had none); the times are then those of all its parts, without what was lost between
+    a checkpoint and the interruption.
     """
 
     _later = frozenset({"train_ms_per_image", "inference_ms_per_image", "resumed"})

@@ -32,7 +32,7 @@ class History:
     seconds_before : float
         Of earlier parts of the run, up to the epoch from which it went on.
     resumed : int
-        How often it went on.
+        From how many checkpoints it went on.
     """
 
     scales: list[tuple[float, ...]]
@@ -97,7 +97,13 @@ class RunState:
         return buffer.getvalue()
 
     def restore(self, content: bytes) -> None:
-        """Go back to where `to_bytes` was called, perhaps in another process; that is counted in the history."""
+        """Go back to where `to_bytes` was called, perhaps in another process; that is counted in the history.
+
+        Raises
+        ------
+        Exception
+            What torch raises where it cannot read the content; then nothing is changed.
+        """
         # No code in it: only tensors, numbers and containers are read
         found: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         self.net.load_state_dict(found["net"])

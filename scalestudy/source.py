@@ -21,7 +21,7 @@ def source_digest() -> str:
     """
     digest = hashlib.sha256()
     folder = Path(str(files("scalestudy")))
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in _SOURCE):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in _SOURCE and path.is_file()):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

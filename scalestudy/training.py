@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scalestudy.arithmetic import deterministic_convolutions, float32_products, require_precision
-from scalestudy.checkpoint import Checkpoint, CheckpointFile
+from scalestudy.checkpoint import Checkpoint, CheckpointFile, MadeBy
 from scalestudy.provenance import device_name, provenance
 from scalestudy.record import Metrics, Record
 from scalestudy.run_state import History, RunState
@@ -102,9 +102,7 @@ def train(
         state = RunState(
             net, _optimiser(net, scales), task, device, History([_paper_pixels(scales, task.shrink)]), began
         )
-        kept = None if checkpoint is None else checkpoint.read(spec.key, _made_by(device))
-        if kept is not None:
-            state.restore(kept.state)
+        _go_on(state, spec, checkpoint)
         _fit(state, spec, progress, checkpoint)
         history = state.history
         selected = min(range(spec.training.epochs), key=lambda epoch: history.validation_error[epoch])
@@ -178,17 +176,31 @@ def _fit(
             _keep(state, spec, checkpoint)
 
 
+def _go_on(state: RunState, spec: RunSpec, checkpoint: CheckpointFile | None) -> None:
+    """Go to where the run was left, if it was kept and can be continued here."""
+    kept = None if checkpoint is None else checkpoint.read(spec.key, _made_by(state.device))
+    if kept is not None:
+        try:
+            state.restore(kept.state)
+        except Exception as error:
+            checkpoint.refuse(f"cannot be read ({error})")
+
+
 def _keep(state: RunState, spec: RunSpec, checkpoint: CheckpointFile | None) -> None:
     if checkpoint is not None:
         epochs = (state.history.epochs, spec.training.epochs)
         checkpoint.write(Checkpoint(spec.key, *epochs, _made_by(state.device), state.to_bytes()))
 
 
-def _made_by(device: torch.device) -> str:
-    """What decides how a run is rounded, and what its record says about how it was made."""
-    return (
-        f"code {source_digest()}, torch {torch.__version__}, {device_name(device)}, {torch.get_num_threads()} threads"
-    )
+def _made_by(device: torch.device) -> MadeBy:
+    """What decides how a run is rounded, as far as it can be told."""
+    return {
+        "code": source_digest(),
+        "torch": torch.__version__,
+        "device": device_name(device),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _train_epoch(net: nn.Module, spec: RunSpec, task: Task, optimiser: torch.optim.Adam, epoch: int) -> float:

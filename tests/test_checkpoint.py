@@ -7,9 +7,10 @@ import re
 import pytest
 
 from scalestudy import checkpoint as module
-from scalestudy.checkpoint import Checkpoint, CheckpointFile
+from scalestudy.checkpoint import Checkpoint, CheckpointFile, Progress
+from scalestudy.source import source_digest
 
-KEY, MADE_BY = "0123456789abcdef", "code 1, torch 2, cpu (x86_64), 1 threads"
+KEY, MADE_BY = "0123456789abcdef", {"code": "1", "torch": "2", "threads": 1}
 
 
 def checkpoint(**changes):
@@ -26,7 +27,7 @@ def test_reads_what_was_written_last(file):
     file.write(checkpoint())
     file.write(checkpoint(epochs_done=4, state=b""))
     assert file.read(KEY, MADE_BY) == checkpoint(epochs_done=4, state=b"")
-    assert file.progress() == (4, 60)
+    assert file.progress() == Progress(4, 60, MADE_BY)
     assert [path.name for path in file.path.parent.iterdir()] == [file.path.name]
     file.remove()
     file.remove()
@@ -37,7 +38,9 @@ def test_reads_what_was_written_last(file):
     ("key", "made_by", "reason"),
     [
         ("fedcba9876543210", MADE_BY, f"is of run {KEY}, not of fedcba9876543210"),
-        (KEY, "another machine", r"was made by code 1, torch 2, cpu \(x86_64\), 1 threads, and this is another"),
+        (KEY, MADE_BY | {"torch": "3", "threads": 2}, r"by something else \(threads 1, here 2; torch 2, here 3\)"),
+        (KEY, {"code": "1", "torch": "2"}, r"by something else \(threads 1, here None\)"),
+        (KEY, MADE_BY | {"device": "cpu"}, r"by something else \(device None, here cpu\)"),
     ],
 )
 def test_what_the_run_cannot_go_on_from_is_refused(file, key, made_by, reason, caplog):
@@ -70,7 +73,9 @@ def test_a_flipped_bit_in_any_byte_is_refused(file):
         assert file.read(KEY, MADE_BY) is None, position
 
 
-@pytest.mark.parametrize("content", [b"", b"[]\n", b"{}\n", b"\xff\xfe\n", b'{"epochs_done": 3, "epochs": 2}\n'])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]\n", b"{}\n", b"\xff\xfe\n", b'{"epochs_done": 3, "epochs": 2}\n', b"[" * 4096]
+)
 def test_other_files_are_no_progress(file, content):
     file.path.parent.mkdir()
     file.path.write_bytes(content)
@@ -95,9 +100,17 @@ def test_a_folder_of_that_name_is_not_used(file, caplog):
 
 def test_a_run_goes_on_where_it_cannot_be_kept(file, caplog):
     file.path.parent.write_text("no folder")
-    file.write(checkpoint())
+    for _ in range(3):
+        file.write(checkpoint())
     assert f"run {KEY} goes on, but cannot be kept in {file.path} (" in caplog.text
-    assert "if it is stopped now it starts again" in caplog.text
+    assert caplog.text.count("if it is stopped, what it does from now on is lost") == 1
+
+
+def test_whether_this_code_made_it_is_told_without_reading_it_whole(file):
+    for code in (source_digest(), "another"):
+        file.write(checkpoint(made_by={"code": code}))
+        file.path.write_bytes(file.path.read_bytes().partition(b"\n")[0])
+        assert file.progress().is_of_this_code == (code != "another")
 
 
 def test_due_once_per_interval(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from scalestudy import cli, params, paths
 from scalestudy.checkpoint import Checkpoint
 from scalestudy.data import RealisationReport
+from scalestudy.source import source_digest
 from scalestudy.spec import RunSpec
 from scalestudy.study.grids import Study
 from scalestudy.study.store import RunStore
@@ -125,17 +126,20 @@ def test_run_then_status_then_run_again(project):
 
 
 def test_runs_under_way_are_shown(project):
-    """One of this profile, and one of another."""
+    """One of this profile, and one of another that other code has kept."""
     store = RunStore(project / "results" / "runs")
     ours = next(spec for spec in Study(params.load("quick")).all_specs() if spec.model == "table1")
-    for spec in (ours, RunSpec.baseline("cnn")):
-        store.checkpoint(spec).write(Checkpoint(spec.key, 2, spec.training.epochs, "a test", b""))
+    for spec, code in ((ours, source_digest()), (RunSpec.baseline("cnn"), "another")):
+        store.checkpoint(spec).write(Checkpoint(spec.key, 2, spec.training.epochs, {"code": code}, b""))
     status = call("status").output
-    assert f"under way: {ours.key}: 2 of 6 epochs, {ours.label}" in status
-    assert f"under way: {RunSpec.baseline('cnn').key}: 2 of 60 epochs, not of this profile" in status
+    assert f"under way: {ours.key}: 2 of 6 epochs, {ours.label}\n" in status
+    assert (
+        f"under way: {RunSpec.baseline('cnn').key}: 2 of 60 epochs, not of this profile (kept by other code: it will "
+        "start again)\n"
+    ) in status
     dry = call("run", "--dry-run").output
-    assert f"{ours.label} (after 2 epochs)\n" in dry
-    assert dry.count("(after ") == 1
+    assert f"{ours.label} (29% done)\n" in dry
+    assert dry.count("% done)") == 1
 
 
 def test_runs_of_a_system(project):

@@ -248,7 +248,7 @@ END"""
 
 
 def test_the_end_of_a_lease_is_told_to_the_command_alone(place):
-    """Without `--foreground`, `timeout` would send SIGTERM to its workers, too, and to it again with them."""
+    """Without `--foreground`, `timeout` would send SIGTERM to its workers, too."""
     place.add(place.checkout / ".venv" / "bin" / "scalestudy", NOTE_SIGTERM)
     with place.running("bash", "-e", place.write(recipe("timeout", {"55m": "5s"}))) as process:
         assert process.wait(PATIENCE) == 124

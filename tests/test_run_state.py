@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scalestudy import run_state, training
-from scalestudy.checkpoint import CheckpointFile
+from scalestudy.checkpoint import Checkpoint, CheckpointFile
 from scalestudy.data import DataError, LogUniform, load_mnist
 from scalestudy.record import Record
 from scalestudy.spec import SYSTEM_NAMES, DataSpec, MnistScaleSpec, RunSpec, ScalesSpec, TrainingSpec
@@ -57,9 +57,14 @@ def interrupted(spec: RunSpec, file: Path, *stops: int) -> Record:
         torch.manual_seed(part)
         with pytest.raises(Stopped):
             train(spec, progress=stop_after(epoch), checkpoint=CheckpointFile(file))
-        assert CheckpointFile(file).progress() == (epoch, EPOCHS)
+        assert epochs_done(file) == epoch
     torch.manual_seed(12345)
     return train(spec, checkpoint=CheckpointFile(file))
+
+
+def epochs_done(file: Path) -> int | None:
+    progress = CheckpointFile(file).progress()
+    return None if progress is None else progress.epochs_done
 
 
 @pytest.mark.parametrize("name", ["fixed", "isr", "step_ratio", "spacing", "direct", "cnn"])
@@ -171,12 +176,12 @@ def test_an_untouched_run_says_nothing_of_checkpoints(tmp_path: Path) -> None:
 
 def test_kept_as_often_as_the_interval_says(tmp_path: Path) -> None:
     seen, file = [], CheckpointFile(tmp_path / "a", interval=0.0)
-    train(spec_of("fixed"), progress=lambda done, epochs: seen.append(file.progress()), checkpoint=file)
-    assert seen == [None, (1, EPOCHS), (2, EPOCHS), (3, EPOCHS)]
-    assert file.progress() == (EPOCHS, EPOCHS)
+    train(spec_of("fixed"), progress=lambda done, epochs: seen.append(epochs_done(file.path)), checkpoint=file)
+    assert seen == [None, 1, 2, 3]
+    assert epochs_done(file.path) == EPOCHS
 
 
-@pytest.mark.parametrize("changed", ["code", "torch", "device", "threads"])
+@pytest.mark.parametrize("changed", ["code", "torch", "device", "instructions", "threads"])
 def test_what_made_it_must_go_on_with_it(changed: str, tmp_path: Path, monkeypatch, caplog) -> None:
     spec, file = spec_of("fixed"), CheckpointFile(tmp_path / "a")
     with pytest.raises(Stopped):
@@ -187,13 +192,30 @@ def test_what_made_it_must_go_on_with_it(changed: str, tmp_path: Path, monkeypat
         monkeypatch.setattr(training.torch, "__version__", "2.0.0")
     elif changed == "device":
         monkeypatch.setattr(training, "device_name", lambda device: "cuda (NVIDIA H100)")
+    elif changed == "instructions":
+        monkeypatch.setattr(training.torch.backends.cpu, "get_cpu_capability", lambda: "NEON")
     else:
         monkeypatch.setattr(training.torch, "get_num_threads", lambda: 64)
     calls = []
     record = train(spec, progress=lambda done, epochs: calls.append(done), checkpoint=file)
     assert calls == [1, 2, 3, 4]
     assert record.provenance.resumed is None
-    assert "it is not used, and the run starts again" in caplog.text
+    assert f"was made by something else ({changed} " in caplog.text
+
+
+@pytest.mark.parametrize("place", ["a folder", "a file that torch cannot read"])
+def test_a_run_is_made_whatever_lies_in_the_place_of_its_checkpoint(place: str, tmp_path: Path, caplog) -> None:
+    spec, file = spec_of("fixed"), CheckpointFile(tmp_path / "a", interval=0.0)
+    if place == "a folder":
+        file.path.mkdir()
+    else:
+        made_by = training._made_by(torch.device("cpu"))
+        file.write(Checkpoint(spec.key, 2, EPOCHS, made_by, b"no state"))
+    record = train(spec, checkpoint=file)
+    assert record.metrics == train(spec).metrics
+    assert record.provenance.resumed is None
+    assert f"the checkpoint {file.path} cannot be read (" in caplog.text
+    assert ("goes on, but cannot be kept" in caplog.text) == (place == "a folder")
 
 
 @pytest.mark.parametrize("name", ["table1", *SYSTEM_NAMES])

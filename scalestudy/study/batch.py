@@ -29,6 +29,8 @@ class Batch:
         Known records by key; those that are made or read are added.
     pending : list of RunSpec
         Runs without one, most wanted first.
+    begun : dict
+        What part of a run was done before this batch, by key; see `RunStore.shares_done`.
     clock, deadline : Clock, float or None
         Expected times, and the monotonic second by which runs should end; needed before `execute`.
     active, elsewhere : dict
@@ -42,6 +44,7 @@ class Batch:
     store: RunStore
     records: dict[str, Record]
     pending: list[RunSpec]
+    begun: dict[str, float]
     on_record: Callable[[Record], None] | None
     claims: Claims
     stop: StopRequest
@@ -87,7 +90,6 @@ class Batch:
             self.elsewhere[spec.key] = spec
         elif not self._read(spec):
             self.active[spec.key] = spec
-            self.bar.begin(spec, self.store.share_done(spec))
             backend.start(spec)
 
     def _read(self, spec: RunSpec) -> bool:
@@ -118,7 +120,7 @@ class Batch:
     def _fits(self, spec: RunSpec) -> bool:
         if self.deadline is None:
             return True
-        seconds = self.clock.seconds(spec) * (1 - self.store.share_done(spec))
+        seconds = self.clock.seconds(spec) * (1 - self.begun.get(spec.key, 0.0))
         return time.monotonic() + seconds <= self.deadline
 
     def _leave_out(self, spec: RunSpec) -> None:
@@ -137,8 +139,8 @@ class Batch:
 
     def _stop(self, backend: Backend) -> None:
         """Let what is under way end after its epoch; the runs that end by that are stored, the others are kept."""
-        self.bar.note("stopping after the current epochs")
         backend.stop()
+        self.bar.note("stopping after the current epochs")
         while self.active:
             self._hear(backend.wait(_POLL_SECONDS))
 

@@ -106,9 +106,10 @@ def run_all(
         with ExitStack() as stack:
             claims = Claims(store.folder)
             stack.callback(claims.release_all)
-            bar = stack.enter_context(ProgressBar(pending, shown=progress))
+            begun = store.shares_done()
+            bar = stack.enter_context(ProgressBar(pending, shown=progress, begun=begun))
             stop = stack.enter_context(stops_on_sigterm())
-            batch = Batch(store, records, pending, on_record, claims, stop, bar)
+            batch = Batch(store, records, pending, begun, on_record, claims, stop, bar)
             backend, device = _backend(store, device, train, workers, scheduler, batch)
             stack.callback(backend.close)
             batch.clock = Clock(device, store.records())
@@ -140,7 +141,7 @@ def plan(specs: Iterable[RunSpec], store: RunStore, *, device: str = "auto") -> 
     -------
     pandas.DataFrame
         One row per run, in order: key, label, stored (bool), seconds (expected training time of what is left of the
-        run; 0 where it is stored), epochs_done (by its checkpoint; 0 where there is none, and where it is stored).
+        run; 0 where it is stored), share_done (1 where it is stored, else by its checkpoint).
     """
     import pandas as pd
 
@@ -148,18 +149,13 @@ def plan(specs: Iterable[RunSpec], store: RunStore, *, device: str = "auto") -> 
     wanted = list({spec.key: spec for spec in specs}.values())
     records = store.records()
     clock = Clock(device if device == "cuda" else _device(device), records)
-    stored, under_way = {record.key for record in records}, store.under_way()
+    shares = dict.fromkeys((record.key for record in records), 1.0) | store.shares_done()
     rows = [
-        (
-            spec.key,
-            spec.label,
-            spec.key in stored,
-            0.0 if spec.key in stored else clock.seconds(spec) * (1 - store.share_done(spec)),
-            under_way.get(spec.key, (0, 0))[0],
-        )
+        (spec.key, spec.label, share == 1.0, clock.seconds(spec) * (1 - share), share)
         for spec in wanted
+        for share in (shares.get(spec.key, 0.0),)
     ]
-    return pd.DataFrame(rows, columns=["key", "label", "stored", "seconds", "epochs_done"])
+    return pd.DataFrame(rows, columns=["key", "label", "stored", "seconds", "share_done"])
 
 
 def _backend(

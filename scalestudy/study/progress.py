@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tqdm import tqdm
 
@@ -22,25 +22,21 @@ class ProgressBar:
         The runs to be made.
     shown : bool
         ``TQDM_DISABLE=1`` in the environment hides it, too.
+    begun : mapping
+        What part of a run, by key, was done before; the bar is about the rest.
     """
 
-    def __init__(self, specs: Sequence[RunSpec], shown: bool) -> None:
+    def __init__(self, specs: Sequence[RunSpec], shown: bool, begun: Mapping[str, float] | None = None) -> None:
         hidden = not shown or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
         self._count, self._finished, self._noted = len(specs), 0, ""
-        self._shares: dict[str, float] = {}
+        self._shares = dict(begun or {})
         self._bar = tqdm(
-            total=sum(spec.work for spec in specs),
+            total=sum(self._left(spec) for spec in specs),
             bar_format=_FORMAT,
             disable=hidden,
             mininterval=0.5 if sys.stderr.isatty() else 15.0,  # seconds; a log file needs fewer lines than a terminal
         )
         self._describe()
-
-    def begin(self, spec: RunSpec, share: float) -> None:
-        """Leave out of the bar what was done of a run in an earlier batch: the time left follows from this one's."""
-        if not self._bar.disable:
-            self._bar.total = max(self._bar.total - share * spec.work, self._bar.n)
-        self._shares[spec.key] = share
 
     def advance(self, spec: RunSpec, share: float) -> None:
         """Show that `share` (0 to 1) of a run is done."""
@@ -63,7 +59,7 @@ class ProgressBar:
         """Show that a run will not be made."""
         self._count -= 1
         if not self._bar.disable:
-            self._bar.total = max(self._bar.total - spec.work, self._bar.n)
+            self._bar.total = max(self._bar.total - self._left(spec), self._bar.n)
         self._describe()
 
     def note(self, text: str) -> None:
@@ -71,6 +67,9 @@ class ProgressBar:
         if text != self._noted:
             self._noted = text
             self._bar.set_postfix_str(text)
+
+    def _left(self, spec: RunSpec) -> float:
+        return (1 - self._shares.get(spec.key, 0.0)) * spec.work
 
     def _describe(self) -> None:
         self._bar.set_description_str(f"{self._finished}/{self._count} runs", refresh=False)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from scalestudy.checkpoint import CHECKPOINT_SUFFIX, CheckpointFile
+from scalestudy.checkpoint import CHECKPOINT_SUFFIX, CheckpointFile, Progress
 from scalestudy.record import Record
 from scalestudy.spec import RunSpec
 from scalestudy.study.claims import remove_stale_claims
@@ -83,15 +83,18 @@ class RunStore:
         """Return the file that keeps a run while it is under way, existing or not; `put` removes it."""
         return self._checkpoint(spec.key)
 
-    def under_way(self) -> dict[str, tuple[int, int]]:
-        """Epochs done, and epochs in all, of the runs that have a checkpoint and no record, by key."""
+    def under_way(self) -> dict[str, Progress]:
+        """How far the runs are that have a checkpoint and no record, by key."""
         files = {key: self._checkpoint(key).progress() for key in self._checkpointed() if not self.path(key).exists()}
         return {key: progress for key, progress in files.items() if progress is not None}
 
-    def share_done(self, spec: RunSpec) -> float:
-        """Share of the epochs of a run that its checkpoint has: 0 where there is none, below 1 until it is stored."""
-        done, epochs = self.checkpoint(spec).progress() or (0, 1)
-        return done / (epochs + 1)
+    def shares_done(self) -> dict[str, float]:
+        """What part of each run that is under way is done, by key, where this version of the package can go on with it.
+
+        The tests count as one epoch, our choice: so it is below 1 until the record is there.
+        """
+        usable = {key: progress for key, progress in self.under_way().items() if progress.is_of_this_code}
+        return {key: progress.epochs_done / (progress.epochs + 1) for key, progress in usable.items()}
 
     def get(self, spec: RunSpec) -> Record | None:
         """Return the record of a run, or None where there is no valid one.

@@ -68,6 +68,15 @@ def ending(process, seconds=120):
     return tuple(map(int, out.splitlines()[-1].split()))
 
 
+def hears(process):
+    """Wait until the batch has told its progress bar that it heard the signal."""
+    text = ""
+    while "stopping after the current epochs" not in text:
+        read = os.read(process.stderr.fileno(), 1000).decode()
+        assert read, text
+        text += read
+
+
 def children(pid):
     found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
     return [int(word) for word in found.split()]

@@ -61,12 +61,13 @@ def waits_each_epoch(spec, *, device, progress, checkpoint):
 
 def kept_each_epoch(spec, *, device, progress, checkpoint):
     """Logs and keeps each of three epochs, which ends when it may; goes on from what was kept."""
-    kept = checkpoint.read(spec.key, "marked training")
+    made_by = {"code": "marked training"}
+    kept = checkpoint.read(spec.key, made_by)
     for epoch in range(kept.epochs_done + 1 if kept else 1, EPOCHS + 1):
         log(f"epoch {epoch} of {spec.seed}")
         (folder() / f"begun-{spec.seed}-{epoch}").touch()
         wait_for(f"end-{epoch}")
-        checkpoint.write(Checkpoint(spec.key, epoch, EPOCHS, "marked training", b""))
+        checkpoint.write(Checkpoint(spec.key, epoch, EPOCHS, made_by, b""))
         progress(epoch, EPOCHS)
     return record_of(spec)
 

@@ -6,12 +6,13 @@ from collections import Counter
 from contextlib import contextmanager
 
 import pytest
-from batches import batch, children, ending, go, wait_until
+from batches import batch, children, ending, hears, wait_until
 from fake_training import record_of, spec_of
 from marked_training import EPOCHS
 
 from scalestudy.checkpoint import Checkpoint
 from scalestudy.data import DataError, load_mnist
+from scalestudy.source import source_digest
 from scalestudy.study.execution import plan, run_all
 from scalestudy.study.progress import ProgressBar
 from scalestudy.study.store import RunStore
@@ -52,11 +53,15 @@ def names(store):
     return sorted(path.name for path in store.folder.iterdir())
 
 
-def keep(store, seed, epochs_done, epochs=2):
-    """As if a run had been stopped after so many epochs."""
+def keep(store, seed, epochs_done, code=None):
+    """As if a run of two epochs had been stopped after so many, by default with this code."""
     spec = spec_of(seed)
-    store.checkpoint(spec).write(Checkpoint(spec.key, epochs_done, epochs, "a test", b""))
+    store.checkpoint(spec).write(Checkpoint(spec.key, epochs_done, 2, {"code": code or source_digest()}, b""))
     return spec
+
+
+def epochs_done(store):
+    return {key: progress.epochs_done for key, progress in store.under_way().items()}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -68,7 +73,7 @@ def test_after_sigkill_only_the_epoch_under_way_is_made_again(tmp_path, store, w
         wait_until(lambda: all((tmp_path / f"begun-{seed}-2").exists() for seed in seeds))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert store.under_way() == {spec_of(seed).key: (1, EPOCHS) for seed in seeds}
+    assert epochs_done(store) == {spec_of(seed).key: 1 for seed in seeds}
     assert store.keys() == ()
     may_end(tmp_path, 2, 3)
     with marked(tmp_path, "kept_each_epoch", workers, seeds) as process:
@@ -111,10 +116,10 @@ def test_after_sigterm_no_epoch_is_made_again_and_the_result_is_the_same(tmp_pat
         wait_until((tmp_path / "ended-0-1").exists, 120)
         process.send_signal(signal.SIGTERM)
         if workers:
-            wait_until(lambda: b"stopping after" in os.read(process.stderr.fileno(), 10_000))
+            hears(process)
         (tmp_path / "go-1").touch()
         assert process.wait(60) == 143
-    assert store.under_way() == {spec_of(0).key: (1, 2)}
+    assert epochs_done(store) == {spec_of(0).key: 1}
     (tmp_path / "go-2").touch()
     with marked(tmp_path, "trained", workers, [0]) as process:
         assert ending(process) == (0, 1, 0, 0)
@@ -127,7 +132,7 @@ def test_after_sigterm_no_epoch_is_made_again_and_the_result_is_the_same(tmp_pat
 
 def test_the_record_replaces_the_checkpoint(store):
     spec = keep(store, 0, 1)
-    assert store.under_way() == {spec.key: (1, 2)}
+    assert epochs_done(store) == {spec.key: 1}
     store.put(record_of(spec))
     assert (store.under_way(), names(store)) == ({}, [f"{spec.key}.json"])
 
@@ -137,7 +142,7 @@ def test_a_checkpoint_beside_its_record_is_cleared(store):
     store.put(record_of(spec_of(0)))
     keep(store, 0, 1)
     keep(store, 1, 1)
-    assert store.under_way() == {spec_of(1).key: (1, 2)}
+    assert epochs_done(store) == {spec_of(1).key: 1}
     store.require_writable()
     assert names(store) == sorted([f"{spec_of(0).key}.json", f"{spec_of(1).key}.checkpoint"])
 
@@ -146,39 +151,38 @@ def test_what_is_no_checkpoint_is_not_under_way(store):
     store.folder.mkdir()
     (store.folder / "0123456789abcdef.checkpoint").write_bytes(b"no checkpoint")
     store.checkpoint(spec_of(0)).path.mkdir()
-    assert (store.under_way(), store.share_done(spec_of(0)), store.share_done(spec_of(1))) == ({}, 0.0, 0.0)
+    assert (store.under_way(), store.shares_done()) == ({}, {})
 
 
 def test_what_is_left_of_a_run_is_what_it_will_cost(store):
-    """In the plan, and in what fits into a time budget: of a run of 10 s one of three parts is left (the test)."""
-    store.put(record_of(spec_of(0), seconds=10.0))
+    """In the plan, and in what fits into a time budget: of a run of 1,000 s one of three parts is left, the test.
+
+    What other code has kept does not count.
+    """
+    store.put(record_of(spec_of(0), seconds=1000.0))
     keep(store, 1, 2)
-    frame = plan([spec_of(0), spec_of(1), spec_of(2)], store, device="cpu")
-    assert frame["epochs_done"].tolist() == [0, 2, 0]
-    assert frame["seconds"].tolist() == pytest.approx([0.0, 11.0 / 3, 11.0])
+    keep(store, 2, 2, code="another")
+    frame = plan([spec_of(seed) for seed in range(4)], store, device="cpu")
+    assert frame["share_done"].tolist() == pytest.approx([1.0, 2 / 3, 0.0, 0.0])
+    assert frame["stored"].tolist() == [True, False, False, False]
+    assert frame["seconds"].tolist() == pytest.approx([0.0, 1100.0 / 3, 1100.0, 1100.0])
     report = run_all(
-        [spec_of(1), spec_of(2)], store, device="cpu", workers=0, time_budget=5.0, progress=False,
+        [spec_of(seed) for seed in (3, 2, 1)], store, device="cpu", workers=0, time_budget=700.0, progress=False,
         train="fake_training:quick",
     )  # fmt: skip
     assert [record.spec.seed for record in report.done] == [1]
-    assert [spec.seed for spec in report.left_out] == [2]
+    assert [spec.seed for spec in report.left_out] == [3, 2]
 
 
 def test_the_bar_shows_what_this_batch_has_to_do(monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "0")
-    begun, other = spec_of(0), spec_of(1)
-    with ProgressBar([begun, other], shown=True) as bar:
-        bar.begin(begun, 0.5)
-        assert bar._bar.total == pytest.approx(1.5 * other.work)
+    begun, other, dropped = (spec_of(seed) for seed in range(3))
+    with ProgressBar([begun, other, dropped], shown=True, begun={begun.key: 0.5, dropped.key: 0.25}) as bar:
+        assert bar._bar.total == pytest.approx(2.25 * other.work)
         bar.advance(begun, 0.75)
         assert bar._bar.n == pytest.approx(0.25 * begun.work)
+        bar.drop(dropped)
+        assert bar._bar.total == pytest.approx(1.5 * other.work)
         bar.finish(begun, "done")
-        bar.begin(other, 0.0)
         bar.finish(other, "done")
         assert bar._bar.n == pytest.approx(bar._bar.total) == pytest.approx(1.5 * other.work)
-
-
-def test_a_run_that_cannot_be_kept_is_made_all_the_same(store, caplog):
-    store.folder.mkdir()
-    store.checkpoint(spec_of(0)).path.mkdir()  # a folder in its place
-    assert go(store, [0]).trained == 1

@@ -1,12 +1,11 @@
 """SIGTERM: runs under way end after their current epoch, one in its last epoch is finished, and the store is whole."""
 
-import os
 import signal
 import time
 from contextlib import contextmanager
 
 import pytest
-from batches import batch, wait_until
+from batches import batch, hears, wait_until
 from fake_training import spec_of
 from marked_training import EPOCHS
 
@@ -21,15 +20,6 @@ def batch_of_three(tmp_path, workers):
             yield process
         finally:
             process.kill()
-
-
-def hears(process):
-    """Wait until the batch has told its progress bar that it heard the signal."""
-    text = ""
-    while "stopping after the current epochs" not in text:
-        read = os.read(process.stderr.fileno(), 1000).decode()
-        assert read, text
-        text += read
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -16,7 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import IO
 
@@ -53,7 +53,7 @@ def main() -> None:
     _send(messages, {"event": "ready"})
     while True:
         spec = RunSpec.model_validate_json(wanted.get())
-        with stop.deferred(), _exits_when_stopped():
+        with stop.deferred():
             _send(messages, train_and_store(spec, store, device, train, partial(_report, messages, stop)))
 
 
@@ -82,7 +82,8 @@ class _StopOnTerm:
     @contextmanager
     def deferred(self) -> Iterator[None]:
         self._busy = True
-        yield
+        with suppress(RunStopped):
+            yield
         self._busy = False
         if self.requested:
             os._exit(TERMINATED)
@@ -92,14 +93,6 @@ def _report(messages: IO[str], stop: _StopOnTerm, done: int, epochs: int) -> Non
     _send(messages, {"event": "progress", "share": done / epochs})
     if stop.requested and done < epochs:
         raise RunStopped
-
-
-@contextmanager
-def _exits_when_stopped() -> Iterator[None]:
-    try:
-        yield
-    except RunStopped:
-        os._exit(TERMINATED)
 
 
 class _LockedStore(RunStore):
