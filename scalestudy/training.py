@@ -21,7 +21,15 @@ from scalestudy.source import source_digest
 from scalestudy.spec import RunSpec, TrainingSpec
 from scalestudy.tasks import Task, build_model, internal_scales, random_stream, task_of
 
-__all__ = ["TrainingDiverged", "build_model", "learning_rates", "train", "train_step"]
+__all__ = [
+    "TrainingDiverged",
+    "build_model",
+    "learning_rates",
+    "make_optimiser",
+    "set_learning_rates",
+    "train",
+    "train_step",
+]
 
 _READ_AT_EACH_STEP = ("cpu",)
 """Types of devices that a step may read numbers from; the others would be waited for, and are read once an epoch."""
@@ -98,10 +106,8 @@ def train(
     task = task_of(spec, device)
     net = build_model(spec).to(device)
     with _reproducible(spec, device):
-        scales = internal_scales(net)
-        state = RunState(
-            net, _optimiser(net, scales), task, device, History([_paper_pixels(scales, task.shrink)]), began
-        )
+        history = History([_paper_pixels(internal_scales(net), task.shrink)])
+        state = RunState(net, make_optimiser(net), task, device, history, began)
         _go_on(state, spec, checkpoint)
         _fit(state, spec, progress, checkpoint)
         history = state.history
@@ -235,9 +241,7 @@ def _train_steps(
     total = torch.zeros((), dtype=torch.float64, device=device)
     strayed = torch.zeros((), dtype=torch.bool, device=device)
     for step, (images, labels) in enumerate(task.training_batches(training.batch_size), epoch * steps_per_epoch):
-        rate, scale_rate = learning_rates(training, step, steps_per_epoch)
-        for group, group_rate in zip(optimiser.param_groups, (rate, scale_rate, scale_rate / task.shrink), strict=True):
-            group["lr"] = group_rate
+        set_learning_rates(optimiser, learning_rates(training, step, steps_per_epoch), task.shrink)
         total += train_step(net, optimiser, images, labels) * len(labels)
         if learned:
             strayed |= _out_of_bounds(scales, task)
@@ -270,13 +274,12 @@ def train_step(net: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor,
     return loss.detach()
 
 
-def _optimiser(net: nn.Module, scales: InternalScales | None) -> torch.optim.Adam:
-    """Adam with groups for weights, unitless scale parameters and scale parameters in pixels.
+def make_optimiser(net: nn.Module) -> torch.optim.Adam:
+    """Adam with groups for weights, unitless scale parameters and scale parameters in pixels, without learning rates.
 
-    Adam moves a parameter by about its learning rate, in the parameter's unit.  Where all lengths are shrunk, the rate
-    of lengths must shrink with them, or sigmas would learn faster than at the paper's size.  Fused: one kernel per
-    group on a GPU, and less overhead on the CPU.
+    Fused: one kernel per group on a GPU, and less overhead on the CPU.  `set_learning_rates` is called before each step.
     """
+    scales = internal_scales(net)
     lengths = [] if scales is None else scales.parameters_in_pixels()
     is_length = {id(parameter) for parameter in lengths}
     learned = [] if scales is None else scales.parameters()
@@ -285,6 +288,26 @@ def _optimiser(net: nn.Module, scales: InternalScales | None) -> torch.optim.Ada
     weights = [parameter for parameter in net.parameters() if id(parameter) not in is_scale]
     groups = [{"params": weights}, {"params": unitless}, {"params": lengths}]
     return torch.optim.Adam(groups, fused=weights[0].device.type in ("cpu", "cuda"))
+
+
+def set_learning_rates(optimiser: torch.optim.Adam, rates: tuple[float, float], shrink: int) -> None:
+    """Set the rates of the groups of `make_optimiser`.
+
+    Adam moves a parameter by about its learning rate, in the parameter's unit.  Where all lengths are shrunk, the rate
+    of lengths must shrink with them, or sigmas would learn faster than at the paper's size.
+
+    Parameters
+    ----------
+    optimiser : torch.optim.Adam
+        From `make_optimiser`.
+    rates : tuple of float
+        Of the weights and of the scales, see `learning_rates`.
+    shrink : int
+        Divisor of all lengths, see `Task`.
+    """
+    rate, scale_rate = rates
+    for group, group_rate in zip(optimiser.param_groups, (rate, scale_rate, scale_rate / shrink), strict=True):
+        group["lr"] = group_rate
 
 
 @torch.no_grad()

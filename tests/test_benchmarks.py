@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import re
 import subprocess
 import sys
 import types
@@ -347,6 +348,101 @@ class TestThroughput:
         rates = [row["whole_runs_per_minute"] for row in (one, two)]
         assert two["whole_ratio"] == pytest.approx(rates[1] / rates[0], rel=1e-2, abs=1e-3)
         assert "| 2 |" in output.with_suffix(".md").read_text()
+
+
+@pytest.fixture(scope="module")
+def agreement():
+    return load("device_agreement")
+
+
+class TestDeviceAgreement:
+    @pytest.fixture
+    def call(self, agreement, tmp_path):
+        output = tmp_path / "new" / "agreement.json"
+
+        def call(*options):
+            size = ["--steps", "4", "--batch", "4", "--probes", "2", "--device", "cpu", "--output", str(output)]
+            result = CliRunner().invoke(agreement.main, [*size, *options])
+            return result, json.loads(output.read_text())["rows"] if output.exists() else None
+
+        return call
+
+    def of_the_device(self, agreement, monkeypatch, change):
+        """Change the network that stands for the device's: the last of the three that are compared."""
+        build, built = agreement.build_model, []
+
+        def built_and_changed(spec):
+            built.append(build(spec))
+            return change(built[-1]) if len(built) == 3 else built[-1]
+
+        monkeypatch.setattr(agreement, "build_model", built_and_changed)
+
+    def test_the_cpu_agrees_with_itself(self, call):
+        result, rows = call("--case", "table1", "--case", "cnn")
+        assert result.exit_code == 0, result.output
+        assert [row["case"] for row in rows] == ["table1", "cnn"]
+        for row in rows:
+            assert row["agrees"] and row["pixels"] == 0
+            assert row["cpu"] == row["device"]
+            assert max(row["ratio"].values()) <= 1
+            assert 0 < row["cpu"]["logits"] < 1e-5 and 0 < row["cpu"]["gradients"] < 1e-4
+            assert row["free_run"]["cpu"]["loss"] == row["free_run"]["device"]["loss"]
+            assert row["free_run"]["cpu"]["ms_per_step"] > 0
+        assert ("scale gradients" in rows[0]["cpu"], "scale gradients" in rows[1]["cpu"]) == (True, False)
+        assert "| Table 1 |" in result.output and "| yes |" in result.output
+
+    def test_another_correct_algorithm_agrees(self, agreement, call, monkeypatch):
+        """The released code's steps, which round differently."""
+        self.of_the_device(agreement, monkeypatch, load("training_cost").as_released)
+        result, (row,) = call("--case", "cnn", "--probes", "4")
+        assert result.exit_code == 0, result.output
+        assert row["cpu"] != row["device"]
+
+    @pytest.mark.parametrize("mistake", ["weights", "labels", "images"])
+    def test_mistakes_are_found(self, agreement, call, monkeypatch, mistake):
+        """Negative controls: all weights of a layer off by 1e-5, swapped outputs, batches that were made wrongly."""
+
+        def change(net):
+            kind = net.__class__
+            weight = next(parameter for parameter in net.parameters() if parameter.dim() == 4)
+            forward = net.forward
+            if mistake == "weights":
+                monkeypatch.setattr(net, "load_state_dict", lambda state: kind.load_state_dict(net, off(state, weight)))
+            elif mistake == "labels":
+                monkeypatch.setattr(net, "forward", lambda images: forward(images).flip(1))
+            return net
+
+        def off(state, weight):
+            return {name: value * (1 + 1e-5 * (value.shape == weight.shape)) for name, value in state.items()}
+
+        self.of_the_device(agreement, monkeypatch, change)
+        if mistake == "images":
+            monkeypatch.setattr(agreement, "_changed_pixels", lambda images, there: 0.01)
+        result, (row,) = call("--case", "cnn")
+        assert result.exit_code == 1
+        assert not row["agrees"] and "| **no** |" in result.output
+        assert (row["pixels"] > agreement.ALLOWED_PIXELS) == (mistake == "images")
+
+    def test_pixels(self, agreement):
+        images = torch.rand(2, 1, 10, 10, dtype=torch.float64)
+        there = images.float()
+        assert agreement._changed_pixels(images, there) == 0
+        there[0, 0, 0, :3] += 1 / 255
+        assert agreement._changed_pixels(images, there) == pytest.approx(3 / 200)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--steps", "1000", "--batch", "11"], "at most 10,000 (the training images)"),
+            (["--probes", "5"], "probes at most steps, got 4 x 4 and 5"),
+            (["--device", "cuda"], "torch finds none"),
+        ],
+    )
+    def test_bad_input(self, call, monkeypatch, options, message):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        result, rows = call(*options)
+        assert (result.exit_code, rows) == (2, None)
+        assert message in " ".join(re.sub("[│╭╮╰╯─]", " ", result.output).split())
 
 
 class TestManyRuns:

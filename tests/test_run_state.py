@@ -139,7 +139,7 @@ def fresh_state(spec: RunSpec) -> dict:
     return copy.deepcopy(
         {
             "net": net.state_dict(),
-            "optimiser": training._optimiser(net, training.internal_scales(net)).state_dict(),
+            "optimiser": training.make_optimiser(net).state_dict(),
             "generators": [generator.get_state() for generator in (*task.generators, global_stream)],
         }
     )
@@ -223,7 +223,7 @@ def test_a_state_has_less_than_10_mb(name: str) -> None:
     """The network, the best one so far and the moments of Adam; docs/cluster.md says so."""
     spec = spec_of("isr") if name == "table1" else RunSpec.baseline(name)
     net = training.build_model(spec)
-    optimiser = training._optimiser(net, training.internal_scales(net))
+    optimiser = training.make_optimiser(net)
     for parameter in net.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimiser.step()
@@ -244,7 +244,7 @@ def test_the_generator_of_the_gpu_is_part_of_the_state(device: str, number: int,
     monkeypatch.setattr(torch.cuda, "default_generators", gpus)
     net = training.build_model(spec_of("fixed"))
     task = training.task_of(spec_of("fixed"), torch.device("cpu"))
-    optimiser = training._optimiser(net, training.internal_scales(net))
+    optimiser = training.make_optimiser(net)
     state = run_state.RunState(net, optimiser, task, torch.device(device), run_state.History([()]), 0.0)
     before, content = [gpu.get_state() for gpu in gpus], state.to_bytes()
     for gpu in gpus:

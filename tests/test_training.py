@@ -14,7 +14,7 @@ from scalestudy.data import DataError, LogUniform, load_mnist, paper_test_scales
 from scalestudy.record import Record
 from scalestudy.scales import FixedScales, IsrScales, SpacingScales, StepRatioScales
 from scalestudy.spec import DataSpec, RunSpec, ScalesSpec, TrainingSpec
-from scalestudy.training import TrainingDiverged, _optimiser, build_model, learning_rates, train
+from scalestudy.training import TrainingDiverged, build_model, learning_rates, make_optimiser, train
 
 START = (2.0, round(2 * 3**0.5, 6), 6.0)
 
@@ -153,9 +153,9 @@ def test_float32_is_full_float32_for_the_whole_run(monkeypatch) -> None:
 def test_fused_adam_is_adam() -> None:
     """The optimiser of the runs against torch's plain one, over steps with each group's own rate."""
     nets = [build_model(spec_of("isr")) for _ in range(2)]
-    fused = _optimiser(nets[0], nets[0].conv.scales)
+    fused = make_optimiser(nets[0])
     names = [[parameter.shape for parameter in group["params"]] for group in fused.param_groups]
-    plain = _optimiser(nets[1], nets[1].conv.scales)
+    plain = make_optimiser(nets[1])
     plain = torch.optim.Adam([{"params": group["params"]} for group in plain.param_groups], fused=False, foreach=False)
     assert names == [[parameter.shape for parameter in group["params"]] for group in plain.param_groups]
     generator = torch.Generator().manual_seed(0)
@@ -289,7 +289,7 @@ def test_shrunk_scales_learn_as_fast_in_paper_pixels(parameterisation) -> None:
         scales = ScalesSpec(parameterisation=parameterisation)
         data = DataSpec(distribution=LogUniform(low=1, high=8), shrink=shrink)
         net = build_model(RunSpec(data=data, scales=scales))
-        optimiser = _optimiser(net, net.conv.scales)
+        optimiser = make_optimiser(net)
         lengths = {id(parameter) for parameter in net.conv.scales.parameters_in_pixels()}
         before = [parameter.clone() for parameter in net.conv.scales.parameters()]
         net.conv.scales().sum().backward()

@@ -92,7 +92,7 @@ class Batches(tasks.DynamicScaleTask):
 def epoch_on(device: torch.device, net: nn.Module) -> tuple[Tensor, Tensor]:
     net = net.to(device)
     split = dynamic_split() if device.type == "cpu" else on_meta(dynamic_split())
-    return training._train_steps(net, SPEC, Batches(split), training._optimiser(net, net.scales), 0)
+    return training._train_steps(net, SPEC, Batches(split), training.make_optimiser(net), 0)
 
 
 @pytest.mark.parametrize("kind", [FixedScales, IsrScales, StepRatioScales, SpacingScales, DirectScales])
@@ -128,7 +128,7 @@ def test_a_network_that_reads_is_found(kind: type, message: str) -> None:
 
 def test_one_step() -> None:
     net = Gain(IsrScales(2.0, 3.0, 3)).to(META)
-    optimiser = training._optimiser(net, net.scales)
+    optimiser = training.make_optimiser(net)
     loss = train_step(net, optimiser, torch.empty(4, 1, 56, 56, device=META), torch.empty(4, device=META).long())
     assert (loss.device, loss.shape, loss.requires_grad) == (META, (), False)
 
@@ -215,7 +215,7 @@ def test_the_cpu_stops_at_the_step_that_diverged(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(
         TrainingDiverged, match=r"scales \(120.0, 207.8\d*, 360.0\), which must at every step .* 168 pix"
     ):
-        training._train_epoch(net, SPEC, Batches(dynamic_split()), training._optimiser(net, net.scales), 0)
+        training._train_epoch(net, SPEC, Batches(dynamic_split()), training.make_optimiser(net), 0)
     assert len(steps) == 1  # of three
 
 
@@ -232,5 +232,5 @@ def test_a_device_that_is_read_once_an_epoch_remembers(monkeypatch: pytest.Monke
     monkeypatch.setattr(training, "_READ_AT_EACH_STEP", ())
     net = Gain(DirectScales(2.0, 3.0, 3))
     with pytest.raises(TrainingDiverged, match=r"internal scales \(6.0, 10.39\d*, 18.0\), which must at every step"):
-        training._train_epoch(net, SPEC, Batches(dynamic_split()), training._optimiser(net, net.scales), 0)
+        training._train_epoch(net, SPEC, Batches(dynamic_split()), training.make_optimiser(net), 0)
     assert len(steps) == 3

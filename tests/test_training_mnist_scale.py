@@ -13,8 +13,7 @@ from scalestudy.models.frame import MnistScaleNet
 from scalestudy.record import Record
 from scalestudy.scales import FixedScales, SpacingScales
 from scalestudy.spec import EQUIVARIANCE_FACTORS, SYSTEM_NAMES, MnistScaleSpec, RunSpec, TrainingSpec
-from scalestudy.tasks import internal_scales
-from scalestudy.training import TrainingDiverged, _optimiser, build_model, learning_rates, train
+from scalestudy.training import TrainingDiverged, build_model, learning_rates, make_optimiser, train
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +97,7 @@ def test_scale_parameters_of_the_systems_are_found(name: str, monkeypatch) -> No
     """Every parameter of a system's own scales is in the groups with the scales' learning rate, no other is."""
     monkeypatch.setattr(tasks, "build", models.build)
     net = build_model(RunSpec.baseline(name))
-    weights, unitless, lengths = (group["params"] for group in _optimiser(net, internal_scales(net)).param_groups)
+    weights, unitless, lengths = (group["params"] for group in make_optimiser(net).param_groups)
     assert len(weights) + len(unitless) + len(lengths) == len(list(net.parameters()))
     by_id = {id(parameter): label for label, parameter in net.named_parameters()}
     found = {by_id[id(parameter)].split(".")[-1] for parameter in (*unitless, *lengths)}
