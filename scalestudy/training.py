@@ -277,7 +277,7 @@ def train_step(net: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor,
 def make_optimiser(net: nn.Module) -> torch.optim.Adam:
     """Adam with groups for weights, unitless scale parameters and scale parameters in pixels, without learning rates.
 
-    Fused: one kernel per group on a GPU, and less overhead on the CPU.  `set_learning_rates` is called before each step.
+    Fused: one kernel per group on a GPU, and less overhead on the CPU.  `set_learning_rates` goes before each step.
     """
     scales = internal_scales(net)
     lengths = [] if scales is None else scales.parameters_in_pixels()

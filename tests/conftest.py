@@ -1,14 +1,31 @@
-"""What all tests share: ``reference_files`` can be imported, and a fixture for tests that draw."""
+"""What all tests share: ``reference_files`` can be imported; MNIST, and a fixture for tests that draw."""
+
+from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from scalestudy.data import Mnist
 
 _REFERENCE = str(Path(__file__).resolve().parent / "reference")
 if _REFERENCE not in sys.path:
     sys.path.insert(0, _REFERENCE)
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Mnist:
+    """The 70,000 digits; tests that need them are skipped where they cannot be had."""
+    from scalestudy.data import DataError, load_mnist
+
+    try:
+        return load_mnist()
+    except DataError as reason:
+        pytest.skip(f"MNIST cannot be had: {reason}")
 
 
 @pytest.fixture

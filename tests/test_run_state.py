@@ -8,24 +8,18 @@ import torch
 
 from scalestudy import run_state, training
 from scalestudy.checkpoint import Checkpoint, CheckpointFile
-from scalestudy.data import DataError, LogUniform, load_mnist
+from scalestudy.data import LogUniform
 from scalestudy.record import Record
 from scalestudy.spec import SYSTEM_NAMES, DataSpec, MnistScaleSpec, RunSpec, ScalesSpec, TrainingSpec
 from scalestudy.training import train
+
+pytestmark = pytest.mark.usefixtures("mnist")
 
 EPOCHS = 4
 
 
 class Stopped(BaseException):
     """What the progress callback raises."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _mnist() -> None:
-    try:
-        load_mnist()
-    except DataError as reason:
-        pytest.skip(f"MNIST cannot be had: {reason}")
 
 
 def spec_of(name: str, precision: str = "float32") -> RunSpec:

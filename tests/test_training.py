@@ -10,21 +10,15 @@ import pytest
 import torch
 
 from scalestudy import tasks, training
-from scalestudy.data import DataError, LogUniform, load_mnist, paper_test_scales
+from scalestudy.data import LogUniform, paper_test_scales
 from scalestudy.record import Record
 from scalestudy.scales import FixedScales, IsrScales, SpacingScales, StepRatioScales
 from scalestudy.spec import DataSpec, RunSpec, ScalesSpec, TrainingSpec
 from scalestudy.training import TrainingDiverged, build_model, learning_rates, make_optimiser, train
 
+pytestmark = pytest.mark.usefixtures("mnist")
+
 START = (2.0, round(2 * 3**0.5, 6), 6.0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _mnist() -> None:
-    try:
-        load_mnist()
-    except DataError as reason:
-        pytest.skip(f"MNIST cannot be had: {reason}")
 
 
 def spec_of(

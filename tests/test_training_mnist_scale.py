@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scalestudy import models, tasks, training
-from scalestudy.data import DataError, load_mnist, mnist_scale
+from scalestudy.data import mnist_scale
 from scalestudy.models.frame import MnistScaleNet
 from scalestudy.record import Record
 from scalestudy.scales import FixedScales, SpacingScales
@@ -17,11 +17,7 @@ from scalestudy.training import TrainingDiverged, build_model, learning_rates, m
 
 
 @pytest.fixture(scope="module")
-def arrays() -> dict[int, dict[str, np.ndarray]]:
-    try:
-        load_mnist()
-    except DataError as reason:
-        pytest.skip(f"MNIST cannot be had: {reason}")
+def arrays(mnist) -> dict[int, dict[str, np.ndarray]]:
     return {}
 
 

@@ -5,17 +5,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from scalestudy.data import DataError, MnistScaleSplit, load_mnist, mnist_scale
+from scalestudy.data import MnistScaleSplit, load_mnist, mnist_scale
 from scalestudy.data.batching import batch_positions
 from scalestudy.data.mnist_scale import random_factors
 
 
 @pytest.fixture(scope="module")
-def splits() -> dict[str, MnistScaleSplit]:
-    try:
-        return mnist_scale(0)
-    except DataError as reason:
-        pytest.skip(f"MNIST cannot be had: {reason}")
+def splits(mnist) -> dict[str, MnistScaleSplit]:
+    return mnist_scale(0)
 
 
 def pillow(images: Tensor, factors: Tensor, centre: float) -> Tensor:

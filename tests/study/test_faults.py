@@ -27,7 +27,6 @@ from pydantic import ValidationError
 
 from scalestudy import cli, paths
 from scalestudy import whole_files as files
-from scalestudy.data import DataError, load_mnist
 from scalestudy.record import Record
 from scalestudy.spec import MnistScaleSpec, RunSpec
 from scalestudy.study.execution import plan, run_all
@@ -732,12 +731,8 @@ def test_time_budget_does_not_follow_a_clock_that_goes_back(store, tmp_path, not
     assert_whole(store)
 
 
-def test_training_under_a_clock_that_goes_back(store, monkeypatch):
+def test_training_under_a_clock_that_goes_back(store, mnist, monkeypatch):
     """The seconds of a record come from a clock that cannot be set."""
-    try:
-        load_mnist()
-    except DataError as reason:
-        pytest.skip(f"MNIST cannot be had: {reason}")
     spec = spec_of(0).model_dump()
     spec["data"] |= {"train_images": 16, "validation_images": 8, "test_images": 8, "shrink": 3}
     began, monotonic = time.time(), time.monotonic

@@ -11,7 +11,6 @@ from fake_training import record_of, spec_of
 from marked_training import EPOCHS
 
 from scalestudy.checkpoint import Checkpoint
-from scalestudy.data import DataError, load_mnist
 from scalestudy.source import source_digest
 from scalestudy.study.execution import plan, run_all
 from scalestudy.study.progress import ProgressBar
@@ -96,12 +95,8 @@ def test_a_killed_worker_is_replaced_by_one_that_goes_on(tmp_path, store):
 
 
 @pytest.fixture(scope="module")
-def undisturbed():
+def undisturbed(mnist):
     """The record of a run of real training, two epochs of 100 digits at the paper's size."""
-    try:
-        load_mnist()
-    except DataError as reason:
-        pytest.skip(f"MNIST cannot be had: {reason}")
     from scalestudy.arithmetic import one_thread
     from scalestudy.training import train
 
