@@ -22,11 +22,11 @@ from machine import machine_rates, software_and_processor
 from torch import nn
 from tqdm import tqdm
 
-from scalestudy.basis import HermiteBasis, VaryingOrderBasis, VaryingSigmaBasis
-from scalestudy.conv import GroupConv, LiftingConv
-from scalestudy.memory import keep_freed_memory
-from scalestudy.output import to_markdown
-from scalestudy.scales import StepRatioScales
+from scalestudy.layers.basis import HermiteBasis, VaryingOrderBasis, VaryingSigmaBasis
+from scalestudy.layers.conv import GroupConv, LiftingConv
+from scalestudy.layers.scales import StepRatioScales
+from scalestudy.paper.output import to_markdown
+from scalestudy.training.memory import keep_freed_memory
 
 ALGORITHMS = ("separable", "fourier", "dense")
 SLOW_SECONDS = 4.0
@@ -133,7 +133,7 @@ def page(machine: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         "Milliseconds per image of a forward and backward pass of one layer with three learned scales, medians, "
         f"{machine['threads']} threads, torch {machine['torch']}, {machine['gigaflops']:.0f} Gflop/s in matrix "
         'products. Basis A: 25 functions at one sigma; B: 49 at several. "auto" counts multiplications '
-        "(`scalestudy.conv`); the last column is its time over that of the fastest."
+        "(`scalestudy.layers.conv`); the last column is its time over that of the fastest."
     )
     return "\n".join(["# Choice of the algorithm", "", about, "", to_markdown(shown)])
 

@@ -7,9 +7,9 @@ from typing import Literal
 
 import torch
 
+from scalestudy.layers.fast.separable import separable_cost
+from scalestudy.layers.scales import FixedScales, InternalScales, StepRatioScales
 from scalestudy.models import Table1Net
-from scalestudy.scales import FixedScales, InternalScales, StepRatioScales
-from scalestudy.separable import separable_cost
 
 Phase = Literal["step", "eval"]
 

@@ -27,15 +27,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from scalestudy.arithmetic import deterministic_convolutions, float32_products
-from scalestudy.distributions import LogUniform
-from scalestudy.memory import keep_freed_memory
+from scalestudy.data.distributions import LogUniform
+from scalestudy.layers.precision import deterministic_convolutions, float32_products
 from scalestudy.models import SYSTEMS
-from scalestudy.output import to_markdown
-from scalestudy.provenance import device_name
-from scalestudy.spec import SYSTEM_NAMES, DataSpec, MnistScaleSpec, RunSpec, ScalesSpec, TrainingSpec
-from scalestudy.tasks import build_model, internal_scales, task_of
-from scalestudy.training import learning_rates, make_optimiser, set_learning_rates, train_step
+from scalestudy.paper.output import to_markdown
+from scalestudy.training.memory import keep_freed_memory
+from scalestudy.training.provenance import device_name
+from scalestudy.training.spec import SYSTEM_NAMES, DataSpec, MnistScaleSpec, RunSpec, ScalesSpec, TrainingSpec
+from scalestudy.training.tasks import build_model, internal_scales, task_of
+from scalestudy.training.train import learning_rates, make_optimiser, set_learning_rates, train_step
 
 QUANTITIES = ("logits", "loss", "gradients", "scale gradients")
 

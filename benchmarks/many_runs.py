@@ -26,13 +26,13 @@ import pandas as pd
 import psutil
 from machine import software_and_processor
 
-from scalestudy.checkpoint import CheckpointFile
-from scalestudy.distributions import LogUniform
-from scalestudy.output import to_markdown
-from scalestudy.record import Metrics, Provenance, Record
-from scalestudy.spec import DataSpec, RunSpec
-from scalestudy.study.execution import run_all
-from scalestudy.study.store import RunStore
+from scalestudy.data.distributions import LogUniform
+from scalestudy.paper.output import to_markdown
+from scalestudy.runs.execution import run_all
+from scalestudy.runs.store import RunStore
+from scalestudy.training.checkpoint import CheckpointFile
+from scalestudy.training.record import Metrics, Provenance, Record
+from scalestudy.training.spec import DataSpec, RunSpec
 
 EPOCHS = 60
 PRETENDED_SECONDS = 0.002
@@ -192,7 +192,7 @@ def page(machine: dict[str, Any], count: int, workers: int, cores: int, figures:
 @click.option("--output", type=click.Path(path_type=Path), default=Path("results/benchmarks/many_runs.json"))
 def main(runs: int, workers: int, output: Path) -> None:
     """Send thousands of runs of milliseconds through a real scheduler (Linux only)."""
-    from scalestudy.study.estimate import usable_cores
+    from scalestudy.runs.estimate import usable_cores
 
     with tempfile.TemporaryDirectory() as folder:
         figures = {name: round(value, 3) for name, value in measure(runs, workers, Path(folder)).items()}

@@ -24,9 +24,18 @@ from cases import MEMORY, SWEEPS, Case, Phase, moved_bytes, multiplications
 from machine import evaluation_seconds, machine_rates, software_and_processor, step_seconds
 from tqdm import tqdm
 
-from scalestudy.costs import CASE_COLUMNS, FILE_NAME, TITLES, Costs, as_costs, memory_table, ratio_table, sweep_table
-from scalestudy.memory import keep_freed_memory
-from scalestudy.output import to_markdown
+from scalestudy.paper.costs import (
+    CASE_COLUMNS,
+    FILE_NAME,
+    TITLES,
+    Costs,
+    as_costs,
+    memory_table,
+    ratio_table,
+    sweep_table,
+)
+from scalestudy.paper.output import to_markdown
+from scalestudy.training.memory import keep_freed_memory
 
 Times = dict[tuple[Case, Phase], list[float]]
 """Milliseconds per image, one per round."""

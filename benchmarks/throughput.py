@@ -22,12 +22,12 @@ import pandas as pd
 from machine import machine_rates, software_and_processor
 from tqdm import tqdm
 
-from scalestudy import params
-from scalestudy.output import to_markdown
-from scalestudy.spec import RunSpec
-from scalestudy.study.execution import run_all
-from scalestudy.study.grids import Study
-from scalestudy.study.store import RunStore
+from scalestudy.paper import params
+from scalestudy.paper.grids import Study
+from scalestudy.paper.output import to_markdown
+from scalestudy.runs.execution import run_all
+from scalestudy.runs.store import RunStore
+from scalestudy.training.spec import RunSpec
 
 
 def equal_runs(count: int) -> list[RunSpec]:

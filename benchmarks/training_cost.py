@@ -20,9 +20,9 @@ from machine import machine_rates, software_and_processor, step_seconds
 from torch import nn
 from tqdm import tqdm
 
-from scalestudy.conv import GroupConv, LiftingConv
-from scalestudy.memory import keep_freed_memory
+from scalestudy.layers.conv import GroupConv, LiftingConv
 from scalestudy.models import SYSTEMS, build
+from scalestudy.training.memory import keep_freed_memory
 
 AUTHORS_MS = {
     "cnn": (5, 5), "sicnn": (915, 915), "si_convnet": (49, 49), "sevf": (90, 90), "sevf_scalar": (71, 71),

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from scalestudy.spec import RunSpec
-    from scalestudy.study.execution import BatchReport
-    from scalestudy.study.size import StudySize
-    from scalestudy.study.store import RunStore
+    from scalestudy.paper.size import StudySize
+    from scalestudy.runs.execution import BatchReport
+    from scalestudy.runs.store import RunStore
+    from scalestudy.training.spec import RunSpec
 
 _INTERRUPTED = "Interrupted; finished runs are stored, the same command goes on from there."
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
@@ -27,7 +27,7 @@ class _Group(click.Group):
     """Turns errors into one message: exit code 2 for bad input, 1 for what failed."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from scalestudy.study.processes import TERMINATED, terminated_as_exit
+        from scalestudy.runs.processes import TERMINATED, terminated_as_exit
 
         try:
             with terminated_as_exit():
@@ -129,23 +129,24 @@ def reproduce(
     Parameters and notebooks are checked before anything runs.  The executed notebooks go to
     results/PROFILE/notebooks.
     """
-    from scalestudy import params, paths
+    from scalestudy import files
+    from scalestudy.paper import params
 
     size = params.load(profile, params.parse_overrides(assignments))
-    from scalestudy.study import notebooks
-    from scalestudy.study.estimate import usable_cores
-    from scalestudy.study.files import probe
-    from scalestudy.study.grids import Study
+    from scalestudy.files import probe
+    from scalestudy.paper import notebooks
+    from scalestudy.paper.grids import Study
+    from scalestudy.runs.estimate import usable_cores
 
     selected = notebooks.check(names, size.parameters())
-    probe(paths.results(size.profile))
+    probe(files.results(size.profile))
     _fetch()
     study = Study(size)
     report = _train(study.for_notebooks(path.stem for path in selected), workers, scheduler, device, None)
     results = notebooks.execute(
         selected,
         size.parameters(),
-        paths.results(size.profile) / "notebooks",
+        files.results(size.profile) / "notebooks",
         jobs=jobs or usable_cores(),
         records=None if rerun else {path: study.records_for(path.stem, report.done) for path in selected},
         on_result=_tell,
@@ -175,12 +176,12 @@ def run(
     dry_run: bool,
 ) -> None:
     """Train the runs that are missing, most wanted first."""
-    from scalestudy import params
+    from scalestudy.paper import params
 
     size = params.load(profile, params.parse_overrides(assignments))
     budget = None if time_budget is None else params.parse_seconds(time_budget)
-    from scalestudy.study.execution import scheduler_for
-    from scalestudy.study.grids import Study
+    from scalestudy.paper.grids import Study
+    from scalestudy.runs.execution import scheduler_for
 
     specs = Study(size).select(text) if text else Study(size).all_specs()
     if dry_run:
@@ -197,12 +198,12 @@ def run(
 @_PARAM
 def status(profile: str, assignments: tuple[str, ...]) -> None:
     """Show which runs are stored or under way, what the others will cost, and damaged files."""
-    from scalestudy import params
+    from scalestudy.paper import params
 
     size = params.load(profile, params.parse_overrides(assignments))
-    from scalestudy.study.execution import plan
-    from scalestudy.study.grids import Study
-    from scalestudy.study.store import DamagedRecordWarning
+    from scalestudy.paper.grids import Study
+    from scalestudy.runs.execution import plan
+    from scalestudy.runs.store import DamagedRecordWarning
 
     store, study = _store(), Study(size)
     with warnings.catch_warnings():
@@ -285,16 +286,16 @@ def realisations() -> None:
 @_PARAM
 def report(profile: str, assignments: tuple[str, ...]) -> None:
     """Build the report of a profile from the executed notebooks and the run store."""
-    from scalestudy import params
+    from scalestudy.paper import params
 
     _report(params.load(profile, params.parse_overrides(assignments)))
 
 
 def _store() -> RunStore:
-    from scalestudy import paths
-    from scalestudy.study.store import RunStore
+    from scalestudy import files
+    from scalestudy.runs.store import RunStore
 
-    return RunStore(paths.runs())
+    return RunStore(files.runs())
 
 
 def _fetch() -> None:
@@ -306,7 +307,7 @@ def _fetch() -> None:
 def _train(
     specs: list[RunSpec], workers: int | None, scheduler: str | None, device: str, budget: float | None
 ) -> BatchReport:
-    from scalestudy.study.execution import run_all
+    from scalestudy.runs.execution import run_all
 
     store = _store()
     report = run_all(specs, store, device=device, workers=workers, scheduler=scheduler, time_budget=budget)
@@ -319,13 +320,13 @@ def _train(
 
 
 def _write_summary(store: RunStore) -> None:
-    from scalestudy import paths
+    from scalestudy import files
 
-    store.write_summary(paths.summary())
+    store.write_summary(files.summary())
 
 
 def _show_plan(specs: list[RunSpec], device: str) -> None:
-    from scalestudy.study.execution import plan
+    from scalestudy.runs.execution import plan
 
     frame = plan(specs, _store(), device=device)
     for row in frame.itertuples(index=False):
@@ -343,7 +344,7 @@ def _tell(result: Any) -> None:
 
 
 def _report(size: StudySize) -> None:
-    from scalestudy.report import build
+    from scalestudy.paper.report import build
 
     index, card = build(size)
     click.echo(f"\n{card.text()}\n\nreport: {index}")

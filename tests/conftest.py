@@ -1,4 +1,4 @@
-"""What all tests share: ``reference_files`` can be imported; MNIST, and a fixture for tests that draw."""
+"""What all tests share: helpers of ``reference`` and ``runs`` can be imported; MNIST; a fixture for tests that draw."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from scalestudy.data import Mnist
 
-_REFERENCE = str(Path(__file__).resolve().parent / "reference")
-if _REFERENCE not in sys.path:
-    sys.path.insert(0, _REFERENCE)
+for _folder in ("reference", "runs"):
+    sys.path.insert(0, str(Path(__file__).resolve().parent / _folder))
 
 
 @pytest.fixture(scope="session")

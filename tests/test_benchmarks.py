@@ -13,9 +13,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from scalestudy.costs import CASE_COLUMNS, MEMORY_COLUMNS, RATIO_COLUMNS, ROW_COLUMNS, TITLES, as_costs
-from scalestudy.distributions import LogUniform
-from scalestudy.spec import DataSpec, RunSpec, TrainingSpec
+from scalestudy.data.distributions import LogUniform
+from scalestudy.paper.costs import CASE_COLUMNS, MEMORY_COLUMNS, RATIO_COLUMNS, ROW_COLUMNS, TITLES, as_costs
+from scalestudy.training.spec import DataSpec, RunSpec, TrainingSpec
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 RATES = {"gigaflops": 1.0, "copied_gigabytes_per_second": 2.0}

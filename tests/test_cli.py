@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from scalestudy import cli, params, paths
-from scalestudy.checkpoint import Checkpoint
+from scalestudy import cli, files
 from scalestudy.data import RealisationReport
-from scalestudy.source import source_digest
-from scalestudy.spec import RunSpec
-from scalestudy.study.grids import Study
-from scalestudy.study.store import RunStore
+from scalestudy.paper import params
+from scalestudy.paper.grids import Study
+from scalestudy.runs.store import RunStore
+from scalestudy.training.checkpoint import Checkpoint
+from scalestudy.training.source import source_digest
+from scalestudy.training.spec import RunSpec
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT / "tests" / "study"))
@@ -34,9 +35,9 @@ SMALL = [
 def project(tmp_path, monkeypatch):
     """A project folder with the profiles, training of milliseconds, and MNIST that is always there."""
     shutil.copytree(CHECKOUT / "params", tmp_path / "params")
-    monkeypatch.setenv(paths.ROOT_VARIABLE, str(tmp_path))
-    monkeypatch.delenv(paths.RUNS_VARIABLE, raising=False)
-    monkeypatch.setattr("scalestudy.study.execution.DEFAULT_TRAIN", "fake_training:quick")
+    monkeypatch.setenv(files.ROOT_VARIABLE, str(tmp_path))
+    monkeypatch.delenv(files.RUNS_VARIABLE, raising=False)
+    monkeypatch.setattr("scalestudy.runs.execution.DEFAULT_TRAIN", "fake_training:quick")
     monkeypatch.setattr("scalestudy.data.fetch_mnist", lambda folder=None: tmp_path / "mnist")
     return tmp_path
 
@@ -163,7 +164,7 @@ def test_status_names_a_damaged_file_that_cannot_be_moved(project):
 
 
 def test_failed_runs_end_with_code_1(project, monkeypatch):
-    monkeypatch.setattr("scalestudy.study.execution.DEFAULT_TRAIN", "fake_training:wrong_record")
+    monkeypatch.setattr("scalestudy.runs.execution.DEFAULT_TRAIN", "fake_training:wrong_record")
     result = call("run", *SMALL, "--filter", "table2", "--workers", "0")
     assert result.exit_code == 1
     assert "must return the Record of" in result.output
@@ -172,7 +173,7 @@ def test_failed_runs_end_with_code_1(project, monkeypatch):
 
 def test_store_that_cannot_be_written_ends_with_code_1(project, monkeypatch):
     (project / "file").write_text("")
-    monkeypatch.setenv(paths.RUNS_VARIABLE, str(project / "file" / "runs"))
+    monkeypatch.setenv(files.RUNS_VARIABLE, str(project / "file" / "runs"))
     result = call("run", *SMALL)
     assert result.exit_code == 1
     assert "Error: cannot write to the folder" in result.output
@@ -186,7 +187,7 @@ def test_time_budget(project):
 
 
 def test_merge(project, tmp_path):
-    from scalestudy.study.store import RunStore
+    from scalestudy.runs.store import RunStore
 
     other = RunStore(tmp_path / "other")
     other.put(fake_training.record_of(fake_training.spec_of(0)))
@@ -224,8 +225,7 @@ def one_notebook(project, monkeypatch):
     """The project has one notebook, whose execution is faked: what was to be executed, and the error to report."""
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("papermill")
-    from scalestudy import params
-    from scalestudy.study import notebooks
+    from scalestudy.paper import notebooks, params
 
     (project / "notebooks").mkdir()
     cell = nbformat.v4.new_code_cell(
@@ -247,7 +247,7 @@ def one_notebook(project, monkeypatch):
     monkeypatch.setattr(notebooks, "execute", execute)
     card = types.SimpleNamespace(text=lambda: "the scorecard")
     report = types.SimpleNamespace(build=lambda size: (project / f"{size.profile}.html", card))
-    monkeypatch.setitem(sys.modules, "scalestudy.report", report)
+    monkeypatch.setitem(sys.modules, "scalestudy.paper.report", report)
     return done, error
 
 
@@ -293,11 +293,11 @@ def test_commands_on_a_cluster(project, one_notebook, tmp_path, monkeypatch):
 def test_report_into_a_folder_that_cannot_be_written(project, monkeypatch):
     pytest.importorskip("nbconvert")
     (project / "file").write_text("")
-    monkeypatch.setenv(paths.RESULTS_VARIABLE, str(project / "file" / "results"))
+    monkeypatch.setenv(files.RESULTS_VARIABLE, str(project / "file" / "results"))
     result = call("report")
     assert result.exit_code == 1
     assert "Error: cannot write to the folder" in result.output
-    assert paths.RESULTS_VARIABLE in result.output
+    assert files.RESULTS_VARIABLE in result.output
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -325,7 +325,7 @@ main(["reproduce"])
 def test_signals_end_the_kernels_too(project, tmp_path):
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("papermill")
-    from scalestudy import params
+    from scalestudy.paper import params
 
     write_notebook(
         nbformat,
@@ -345,7 +345,7 @@ def test_signals_end_the_kernels_too(project, tmp_path):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(CHECKOUT), paths.RESULTS_VARIABLE: str(place)},
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT), files.RESULTS_VARIABLE: str(place)},
             start_new_session=True,
         )
         for number, place in places.items()
@@ -379,7 +379,7 @@ def write_notebook(nbformat, path, parameters, *cells):
 
 def test_results_folder_that_cannot_be_written_stops_before_anything_runs(project, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")
-    from scalestudy import params
+    from scalestudy.paper import params
 
     (project / "notebooks").mkdir()
     text = "\n".join(f"{name} = {value!r}" for name, value in params.load("quick").parameters().items())

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from scalestudy.params import load
-from scalestudy.scorecard import scorecard
-from scalestudy.study.grids import Study
-from scalestudy.study.store import RunStore
+from scalestudy.paper.grids import Study
+from scalestudy.paper.params import load
+from scalestudy.paper.scorecard import scorecard
+from scalestudy.runs.store import RunStore
 
 TESTS = Path(__file__).parent
 FROZEN = json.loads((TESTS / "reference" / "frozen" / "verdicts.json").read_text(encoding="utf-8"))

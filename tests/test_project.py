@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tomllib
 from functools import partial
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -15,10 +15,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import scalestudy
-from scalestudy import params
 from scalestudy.models import SYSTEMS
-from scalestudy.study.grids import Study
-from scalestudy.study.store import RunStore
+from scalestudy.paper import params
+from scalestudy.paper.grids import Study
+from scalestudy.runs.store import RunStore
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -176,7 +176,7 @@ def test_hooks_use_the_tools_of_the_environment():
 
 def test_package_data_is_declared_and_found():
     patterns = pyproject()["tool"]["setuptools"]["package-data"]["scalestudy"]
-    package = Path(str(files("scalestudy")))
+    package = Path(str(resources.files("scalestudy")))
     declared = {path for pattern in patterns for path in package.glob(pattern)}
     inside = {
         path

@@ -1,5 +1,14 @@
 """Data sets of the study: MNIST, Dynamic Scale MNIST and MNIST-Scale, and the distributions of their data scales."""
 
+from scalestudy.data.distributions import (
+    Discrete,
+    LogNormal,
+    LogUniform,
+    Normal,
+    ScaleDistribution,
+    Uniform,
+    parse_distribution,
+)
 from scalestudy.data.dynamic import (
     DynamicScaleSplit,
     draw_scales,
@@ -18,15 +27,6 @@ from scalestudy.data.splits import (
     mnist_scale_draws,
     mnist_scale_split,
     stratified_split,
-)
-from scalestudy.distributions import (
-    Discrete,
-    LogNormal,
-    LogUniform,
-    Normal,
-    ScaleDistribution,
-    Uniform,
-    parse_distribution,
 )
 
 __all__ = [

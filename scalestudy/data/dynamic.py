@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from scalestudy.data.batching import batch_positions
+from scalestudy.data.distributions import ScaleDistribution, parse_distribution
 from scalestudy.data.mnist import Mnist, load_mnist
 from scalestudy.data.resample import checked_data_scales, rescale_unchecked
 from scalestudy.data.splits import DYNAMIC_COUNTS, SPLIT_NAMES, checked_seed, dynamic_scale_split
-from scalestudy.distributions import ScaleDistribution, parse_distribution
 
 SHRINKS = (1, 2, 3, 4, 6)
 _STATISTICS_CHUNK = 256

@@ -22,7 +22,7 @@ from scalestudy.data.mnist_files import (
     store,
 )
 from scalestudy.data.mnist_sources import fetch_files
-from scalestudy.locks import first_alone
+from scalestudy.runs.locks import first_alone
 
 _LOG = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from scalestudy.whole_files import remove_stale_temporaries, try_writing, write_whole
+from scalestudy.files import probe, write_whole
 
 _LOG = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def require_writable(folder: Path) -> None:
         Naming the folder, where it cannot be created or written.
     """
     try:
-        try_writing(folder)
+        probe(folder)
     except OSError as error:
         raise _unwritable(folder, error) from error
 
@@ -195,7 +195,6 @@ def store(folder: Path, idx: IdxFile, content: bytes) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _move_aside(target, idx)
-        remove_stale_temporaries(folder)
         write_whole(target, content)
     except OSError as error:
         raise _unwritable(folder, error) from error

@@ -16,8 +16,8 @@ from scalestudy.data.mnist import load_mnist, mnist_folder
 from scalestudy.data.mnist_files import DataError
 from scalestudy.data.resample import rescale
 from scalestudy.data.splits import MNIST_SCALE_COUNTS, SPLIT_NAMES, mnist_scale_draws, mnist_scale_split
-from scalestudy.locks import first_alone
-from scalestudy.whole_files import remove_stale_temporaries, write_whole
+from scalestudy.files import write_whole
+from scalestudy.runs.locks import first_alone
 
 _LOG = logging.getLogger(__name__)
 
@@ -174,7 +174,6 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     content = io.BytesIO()
     np.savez_compressed(content, **arrays, sha256=np.array(digest(arrays)))
     try:
-        remove_stale_temporaries(path.parent)
         write_whole(path, content.getvalue())
     except OSError as error:
         _LOG.warning("cannot keep MNIST-Scale in %s (%s); it is generated again each time", path.parent, error)

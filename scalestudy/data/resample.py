@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from scalestudy.arithmetic import full_precision
+from scalestudy.layers.precision import full_precision
 
 Method = Literal["matmul", "exact"]
 

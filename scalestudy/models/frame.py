@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scalestudy.scales import InternalScales
+from scalestudy.layers.scales import InternalScales
 
 IMAGE_SIZE = 28
 """Height and width of an MNIST-Scale image in pixels."""

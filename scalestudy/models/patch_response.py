@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from scalestudy.fourier import chunks
+from scalestudy.layers.fast.fourier import chunks
 from scalestudy.models.pooling import CHUNK_BYTES, Axis, Windows, joined, spread, window_maximum
 
 

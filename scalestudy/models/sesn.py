@@ -15,12 +15,12 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scalestudy.basis import SampledBasis, VaryingSigmaBasis
-from scalestudy.conv import Algorithm, GroupConv, LiftingConv
-from scalestudy.disco import disco_basis
-from scalestudy.fused import max_pool_2x2
+from scalestudy.layers.basis import SampledBasis, VaryingSigmaBasis
+from scalestudy.layers.conv import Algorithm, GroupConv, LiftingConv
+from scalestudy.layers.disco import disco_basis
+from scalestudy.layers.fast.pooled import max_pool_2x2
+from scalestudy.layers.scales import FixedScales, InternalScales
 from scalestudy.models.frame import CHANNELS, MnistScaleNet, classifier
-from scalestudy.scales import FixedScales, InternalScales
 
 EFFECTIVE_SIZE = 7
 """n of the bases: n^2 = 49 functions."""
@@ -141,7 +141,7 @@ def sesn(augmented: bool = False, algorithm: Algorithm = "auto") -> ScaleAxisNet
 
 
 def disco(augmented: bool = False, algorithm: Algorithm = "auto", basis: Tensor | None = None) -> ScaleAxisNet:
-    """DISCO: SESN's network with the optimised basis of `scalestudy.disco`, and average pooling.
+    """DISCO: SESN's network with the optimised basis of `scalestudy.layers.disco`, and average pooling.
 
     sigma 1.9 and sub-sigma ratio 1.5, with "+" 1.9 (released configuration; the paper's Table 6 lists scales that
     start at 1.8).

@@ -6,7 +6,7 @@ pass computes the rest anew.  What a layer does to its input before the kernel (
 (resize back, pick windows), and to its kernel (enlarge, dilate), are matrices along each axis, which multiply those
 of the convolution and cost nothing.
 
-Two ways to compute: in the Fourier domain for many input channels (as `scalestudy.fourier`, where kernels are weights
+Two ways to compute: in the Fourier domain for many input channels (as `fourier`, where kernels are weights
 of a basis); for one input channel as a sum of k^2 fixed linear maps of the image.
 """
 
@@ -17,7 +17,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from scalestudy.arithmetic import full_precision
+from scalestudy.layers.precision import full_precision
 from scalestudy.models.fourier_response import FourierResponse, PooledPlan, pooled_plan
 from scalestudy.models.patch_response import PatchPlan, PatchResponse, patch_plan
 from scalestudy.models.pooling import Axis, Windows

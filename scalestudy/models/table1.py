@@ -6,8 +6,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from scalestudy.conv import Algorithm, LiftingConv
-from scalestudy.scales import InternalScales
+from scalestudy.layers.conv import Algorithm, LiftingConv
+from scalestudy.layers.scales import InternalScales
 
 Order = Literal["relu_norm", "norm_relu"]
 

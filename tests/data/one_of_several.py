@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from scalestudy import locks
 from scalestudy.data import mnist, realisations
 from scalestudy.data.mnist_files import IdxFile, sha256
+from scalestudy.runs import locks
 
 BODY = bytes(range(5))
 SMALL = IdxFile("small-idx1-ubyte", (5,), sha256(b"\0\0\x08\x01\0\0\0\x05" + BODY))
@@ -42,7 +42,7 @@ def main(what: str, folder: Path, notes: Path, waiters: int) -> None:
         def emit(self, record: logging.LogRecord) -> None:
             note(record.getMessage())
 
-    logging.getLogger("scalestudy.locks").addHandler(Noting())
+    logging.getLogger("scalestudy.runs.locks").addHandler(Noting())
     locks._MOMENT_SECONDS = 0.0
     if what == "mnist":
         mnist.FILES = (SMALL,)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scalestudy import fourier
-from scalestudy.basis import SampledBasis, VaryingSigmaBasis
-from scalestudy.disco import disco_basis
+from scalestudy.layers.basis import SampledBasis, VaryingSigmaBasis
+from scalestudy.layers.disco import disco_basis
+from scalestudy.layers.fast import fourier
+from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales, StepRatioScales
 from scalestudy.models import blocks, build, sicnn, strongest
 from scalestudy.models.sesn import ScaleAxisNet, disco, learned, sesn
-from scalestudy.scales import DirectScales, FixedScales, IsrScales, StepRatioScales
 
 NAMES = (
     "sesn",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from scalestudy import fourier
+from scalestudy.layers.fast import fourier
 from scalestudy.models import pooling
 from scalestudy.models.pooling import Axis, block_pool, largest, pooling_windows, spread, window_maximum
 from scalestudy.models.strongest import doubling, make_plan, strongest_of_doubled, strongest_response

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from scalestudy.conv import ScaleProjection
+from scalestudy.layers.conv import ScaleProjection
+from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales, SpacingScales, StepRatioScales
 from scalestudy.models import Table1Net
-from scalestudy.scales import DirectScales, FixedScales, IsrScales, SpacingScales, StepRatioScales
 
 
 def small(scales=None, **options) -> Table1Net:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from reference_files import reference_file
 
-from scalestudy.basis import HermiteBasis, SeparableBasis, VaryingOrderBasis, VaryingSigmaBasis, kernel_size
+from scalestudy.layers.basis import HermiteBasis, SeparableBasis, VaryingOrderBasis, VaryingSigmaBasis, kernel_size
 
 FILE = "basis_vectors.npz"
 ATOL = 1e-6  # of the largest value

@@ -8,7 +8,7 @@ import torch
 from reference_files import reference_file
 from torch import Tensor
 
-from scalestudy.disco import (
+from scalestudy.layers.disco import (
     SCALES,
     disco_bank,
     disco_basis,

@@ -10,8 +10,15 @@ from reference_files import reference_file
 from torch import Tensor
 from torch.nn import functional
 
+from scalestudy.layers.scales import (
+    DirectScales,
+    FixedScales,
+    InternalScales,
+    IsrScales,
+    SpacingScales,
+    StepRatioScales,
+)
 from scalestudy.models import Table1Net
-from scalestudy.scales import DirectScales, FixedScales, InternalScales, IsrScales, SpacingScales, StepRatioScales
 
 FILE = "table1_net_vectors.npz"
 LOGITS, LOSS, GRADIENT, VALUES = 1e-5, 1e-5, 1e-3, 1e-5  # of each tensor's largest value

@@ -1,0 +1,143 @@
+"""Where everything lies, and files that are there whole or not at all.
+
+Nothing is computed at import, and asking for a path creates nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from pathlib import Path
+
+ROOT_VARIABLE, RUNS_VARIABLE = "SCALESTUDY_ROOT", "SCALESTUDY_RUNS"
+RESULTS_VARIABLE, DATA_VARIABLE = "SCALESTUDY_RESULTS", "SCALESTUDY_DATA"
+TEMPORARY_SUFFIX = ".tmp"
+
+_PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_STALE_SECONDS = 3600
+_PROBE_BYTES = 64 * 1024
+
+
+class StoreError(OSError):
+    """A folder that cannot be read or written.  The message names it and the way out."""
+
+
+def named(variable: str) -> Path | None:
+    """The absolute folder that an environment variable names, or None."""
+    value = os.environ.get(variable)
+    return Path(value).expanduser().resolve() if value else None
+
+
+def project() -> Path:
+    """The folder that holds ``notebooks/``, ``params/`` and ``results/``.
+
+    ``SCALESTUDY_ROOT``, else the checkout that holds the package, else (installed without one) the current folder.
+    """
+    root = named(ROOT_VARIABLE)
+    if root is not None:
+        if not root.is_dir():
+            raise ValueError(
+                f"{ROOT_VARIABLE} must name the project's folder, got {os.environ[ROOT_VARIABLE]!r}, which is no "
+                "folder; create it, or unset the variable"
+            )
+        return root
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "params" / "quick.yaml").is_file() else Path.cwd()
+
+
+def notebooks() -> Path:
+    """Source notebooks; executed copies lie under `results`."""
+    return project() / "notebooks"
+
+
+def params_folder() -> Path:
+    """Profiles."""
+    return project() / "params"
+
+
+def params(profile: str) -> Path:
+    """The file of a profile; ValueError where it is not a plain name."""
+    return params_folder() / f"{_plain(profile)}.yaml"
+
+
+def results(profile: str) -> Path:
+    """A profile's executed notebooks, figures and report, in ``SCALESTUDY_RESULTS`` or ``results/``."""
+    return (named(RESULTS_VARIABLE) or project() / "results") / _plain(profile)
+
+
+def runs() -> Path:
+    """The run store, shared by all profiles: ``SCALESTUDY_RUNS``, else ``results/runs``."""
+    return named(RUNS_VARIABLE) or project() / "results" / "runs"
+
+
+def benchmarks() -> Path:
+    """The committed measurements of cost."""
+    return project() / "results" / "benchmarks"
+
+
+def summary() -> Path:
+    """The table of all stored runs that people read: beside `runs`, or in it where that is set by name."""
+    return (named(RUNS_VARIABLE) or project() / "results") / "summary.csv"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that others see whole or not at all, and that survives a power cut; `StoreError` if it cannot be."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _write_synced(temporary, content)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        if os.name == "posix":  # elsewhere folders cannot be opened
+            _sync(os.open(path.parent, os.O_RDONLY))
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+
+
+def probe(folder: Path) -> None:
+    """Clear up after killed writers, then find out whether 64 KiB can be written; `StoreError` if not."""
+    for path in folder.glob(f"*{TEMPORARY_SUFFIX}"):
+        try:
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                path.unlink()
+        except OSError:
+            continue  # gone meanwhile, or not ours to remove: it does no harm
+    test = folder / f"probe.{os.getpid()}.{secrets.token_hex(4)}"
+    write_whole(test, bytes(_PROBE_BYTES))
+    test.unlink(missing_ok=True)
+
+
+def unwritable(folder: Path, error: OSError) -> StoreError:
+    """The error to raise where a folder cannot be written."""
+    return StoreError(
+        f"cannot write to the folder {folder}: {error.strerror or error}; free some space or make it writable, or name "
+        f"another folder in the environment variable {RUNS_VARIABLE} (records) or {RESULTS_VARIABLE} (reports). Every "
+        "run that was stored before is whole"
+    )
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _plain(profile: str) -> str:
+    if not _PROFILE.fullmatch(profile):
+        raise ValueError(
+            f"profile must be a plain name of letters, digits, '.', '_' and '-', got {profile!r}; "
+            "give the name of a file in params/ without its .yaml"
+        )
+    return profile

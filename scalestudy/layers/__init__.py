@@ -1,0 +1,1 @@
+"""Scale convolutions as modules: internal scales, bases, convolutions, tests of equivariance."""

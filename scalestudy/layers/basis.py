@@ -1,0 +1,331 @@
+"""Hermite-Gaussian filter bases: every function is a product of two 1-D functions of one sigma each.
+
+    g_n(x; s) = exp(-x^2 / 2 s^2) He_n(x / s) / s,        x = -h .. h on the pixel grid,
+
+with the probabilists' Hermite polynomials He_n.  A 2-D basis function is g_row(row) g_col(column): it is
+never needed as a K x K picture by the fast algorithms in `scalestudy.layers.conv`, which work on the 1-D
+functions below.  Formulas, truncation and normalisation follow the released code of the paper, which the
+paper's Section 3 describes only in words; everything is differentiable in the scales.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+
+def hermite_gaussians(sigmas: Tensor, num_orders: int, half_width: int) -> Tensor:
+    """Sampled 1-D Hermite-Gaussian functions of orders 0 .. num_orders - 1.
+
+    Parameters
+    ----------
+    sigmas : Tensor
+        Standard deviations in pixels, shape (...,).
+    num_orders : int
+        Number of orders, >= 1.
+    half_width : int
+        Samples reach from -half_width to half_width pixels.
+
+    Returns
+    -------
+    Tensor
+        Shape (num_orders, ..., 2 * half_width + 1).
+
+    Examples
+    --------
+    >>> hermite_gaussians(torch.tensor([1.0], dtype=torch.float64), 2, 1)[:, 0].round(decimals=4).tolist()
+    [[0.6065, 1.0, 0.6065], [-0.6065, 0.0, 0.6065]]
+    """
+    x = torch.arange(-half_width, half_width + 1, dtype=sigmas.dtype, device=sigmas.device)
+    t = x / sigmas[..., None]
+    gaussian = torch.exp(-0.5 * t.square()) / sigmas[..., None]
+    polynomials = [torch.ones_like(t), t]
+    for n in range(1, num_orders - 1):
+        polynomials.append(t * polynomials[n] - n * polynomials[n - 1])
+    return torch.stack([gaussian * polynomial for polynomial in polynomials[:num_orders]])
+
+
+def kernel_size(scales: Tensor, extent: float = 4.0) -> int:
+    """Dynamic kernel size (Eq. 6): l = 2 ceil(k s_max) + 1 pixels, at least 3.
+
+    The brackets of Eq. 6 are lost in print; the released code rounds up.  NaN scales give 3, so that a
+    diverged network still runs and shows its NaN.
+
+    Parameters
+    ----------
+    scales : Tensor
+        Internal scales in pixels, shape (S,).
+    extent : float
+        k of Eq. 6: how many sigmas of the largest scale a kernel reaches, > 0 (4 in the released code).
+
+    Returns
+    -------
+    int
+        Odd kernel size in pixels.
+    """
+    largest = scales.detach().max().item()
+    return 3 if math.isnan(largest) else max(3, 2 * math.ceil(extent * largest) + 1)
+
+
+def kernel_size_on_device(scales: Tensor, extent: float = 4.0) -> Tensor:
+    """`kernel_size` without waiting for the device: a tensor () in double precision; NaN for NaN scales."""
+    return (2 * torch.ceil(extent * scales.detach().max().double()) + 1).clamp(min=3)
+
+
+def supports(scales: Tensor, size: int | Tensor) -> Tensor:
+    """Half-width in pixels of each scale's kernel inside a kernel of `size` pixels (released code).
+
+    A kernel of scale s_i is cut to m_i = 2 floor(trunc(size s_i / s_max) / 2) + 1 pixels.  The ratio is
+    taken in the scales' own precision and multiplied in double, as the released code does: at the edge of
+    a pixel this decides on the size.
+
+    Returns
+    -------
+    Tensor
+        (m_i - 1) / 2, shape (S,), in double precision without gradient.
+    """
+    scales = scales.detach()
+    return torch.floor(torch.trunc((scales / scales.max()).double() * size) / 2)
+
+
+@dataclass(frozen=True)
+class SeparableBasis:
+    """A sampled basis of F separable functions at S scales.
+
+    Basis function f is the outer product of the 1-D functions rows[f] (vertical axis) and cols[f], divided
+    by both their norms.  The 1-D functions include two orders more than the basis, because
+
+        d g_n / d ln s = g_(n+2) + n g_n
+
+    holds exactly for the sampled functions: the gradient of a loss in the scales needs no others.
+
+    Attributes
+    ----------
+    functions : Tensor
+        Unnormalised 1-D functions, shape (M, S, K), zero outside each scale's support, double precision.
+    norms : Tensor
+        L2 norm of each 1-D function at scale index 0, shape (M,).
+    orders : tuple of int
+        Hermite order n of each 1-D function; order n + 2 of the same sigma stands two places later.
+    rows, cols : tuple of int
+        The two 1-D functions of each basis function, length F.
+    supports : tuple of int or None
+        Half-width in pixels of each scale's functions, length S; None where only the device knows them.
+    """
+
+    functions: Tensor
+    norms: Tensor
+    orders: tuple[int, ...]
+    rows: tuple[int, ...]
+    cols: tuple[int, ...]
+    supports: tuple[int, ...] | None
+
+    def dense(self) -> Tensor:
+        """The basis as pictures, shape (F, S, K, K)."""
+        functions = self.functions / self.norms[:, None, None]
+        return functions[list(self.rows), :, :, None] * functions[list(self.cols), :, None, :]
+
+    def half_widths(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """Half-width in pixels of each scale's functions, or a bound, as far as planes (H, W) can see it."""
+        reach = max(size) - 1
+        if self.supports is None:
+            return (reach,) * self.functions.shape[1]
+        return tuple(min(support, reach) for support in self.supports)
+
+    def detached(self) -> SeparableBasis:
+        """The same without gradient."""
+        return replace(self, functions=self.functions.detach(), norms=self.norms.detach())
+
+    def normalise(self, weight: Tensor) -> Tensor:
+        """Weights (..., F) of the basis as weights of the unnormalised products."""
+        return weight / (self.norms[list(self.rows)] * self.norms[list(self.cols)]).to(weight.dtype)
+
+
+class HermiteBasis:
+    """Common part of the two Hermite-Gaussian bases: sampling, truncation, normalisation.
+
+    Every 1-D function is divided by its own L2 norm at scale index 0.  The norm of a product is the product
+    of the norms, so this is the released code's rule: each 2-D function has unit norm at the first scale,
+    and larger scales keep their natural 1/s^2 amplitude.
+
+    Attributes
+    ----------
+    effective_size : int
+        n; the basis has n^2 functions.
+    rows, cols : tuple of int
+        See `SeparableBasis`.
+    """
+
+    def __init__(self, effective_size: int, num_orders: int, multipliers: tuple[float, ...]) -> None:
+        if isinstance(effective_size, bool) or not isinstance(effective_size, int) or effective_size < 1:
+            raise ValueError(f"effective_size must be an integer >= 1, got {effective_size!r}")
+        self.effective_size = effective_size
+        self._num_orders = num_orders
+        self._multipliers = multipliers
+        self.rows, self.cols = self._pairs()
+
+    @property
+    def num_functions(self) -> int:
+        """Number F of 2-D basis functions."""
+        return len(self.rows)
+
+    def _pairs(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        raise TypeError(f"{type(self).__name__} does not say which products make up its basis")
+
+    def sample(self, scales: Tensor, size: int) -> SeparableBasis:
+        """Sample the basis on the pixel grid.
+
+        Parameters
+        ----------
+        scales : Tensor
+            Internal scales in pixels, shape (S,); gradients flow to them.
+        size : int
+            Kernel size K in pixels, odd and >= 3.
+
+        Returns
+        -------
+        SeparableBasis
+            In double precision: 1-D functions are cheap, and what is rounded once stays exact.
+
+        Notes
+        -----
+        The support of each scale is a step function of the scales and carries no gradient.
+        """
+        if isinstance(size, bool) or not isinstance(size, int) or size < 3 or size % 2 == 0:
+            raise ValueError(f"kernel size must be an odd integer >= 3 pixels, got {size!r}")
+        half = size // 2
+        reach = supports(scales, size).nan_to_num(half).clamp(min=0)
+        return self._sample(scales, size, half, tuple(int(half_width) for half_width in reach.tolist()))
+
+    def sample_on_device(self, scales: Tensor, size: int | Tensor, window: int) -> SeparableBasis:
+        """Sample the basis in a window that does not depend on the scales, so that nobody waits for their values.
+
+        Parameters
+        ----------
+        scales : Tensor
+            As in `sample`.
+        size : int or Tensor
+            Kernel size K in pixels, see `kernel_size_on_device`.
+        window : int
+            Half-width of the window in pixels.  Exact while no scale reaches beyond it; of larger ones it cuts off more
+            than Eq. 6 does.
+
+        Returns
+        -------
+        SeparableBasis
+            Functions of 2 window + 1 samples; `supports` is None.
+        """
+        return self._sample(scales, size, window, None)
+
+    def _sample(self, scales: Tensor, size: int | Tensor, half: int, known: tuple[int, ...] | None) -> SeparableBasis:
+        multipliers = torch.tensor(self._multipliers, dtype=torch.float64, device=scales.device)
+        sigmas = scales.double() / multipliers[:, None]  # (J, S)
+        functions = hermite_gaussians(sigmas, self._num_orders + 2, half)  # (orders + 2, J, S, K)
+        offsets = torch.arange(-half, half + 1, device=scales.device).abs()
+        functions = functions * (offsets <= supports(scales, size)[:, None])
+        functions = functions.transpose(0, 1).flatten(0, 1)  # (M = J * (orders + 2), S, K)
+        norms = torch.linalg.vector_norm(functions[:, 0], dim=-1)
+        orders = tuple(range(self._num_orders + 2)) * len(self._multipliers)
+        return SeparableBasis(functions, norms, orders, self.rows, self.cols, known)
+
+
+class VaryingOrderBasis(HermiteBasis):
+    """Basis A: orders 0 .. n-1 on both axes at one sigma (used in Sections 4.1 and 4.2).
+
+    Function f = col_order * n + row_order.
+
+    Parameters
+    ----------
+    effective_size : int
+        n, >= 1; 5 in the released code.
+    """
+
+    def __init__(self, effective_size: int) -> None:
+        super().__init__(effective_size, num_orders=effective_size, multipliers=(1.0,))
+
+    def _pairs(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        orders = range(self.effective_size)
+        pairs = [(row, col) for col in orders for row in orders]
+        return tuple(row for row, _ in pairs), tuple(col for _, col in pairs)
+
+
+class VaryingSigmaBasis(HermiteBasis):
+    """Basis B: low orders at several sub-sigmas s / mult^j (used in Section 4.3, and by SESN).
+
+    For j = 0, 1, ... all pairs with col_order + row_order <= max_order, column order in the outer loop; the
+    first n^2 of them are kept.
+
+    Parameters
+    ----------
+    effective_size : int
+        n, >= 1; 7 in the released code.
+    max_order : int
+        Largest total order, >= 0.
+    mult : float
+        Ratio of adjacent sub-sigmas, > 1.
+    """
+
+    def __init__(self, effective_size: int, max_order: int = 4, mult: float = 1.4) -> None:
+        if isinstance(max_order, bool) or not isinstance(max_order, int) or max_order < 0:
+            raise ValueError(f"max_order must be an integer >= 0, got {max_order!r}")
+        if not (math.isfinite(mult) and mult > 1):
+            raise ValueError(f"mult (ratio of adjacent sub-sigmas) must be finite and > 1, got {mult!r}")
+        per_sigma = (max_order + 1) * (max_order + 2) // 2
+        count = effective_size**2 if isinstance(effective_size, int) else 1
+        multipliers = tuple(mult**j for j in range(math.ceil(count / per_sigma)))
+        super().__init__(effective_size, num_orders=max_order + 1, multipliers=multipliers)
+
+    def _pairs(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        orders = self._num_orders
+        pairs = [
+            (j * (orders + 2) + row, j * (orders + 2) + col)
+            for j in range(len(self._multipliers))
+            for col in range(orders)
+            for row in range(orders - col)
+        ][: self.effective_size**2]
+        return tuple(row for row, _ in pairs), tuple(col for _, col in pairs)
+
+
+class SampledBasis(nn.Module):
+    """A basis that is given as pictures, at fixed scales: any functions, not only products (DISCO's, for example).
+
+    Parameters
+    ----------
+    functions : Tensor
+        (F, S, K, K), K odd, floating point; used as they are.
+
+    Raises
+    ------
+    ValueError
+        If the pictures are not square with an odd side, or hold anything that is not finite.
+    """
+
+    def __init__(self, functions: Tensor) -> None:
+        super().__init__()
+        shape = tuple(functions.shape)
+        if len(shape) != 4 or shape[2] != shape[3] or shape[2] % 2 == 0:
+            raise ValueError(f"functions must have the shape (F, S, K, K) with K odd, got {shape}")
+        if not bool(torch.isfinite(functions).all()):
+            raise ValueError("functions must be finite, got values that are not")
+        self.register_buffer("functions", functions.detach().clone(), persistent=False)
+
+    @property
+    def num_functions(self) -> int:
+        """Number F of basis functions."""
+        return len(self.functions)
+
+    def sample(self, scales: Tensor, size: int) -> SampledBasis:
+        """Return the basis itself, after a check that it was made for so many scales and this kernel size."""
+        if self.functions.shape[1:3] != (len(scales), size):
+            raise ValueError(
+                f"this basis was made for {self.functions.shape[1]} scales and kernels of {self.functions.shape[2]} "
+                f"pixels, got {len(scales)} scales and kernel_size {size}; make another one for those"
+            )
+        return self
+
+    def dense(self) -> Tensor:
+        """The pictures, (F, S, K, K)."""
+        return self.functions

@@ -1,0 +1,282 @@
+"""Scale convolutions with fixed or learnable internal scales, and the exact fast algorithm behind them.
+
+Tensors are (B, C, H, W) before the lifting convolution and (B, C, S, H, W) after it.  "Convolution" is
+cross-correlation with zero padding and stride 1, as everywhere in deep learning; the output has the
+size of the input.
+
+Three algorithms compute the same numbers, to float rounding.  "dense" builds the K x K kernel of every scale and
+convolves, as the released code does, and is kept as the reference.  "separable" uses that basis functions are products
+(`separable`), "fourier" goes through spectra of planes (`fourier`); the cost of both hardly
+depends on the scales.  "auto" takes the one with fewer multiplications: "separable" where few channels come in,
+"fourier" between many channels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scalestudy.layers.basis import (
+    HermiteBasis,
+    SampledBasis,
+    SeparableBasis,
+    VaryingOrderBasis,
+    kernel_size,
+    kernel_size_on_device,
+)
+from scalestudy.layers.fast.fourier import correlate_fourier, fourier_cost
+from scalestudy.layers.fast.pooled import can_pool_folded, project_relu_norm_pool
+from scalestudy.layers.fast.separable import correlate_separable, separable_cost
+from scalestudy.layers.scales import InternalScales
+
+Algorithm = Literal["auto", "separable", "fourier", "dense"]
+_ALGORITHMS = ("auto", "separable", "fourier", "dense")
+
+_FOURIER_HANDICAP = 1.5
+"""A multiplication of "fourier" takes this much longer than others (measured on a CPU: it moves more data)."""
+
+
+def correlate_dense(x: Tensor, weight: Tensor, basis: SeparableBasis | SampledBasis) -> Tensor:
+    """Scale convolution by K x K kernels, as the released code computes it; see `correlate_separable`."""
+    kernels = torch.einsum("oif,fshw->soihw", weight, basis.dense().to(x.dtype))
+    inputs = x.unbind(2) if x.dim() == 5 else [x] * len(kernels)
+    padding = kernels.shape[-1] // 2
+    return torch.stack(
+        [functional.conv2d(x, kernel, padding=padding) for x, kernel in zip(inputs, kernels, strict=True)], 2
+    )
+
+
+class _ScaleConv(nn.Module):
+    """What lifting and group convolutions share: weights, basis, scales, algorithm."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        scales: InternalScales,
+        effective_size: int | None = None,
+        *,
+        basis: HermiteBasis | SampledBasis | None = None,
+        extent: float = 4.0,
+        kernel_size: int | None = None,
+        bias: bool = False,
+        algorithm: Algorithm = "auto",
+    ) -> None:
+        super().__init__()
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+        if not isinstance(scales, InternalScales):
+            raise ValueError(
+                f"scales must be an InternalScales module such as FixedScales or IsrScales, got {scales!r}"
+            )
+        if (effective_size is None) == (basis is None):
+            raise ValueError(
+                "give either effective_size (for the varying-order basis) or basis, "
+                f"got effective_size={effective_size!r} and basis={basis!r}"
+            )
+        if not (math.isfinite(extent) and extent > 0):
+            raise ValueError(f"extent (k of Eq. 6, in sigmas) must be finite and > 0, got {extent!r}")
+        if kernel_size is not None and (not isinstance(kernel_size, int) or kernel_size < 3 or kernel_size % 2 == 0):
+            raise ValueError(f"kernel_size must be an odd integer >= 3 pixels or None, got {kernel_size!r}")
+        if algorithm not in _ALGORITHMS:
+            raise ValueError(f"algorithm must be one of {_ALGORITHMS}, got {algorithm!r}")
+        if algorithm == "separable" and isinstance(basis, SampledBasis):
+            raise ValueError("algorithm 'separable' needs a Hermite basis, got a SampledBasis; 'fourier' takes any")
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.scales = scales
+        self.basis = VaryingOrderBasis(effective_size) if basis is None else basis
+        self.extent, self.fixed_kernel_size = extent, kernel_size
+        self.algorithm = algorithm
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, self.basis.num_functions))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        self._check_sampling()
+
+    @property
+    def num_scales(self) -> int:
+        """Number of internal scales S."""
+        return self.scales.num_scales
+
+    def kernel_size(self) -> int:
+        """Present kernel size K in pixels (Eq. 6, unless it was fixed at construction)."""
+        return self.fixed_kernel_size or kernel_size(self.scales(), self.extent)
+
+    def kernels(self) -> Tensor:
+        """Present dense kernels, shape (out, in, S, K, K): what Fig. 1 calls the multi-scale kernel."""
+        basis = self.basis.sample(self.scales(), self.kernel_size())
+        return torch.einsum("oif,fshw->oishw", self.weight, basis.dense().to(self.weight.dtype))
+
+    def without_bias(self, x: Tensor) -> Tensor:
+        """The response before the bias is added, for whoever pools first: a maximum and a bias can change places."""
+        self._check(x)
+        return self._correlate(x, project=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._with_bias(self.without_bias(x))
+
+    def chosen_algorithm(self, height: int, width: int) -> Algorithm:
+        """What "auto" stands for on images of this size, with the present scales."""
+        return self._sampled((height, width))[2]
+
+    def _algorithm(self, size: tuple[int, int], kernel_size: int) -> Algorithm:
+        """The algorithm for planes (H, W): unless one was named, that with fewer multiplications."""
+        if self.algorithm != "auto":
+            return self.algorithm
+        channels, half_width = (self.in_channels, self.out_channels), min(kernel_size // 2, max(size) - 1)
+        fourier = _FOURIER_HANDICAP * fourier_cost(*channels, size, half_width)
+        if isinstance(self.basis, SampledBasis):
+            dense = math.prod(channels) * kernel_size**2 * math.prod(size)
+            return "dense" if dense < fourier else "fourier"
+        return "separable" if separable_cost(self.basis, *channels, size, half_width) <= fourier else "fourier"
+
+    def _sampled(self, size: tuple[int, int]) -> tuple[Tensor, SeparableBasis | SampledBasis, Algorithm]:
+        """Present scales and basis, and the algorithm for planes of this size (H, W).
+
+        Eq. 6 needs the value of the largest scale.  The CPU has it at hand; any other device would have to stop at each
+        step.  There the separable algorithm takes all kernels to be as large as scales of the size of the planes make
+        them, and cuts them on the device.
+        """
+        scales = self.scales()
+        if scales.device.type != "cpu":
+            bound = self.fixed_kernel_size or 2 * math.ceil(self.extent * max(size)) + 1
+            if self._algorithm(size, bound) == "separable":
+                side = self.fixed_kernel_size or kernel_size_on_device(scales, self.extent)
+                return scales, self.basis.sample_on_device(scales, side, bound // 2), "separable"
+        side = self.fixed_kernel_size or kernel_size(scales, self.extent)
+        return scales, self.basis.sample(scales, side), self._algorithm(size, side)
+
+    def _correlate(self, x: Tensor, project: bool) -> Tensor:
+        scales, basis, algorithm = self._sampled(x.shape[-2:])
+        if algorithm == "separable":
+            return correlate_separable(x, self.weight, basis, scales, project=project)
+        if algorithm == "dense":
+            y = correlate_dense(x, self.weight, basis)
+        else:
+            y = correlate_fourier(x, self.weight, basis.dense())
+        return y.max(dim=2).values if project else y
+
+    def _with_bias(self, y: Tensor) -> Tensor:
+        return y if self.bias is None else y + self.bias.view(-1, *[1] * (y.dim() - 2))
+
+    def _check_sampling(self) -> None:
+        """Refuse scales so small that a basis function has no pixel to live on: it could not be normalised."""
+        if isinstance(self.basis, SampledBasis):
+            self.basis.sample(self.scales(), self.kernel_size())
+            return
+        with torch.no_grad():
+            norms = self.basis.sample(self.scales(), self.kernel_size()).norms
+        used = norms[sorted({*self.basis.rows, *self.basis.cols})]
+        if not bool((used > 0).all()):
+            raise ValueError(
+                f"scales start at {self.scales.values()[0]:.4g} pixels, too small to sample the basis on the pixel "
+                f"grid: at extent {self.extent:g} start at {1.0 / self.extent:.4g} pixels or more, or raise extent"
+            )
+
+    def _check(self, x: Tensor) -> None:
+        """Refuse an input of the wrong shape."""
+        raise TypeError(f"{type(self).__name__} does not say which shapes it takes")
+
+    def _check_shape(self, x: Tensor, rank: int, axes: str) -> None:
+        if x.dim() != rank or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"{type(self).__name__} takes a tensor of shape {axes} with C = {self.in_channels}, "
+                f"got shape {tuple(x.shape)}"
+            )
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, num_functions={self.basis.num_functions}, "
+            f"extent={self.extent}, algorithm={self.algorithm!r}"
+        )
+
+
+class LiftingConv(_ScaleConv):
+    """Scale convolution T -> H (Eq. 3): one image in, one response per internal scale out.
+
+    y[b, o, s] = sum_i x[b, i] * kernel_s[o, i],   kernel_s[o, i] = sum_f weight[o, i, f] basis[f, s].
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels I and O, >= 1.
+    scales : InternalScales
+        Internal scales, fixed or learnable; may be shared between layers.
+    effective_size : int, optional
+        n of the varying-order basis (basis A): n^2 functions.  Either this or `basis`.
+    basis : HermiteBasis or SampledBasis, optional
+        Another basis, for example ``VaryingSigmaBasis(7)``.
+    extent : float
+        k of Eq. 6: the kernel reaches k sigmas of the largest scale (4 in the released code).
+    kernel_size : int, optional
+        Fixes the kernel size in pixels (odd, >= 3) instead of Eq. 6.
+    bias : bool
+        Adds one bias per output channel, shared by all scales.
+    algorithm : {"auto", "separable", "fourier", "dense"}
+        How to compute; never changes the result beyond rounding.  See `chosen_algorithm`.
+
+    Shape
+    -----
+    (B, I, H, W) -> (B, O, S, H, W), float32 or float64.
+
+    Notes
+    -----
+    Sampling on the pixel grid and cutting off at k sigmas make the scale equivariance of Eq. 1
+    approximate; see `scalestudy.layers.equivariance`.
+    """
+
+    def _check(self, x: Tensor) -> None:
+        self._check_shape(x, 4, "(B, C, H, W)")
+
+    def project(self, x: Tensor) -> Tensor:
+        """``ScaleProjection()(conv(x))`` without keeping the response of every scale in memory.
+
+        (B, I, H, W) -> (B, O, H, W).
+        """
+        self._check(x)
+        return self._with_bias(self._correlate(x, project=True))
+
+    def project_relu_norm_pool(self, x: Tensor, norm: nn.BatchNorm2d, window: int) -> Tensor:
+        """``max_pool2d(norm(relu(conv.project(x))), window)`` in one step, where sizes, algorithm and norm allow it.
+
+        (B, I, H, W) -> (B, O, H // window, W // window); see `scalestudy.layers.fast.pooled`.
+        """
+        self._check(x)
+        scales, basis, algorithm = self._sampled(x.shape[-2:])
+        if algorithm == "separable" and self.bias is None and can_pool_folded(x.shape[-2:], norm, window):
+            return project_relu_norm_pool(x, self.weight, basis, scales, norm, window)
+        return functional.max_pool2d(norm(self.project(x).relu()), window)
+
+
+class GroupConv(_ScaleConv):
+    """Scale convolution H -> H (Eq. 4): each scale convolved with its own kernel, no mixing of scales.
+
+    y[b, o, s] = sum_i x[b, i, s] * kernel_s[o, i].  Parameters as in `LiftingConv`.
+
+    Shape
+    -----
+    (B, I, S, H, W) -> (B, O, S, H, W), float32 or float64.
+    """
+
+    def _check(self, x: Tensor) -> None:
+        self._check_shape(x, 5, "(B, C, S, H, W)")
+        if x.shape[2] != self.num_scales:
+            raise ValueError(f"GroupConv has {self.num_scales} internal scales on axis 2, got shape {tuple(x.shape)}")
+
+
+class ScaleProjection(nn.Module):
+    """Maximum over the scale axis (Table 1, "scale-projection"); the gradient goes to the maximum only.
+
+    Shape
+    -----
+    (B, C, S, H, W) -> (B, C, H, W).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 5:
+            raise ValueError(f"ScaleProjection takes a tensor (B, C, S, H, W), got shape {tuple(x.shape)}")
+        return x.max(dim=2).values

@@ -1,0 +1,1 @@
+"""The exact fast algorithms behind the convolutions."""

@@ -1,0 +1,256 @@
+"""Convolution, maximum over scales, ReLU, batch norm and max pooling of the Table 1 network in one differentiable step.
+
+Batch norm is an affine map per channel, so pooling its output is pooling its input and mapping the few pooled values.
+What is left to do over all pixels is the convolution, a maximum over scales and zero, two moments and the maximum over
+windows; in the backward pass, one affine map of the rectified maximum, divided among the scales.  All of it is done
+chunk by chunk on folded planes (see `folded`), so that it stays in the caches.  The results are those of the
+modules one by one, to float rounding.
+
+The networks of Table 5 pool 2 x 2 pixels; for them there is a quicker maximum by itself.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from scalestudy.layers.basis import SeparableBasis
+from scalestudy.layers.fast.folded import fold, unfold
+from scalestudy.layers.fast.maximum import ScaleMaximum, split_by_winner
+from scalestudy.layers.fast.separable import SeparableLayer
+from scalestudy.layers.precision import full_precision, in_full_precision
+
+
+def can_pool_folded(size: tuple[int, int], norm: nn.BatchNorm2d, window: int) -> bool:
+    """Whether `project_relu_norm_pool` takes images of this size (H, W) and this norm.
+
+    Windows must tile both halves of each side; the norm must be affine, with running statistics and a momentum.
+    """
+    plain = norm.affine and norm.track_running_stats and norm.momentum is not None
+    return plain and all(side % (2 * window) == 0 for side in size)
+
+
+def project_relu_norm_pool(
+    x: Tensor, weight: Tensor, basis: SeparableBasis, scales: Tensor, norm: nn.BatchNorm2d, window: int
+) -> Tensor:
+    """``max_pool2d(norm(relu(correlate_separable(x, weight, basis, scales, project=True))), window)``.
+
+    Updates the running statistics of `norm` as `norm` itself would.
+
+    Parameters
+    ----------
+    x : Tensor
+        (B, I, H, W); `can_pool_folded` must hold.
+    weight, basis, scales
+        See `scalestudy.layers.fast.separable.correlate_separable`.
+    norm : BatchNorm2d
+        With weight, bias, running statistics and a momentum; in training mode it uses the statistics of the batch.
+    window : int
+        Pooling window and stride in pixels.
+
+    Returns
+    -------
+    Tensor
+        (B, O, H / window, W / window), of the wider type of x and weight, also under autocast.
+    """
+    dtype = torch.promote_types(x.dtype, weight.dtype)
+    with full_precision(x.device):
+        constant = basis.detached()
+        weight = basis.normalise(weight.to(dtype))
+        track = torch.is_grad_enabled()
+        return _ProjectPool.apply(x.to(dtype), weight, scales, norm.weight, norm.bias, constant, norm, window, track)
+
+
+def _statistics(norm: nn.BatchNorm2d, sums: Tensor, squares: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Mean and population variance per channel, and what they do to the running statistics.
+
+    Sums of single rows come in single precision and are put together in double.  Subtracting the squared mean costs a
+    relative error of about 1e-7 (mean / standard deviation)^2, and rectified maps have ratios of the order of 1.
+    """
+    dtype = norm.weight.dtype
+    mean = sums / count
+    var = (squares / count - mean.square()).clamp(min=0).to(dtype)
+    mean = mean.to(dtype)
+    norm.num_batches_tracked += 1
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(var * (count / (count - 1)), norm.momentum)
+    return mean, var
+
+
+class _FoldedWindows:
+    """Maxima over pooling windows of folded maps.
+
+    Parameters
+    ----------
+    maps : Tensor
+        (2, H', O B 2 W').
+    batch : int
+    window : int
+    """
+
+    def __init__(self, maps: Tensor, channels: int, batch: int, window: int) -> None:
+        rows = maps.shape[1] // window
+        cols = maps.shape[2] // (channels * batch * 2 * window)
+        self._windows = maps.view(2, rows, window, channels, batch, 2, cols, window)
+
+        self._over_rows = self._windows.amax(2)
+
+    def maxima(self) -> Tensor:
+        """Maximum of each window, (2, rows, O, B, 2, cols)."""
+        return self._over_rows.amax(-1)
+
+    def places(self) -> Tensor:
+        """Where in the flattened maps one maximum of each window is, (2, rows, O, B, 2, cols)."""
+        windows = self._windows
+        col = self._over_rows.argmax(-1)
+        column = windows.gather(-1, col[:, :, None, ..., None].expand(*windows.shape[:-1], 1))
+        row = column.squeeze(-1).argmax(2)
+        return _first_places(tuple(windows.shape), windows.device) + row * windows.stride(2) + col
+
+
+@lru_cache(maxsize=16)
+def _first_places(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Place of the first pixel of each window in the flattened maps, for windows as in `_FoldedWindows`."""
+    count = 1
+    for side in shape:
+        count *= side
+    return torch.arange(count, device=device).view(shape)[:, :, 0, ..., 0].contiguous()
+
+
+class _ProjectPool(torch.autograd.Function):
+    """Max pooling of (m - mean) * inverse * gain + bias, m the maximum over all scales and 0."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        scales: Tensor,
+        gain: Tensor,
+        bias: Tensor,
+        basis: SeparableBasis,
+        norm: nn.BatchNorm2d,
+        window: int,
+        track: bool,
+    ) -> Tensor:
+        (batch, _, height, width), channels = x.shape, len(weight)
+        layer = SeparableLayer(weight, basis, (height, width), derivatives=track and ctx.needs_input_grad[2])
+        # where the affine map turns the order round, the maximum comes from the minimum
+        sign = torch.where(gain < 0, -1.0, 1.0).to(x.dtype)
+        sums, squares = x.new_zeros(2, channels, dtype=torch.float64)
+        pooled = x.new_empty(batch, channels, height // window, width // window)
+        ctx.projected, ctx.maps, ctx.wins, ctx.places = [], [], [], []
+        for chunk in layer.chunks(batch):
+            images = chunk.stop - chunk.start
+            planes = fold(x[chunk])
+            floor = x.new_zeros(*planes.shape[:2], channels * planes.shape[2] // x.shape[1])
+            maximum = ScaleMaximum(floor, track, layer.space)
+            projected = []
+            for scale in range(len(scales)):
+                projected.append(layer.project(planes, scale, keep=track))
+                maximum.add(layer.respond(projected[scale], scale))
+            maps = maximum.values
+            if norm.training:
+                lines = maps.view(height, channels, -1)
+                sums += lines.sum(2).double().sum(0)
+                squares += torch.linalg.vector_norm(lines, dim=2).double().square().sum(0)
+            signed = layer.space.take("signed", *maps.shape)
+            torch.mul(maps.view(height, channels, -1), sign[:, None], out=signed.view(height, channels, -1))
+            windows = _FoldedWindows(signed, channels, images, window)
+            unfold(windows.maxima().flatten(2), pooled[chunk])
+            if track:
+                ctx.projected.append(projected)
+                ctx.maps.append(maps)
+                ctx.wins.append(maximum.wins)
+                ctx.places.append(windows.places())
+        if norm.training:
+            mean, var = _statistics(norm, sums, squares, batch * height * width)
+        else:
+            mean, var = norm.running_mean.clone(), norm.running_var
+        inverse = (var + norm.eps).rsqrt()
+        normed = (pooled * _per_channel(sign) - _per_channel(mean)) * _per_channel(inverse)
+        ctx.save_for_backward(x, weight, scales, gain, mean, inverse, normed)
+        ctx.layer, ctx.training = layer, norm.training
+        return normed * _per_channel(gain) + _per_channel(bias)
+
+    @staticmethod
+    @once_differentiable
+    @in_full_precision
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scales, gain, mean, inverse, normed = ctx.saved_tensors
+        need_x, _, need_scales = ctx.needs_input_grad[:3]
+        grad_bias, grad_gain = grad.sum((0, 2, 3)), (grad * normed).sum((0, 2, 3))
+        slope = level = torch.zeros_like(mean)
+        if ctx.training:
+            count = len(x) * x.shape[2] * x.shape[3]
+            slope = -gain * inverse.square() * grad_gain / count
+            level = -gain * inverse * grad_bias / count - slope * mean
+        grad = grad * _per_channel(gain * inverse)
+        layer = ctx.layer
+        layer.begin_gradients()
+        grad_x = torch.zeros_like(x) if need_x else None
+        for number, chunk in enumerate(layer.chunks(len(x))):
+            maps = ctx.maps[number]
+            lines = maps.view(x.shape[2], len(weight), -1)
+            gradient = layer.space.take("gradient", *maps.shape)
+            torch.addcmul(level[:, None], lines, slope[:, None], out=gradient.view_as(lines))
+            gradient.view(-1).index_add_(0, ctx.places[number].flatten(), fold(grad[chunk]).flatten())
+            parts = split_by_winner(gradient, ctx.wins[number], layer.space)
+            for scale, part in zip(reversed(range(len(scales))), parts, strict=True):
+                spectrum = layer.accumulate(ctx.projected[number][scale], part, scale)
+                if need_x:
+                    layer.add_adjoint(spectrum, scale, grad_x[chunk])
+        grad_weight, grad_scales = layer.gradients(scales)
+        grad_scales = grad_scales if need_scales else None
+        return grad_x, grad_weight, grad_scales, grad_gain, grad_bias, None, None, None, None
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    return values[:, None, None]
+
+
+def max_pool_2x2(x: Tensor) -> Tensor:
+    """``max_pool2d(x, 2)`` of maps with even sides; on a CPU several times faster, with the same gradient.
+
+    Parameters
+    ----------
+    x : Tensor
+        (B, C, H, W), H and W even.
+
+    Returns
+    -------
+    Tensor
+        (B, C, H / 2, W / 2).
+    """
+    return _MaxPool.apply(x) if x.device.type == "cpu" else functional.max_pool2d(x, 2)
+
+
+class _MaxPool(torch.autograd.Function):
+    """Maximum of neighbouring rows, then of neighbouring columns; of equal pixels the upper left one wins."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        upper, lower = x[..., ::2, :], x[..., 1::2, :]
+        rows = torch.maximum(upper, lower)
+        left, right = rows[..., ::2], rows[..., 1::2]
+        if ctx.needs_input_grad[0]:
+            # int8, not bool: the CPU converts it to numbers several times faster
+            ctx.save_for_backward((lower > upper).view(torch.int8), (right > left).view(torch.int8))
+        return torch.maximum(left, right)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        lower_wins, right_wins = ctx.saved_tensors
+        rows = grad.new_empty(*grad.shape[:-1], 2 * grad.shape[-1])
+        torch.mul(grad, right_wins, out=rows[..., 1::2])
+        torch.sub(grad, rows[..., 1::2], out=rows[..., ::2])
+        result = grad.new_empty(*rows.shape[:-2], 2 * rows.shape[-2], rows.shape[-1])
+        torch.mul(rows, lower_wins, out=result[..., 1::2, :])
+        torch.sub(rows, result[..., 1::2, :], out=result[..., ::2, :])
+        return result

@@ -1,0 +1,1 @@
+"""Many runs: what is missing, made here or on a cluster."""

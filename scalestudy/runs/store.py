@@ -1,0 +1,291 @@
+"""The run store: a folder with one ``<key>.json`` per finished run, and checkpoints of those under way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from scalestudy.files import StoreError, probe, unwritable, write_whole
+from scalestudy.runs.claims import remove_stale_claims
+from scalestudy.training.checkpoint import CHECKPOINT_SUFFIX, CheckpointFile, Progress
+from scalestudy.training.record import Record
+from scalestudy.training.spec import RunSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["DamagedRecordWarning", "MergeReport", "Problem", "RunStore", "StoreError"]
+
+DAMAGED_FOLDER = "damaged"
+_KEY = re.compile(r"[0-9a-f]{16}")
+
+
+class DamagedRecordWarning(UserWarning):
+    """A file in the store is not a valid record; it was not used and was moved aside."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that is no valid record: its name, why, and where it lies now (None: where it was)."""
+
+    name: str
+    reason: str
+    moved_to: Path | None = None
+
+    def __str__(self) -> str:
+        where = f"moved to {self.moved_to}" if self.moved_to else "left where it is"
+        return f"{self.name}: {self.reason}; not used, {where}"
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What `RunStore.merge` did, as keys: copied, already here, here with other metrics; and files refused."""
+
+    copied: tuple[str, ...]
+    already: tuple[str, ...]
+    conflicts: tuple[str, ...]
+    damaged: tuple[Problem, ...]
+
+
+class RunStore:
+    """A content-addressed folder of records; any number of processes may use it at once.
+
+    Parameters
+    ----------
+    folder : path-like
+        Created by the first record.  A path relative to the present working folder is made absolute.
+
+    Attributes
+    ----------
+    problems : list of Problem
+        Damaged files met by this object; each was also a `DamagedRecordWarning`.
+    """
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        self.folder = Path(folder).expanduser().absolute()
+        self.problems: list[Problem] = []
+
+    def path(self, key: str) -> Path:
+        """Return the file of a key, existing or not."""
+        return self.folder / f"{key}.json"
+
+    def checkpoint(self, spec: RunSpec) -> CheckpointFile:
+        """Return the file that keeps a run while it is under way, existing or not; `put` removes it."""
+        return self._checkpoint(spec.key)
+
+    def under_way(self) -> dict[str, Progress]:
+        """How far the runs are that have a checkpoint and no record, by key."""
+        files = {key: self._checkpoint(key).progress() for key in self._checkpointed() if not self.path(key).exists()}
+        return {key: progress for key, progress in files.items() if progress is not None}
+
+    def shares_done(self) -> dict[str, float]:
+        """What part of each run that is under way is done, by key, where this version of the package can go on with it.
+
+        The tests count as one epoch, our choice: so it is below 1 until the record is there.
+        """
+        usable = {key: progress for key, progress in self.under_way().items() if progress.is_of_this_code}
+        return {key: progress.epochs_done / (progress.epochs + 1) for key, progress in usable.items()}
+
+    def get(self, spec: RunSpec) -> Record | None:
+        """Return the record of a run, or None where there is no valid one.
+
+        A damaged file is moved to ``damaged/`` with a `DamagedRecordWarning`, and counts as none.
+
+        Raises
+        ------
+        StoreError
+            If the file is there and cannot be read.
+        """
+        return self._load(self.path(spec.key))
+
+    def put(self, record: Record) -> Path:
+        """Store a record, replacing one with the same key; the checkpoint of its run goes.
+
+        The file is written whole or not at all, and read back before it gets its name.
+
+        Returns
+        -------
+        Path
+            The record's file.
+
+        Raises
+        ------
+        StoreError
+            If the folder cannot be written.
+        ValueError
+            If the record would not read back equal (it was built unchecked); nothing is stored.
+        """
+        text = json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+        path = self.path(record.key)
+        again, reason = _parse(text.encode(), record.key)
+        if again != record:
+            raise ValueError(
+                f"record {record.key} does not survive writing and reading ({reason or 'it reads back differently'}); "
+                "build it with Record.of from validated parts"
+            )
+        write_whole(path, text.encode())
+        self._checkpoint(record.key).remove()
+        return path
+
+    def keys(self) -> tuple[str, ...]:
+        """Names of the stored runs, sorted; the files are not opened."""
+        return tuple(path.stem for path in self._files() if _KEY.fullmatch(path.stem))
+
+    def records(self) -> list[Record]:
+        """All valid records, sorted by key; anything else that ends in ``.json`` is moved aside as in `get`."""
+        return [record for path in self._files() if (record := self._load(path)) is not None]
+
+    def require_writable(self) -> None:
+        """Clear up after killed processes, then write and remove a test file; `StoreError` if that fails."""
+        remove_stale_claims(self.folder)
+        for key in self._checkpointed():
+            if self.path(key).exists():  # whoever stored the record was killed just then
+                self._checkpoint(key).remove()
+        probe(self.folder)
+
+    def merge(self, folder: str | os.PathLike) -> MergeReport:
+        """Copy the valid records of another store (or of a folder copied from another machine) into this one.
+
+        Ours is kept where both have a run; differing metrics are reported.  The other folder is not changed.
+
+        Raises
+        ------
+        ValueError
+            If `folder` is this store, or holds no ``.json`` file.
+        StoreError
+            If this store cannot be written.
+        """
+        other = RunStore(folder)
+        files = list(other._files())
+        if not files or other.folder.resolve() == self.folder.resolve():
+            what = "is this store itself" if files else "holds no <key>.json files"
+            raise ValueError(
+                f"folder must be another run store, got {other.folder}, which {what}; name its runs/ folder"
+            )
+        copied, already, conflicts, damaged = [], [], [], []
+        for path in files:
+            theirs, reason = _parse(_read(path), path.stem)
+            if theirs is None:
+                damaged.append(Problem(path.name, reason))
+                continue
+            ours = self.get(theirs.spec)
+            if ours is None:
+                self.put(theirs)
+                copied.append(theirs.key)
+            else:
+                (already if ours.metrics == theirs.metrics else conflicts).append(theirs.key)
+        return MergeReport(tuple(copied), tuple(already), tuple(conflicts), tuple(damaged))
+
+    def damaged(self) -> list[Problem]:
+        """Everything in the ``damaged/`` folder, with the reason as found now, sorted by name."""
+        aside = self.folder / DAMAGED_FOLDER
+        problems = []
+        for path in sorted(aside.glob("*.json")):
+            reason = _parse(_read(path), path.name.split(".")[0])[1]
+            problems.append(Problem(path.name, reason or "valid now; move it back to use it", path))
+        return problems
+
+    def summary(self) -> pd.DataFrame:
+        """One row per valid record, sorted; see `scalestudy.paper.summary.summary_frame`."""
+        from scalestudy.paper.summary import summary_frame
+
+        return summary_frame(self.records())
+
+    def write_summary(self, path: str | os.PathLike) -> Path:
+        """Write `summary` as CSV, atomically; the same records give the same bytes on every machine.
+
+        A file that has these bytes is left alone.
+        """
+        path, content = Path(path), self.summary().to_csv(index=False, lineterminator="\n").encode()
+        if not path.is_file() or path.read_bytes() != content:
+            write_whole(path, content)
+        return path
+
+    def _files(self) -> Iterator[Path]:
+        yield from sorted(self.folder.glob("*.json"))
+
+    def _checkpoint(self, key: str) -> CheckpointFile:
+        return CheckpointFile(self.folder / f"{key}{CHECKPOINT_SUFFIX}")
+
+    def _checkpointed(self) -> list[str]:
+        """Keys of the files that are called checkpoints, sorted."""
+        return [path.stem for path in sorted(self.folder.glob(f"*{CHECKPOINT_SUFFIX}"))]
+
+    def _load(self, path: Path) -> Record | None:
+        content = _read(path)
+        if content is None:
+            return None
+        record, reason = _parse(content, path.stem)
+        if record is None:
+            self._move_aside(path, content, reason)
+            return _parse(_read(path), path.stem)[0]  # another process may have stored a good one meanwhile
+        return record
+
+    def _move_aside(self, path: Path, judged: bytes, reason: str) -> None:
+        aside = self.folder / DAMAGED_FOLDER
+        target: Path | None = aside / path.name
+        if target.exists():
+            target = aside / f"{path.stem}.{time.time_ns()}-{os.getpid()}.json"
+        try:
+            aside.mkdir(exist_ok=True)
+            os.rename(path, target)
+            if target.is_file() and target.read_bytes() != judged:
+                os.replace(target, path)  # replaced since we read it: not the file that we judged
+                return
+        except FileNotFoundError:
+            return  # another process was faster, and warned
+        except OSError:
+            target = None
+        problem = Problem(path.name, reason, target)
+        self.problems.append(problem)
+        warnings.warn(f"{problem} (store {self.folder})", DamagedRecordWarning, stacklevel=4)
+
+
+def _read(path: Path) -> bytes | None:
+    """The content; None for no file; empty for a folder of that name, which is no valid record either."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except IsADirectoryError:
+        return b""
+    except NotADirectoryError as error:
+        raise unwritable(path.parent, error) from error
+    except OSError as error:
+        raise StoreError(
+            f"cannot read {path}: {error.strerror}; make it readable, or move it away to have it run again"
+        ) from error
+
+
+def _parse(content: bytes | None, key: str) -> tuple[Record | None, str]:
+    """The record in a file named `key`, or None and the reason."""
+    if not content:
+        return None, "empty"
+    try:
+        data = json.loads(content)
+    except ValueError as error:
+        return None, f"truncated or not JSON ({error})"
+    recipe = (
+        data.get("spec", {}).get("recipe") if isinstance(data, dict) and isinstance(data.get("spec"), dict) else None
+    )
+    known = RunSpec.model_fields["recipe"].default
+    if recipe is not None and recipe != known:
+        return None, f"made by recipe {recipe}, this version of scalestudy has recipe {known}"
+    try:
+        record = Record.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "record"
+        return None, f"{where}: {first['msg']}"
+    if record.key != key:
+        return None, f"foreign: it holds run {record.key}, its name says {key}"
+    return record, ""

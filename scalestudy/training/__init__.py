@@ -1,0 +1,1 @@
+"""One run: spec in, record out."""

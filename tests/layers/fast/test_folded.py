@@ -1,0 +1,279 @@
+"""Folded planes and the correlation on them: layout by hand, against dense convolution, adjoints, wrap-around."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from scalestudy.layers.fast import folded
+from scalestudy.layers.fast.folded import (
+    HorizontalProducts,
+    ScaleCorrelation,
+    Workspace,
+    circle,
+    even_first,
+    fold,
+    toeplitz,
+    unfold,
+    vertical_spectra,
+)
+
+SIZES = [(6, 8), (7, 8), (6, 9), (7, 9), (2, 2), (1, 5), (5, 1), (1, 1), (2, 7)]
+ORDERS = (0, 1, 2, 3)
+PAIR_SETS = {
+    "all": tuple(itertools.product(range(4), range(4))),
+    "some": ((0, 3), (1, 0), (3, 0), (2, 2)),
+    "only even columns": ((0, 2), (1, 2), (3, 0)),
+    "only odd columns": ((0, 1), (1, 1), (2, 3)),
+    "only even rows": ((0, 1), (2, 2), (0, 0)),
+    "only odd rows": ((1, 1), (3, 2), (1, 0)),
+}
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def unfolded(planes: Tensor, *shape: int) -> Tensor:
+    out = torch.full(shape, torch.nan, dtype=planes.dtype)
+    unfold(planes, out)
+    return out
+
+
+def even_and_odd_functions(half_width: int, window: int) -> Tensor:
+    """One function for each of ORDERS, even or odd as the order is, and 0 beyond the half-width."""
+    functions = random(len(ORDERS), 2 * window + 1, seed=3)
+    parity = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)[:, None]
+    functions = functions + parity * functions.flip(1)
+    return functions * (torch.arange(-window, window + 1).abs() <= half_width)
+
+
+def correlation_of(
+    size: tuple[int, int], half_width: int, pairs: str = "all", window: int | None = None, period: int | None = None
+) -> tuple[ScaleCorrelation, Tensor]:
+    functions = even_and_odd_functions(half_width, half_width if window is None else window)
+    space = Workspace(torch.float64, torch.device("cpu"))
+    cols = even_first({col for _, col in PAIR_SETS[pairs]}, ORDERS)
+    (horizontal,) = HorizontalProducts.of_scales(functions[:, None], ORDERS, cols, size[1], torch.float64)
+    period = circle(size[0], half_width) if period is None else period
+    spectra = vertical_spectra(functions, ORDERS, size[0], period, torch.float64)
+    return ScaleCorrelation(spectra, ORDERS, horizontal, size[0], period, space), functions
+
+
+def dense(x: Tensor, weight: Tensor, functions: Tensor, pairs: tuple[tuple[int, int], ...]) -> Tensor:
+    rows, cols = ([pair[axis] for pair in pairs] for axis in (0, 1))
+    kernels = torch.einsum("oif,fh,fw->oihw", weight, functions[rows], functions[cols])
+    return functional.conv2d(x, kernels, padding=functions.shape[1] // 2)
+
+
+def error(
+    correlation: ScaleCorrelation, functions: Tensor, pairs: str, size: tuple[int, int], images: int = 3
+) -> float:
+    """Largest difference from dense convolution, relative to the largest response; odd functions may have none."""
+    x, weight = random(images, 2, *size), random(3, 2, len(PAIR_SETS[pairs]), seed=1)
+    mixing = correlation.mixing(weight, PAIR_SETS[pairs])
+    found = unfolded(correlation.respond(correlation.project(fold(x), 2), mixing), images, 3, *size)
+    expected = dense(x, weight, functions, PAIR_SETS[pairs])
+    return ((found - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
+
+
+def test_toeplitz_is_zero_padded_correlation() -> None:
+    function = torch.tensor([1.0, 2.0, 4.0])
+    signal = torch.tensor([1.0, 0.0, 10.0, 100.0])
+    assert toeplitz(function, 4) @ signal == pytest.approx([2.0, 41.0, 420.0, 210.0])
+    assert toeplitz(torch.arange(9.0), 2).tolist() == [[4.0, 5.0], [3.0, 4.0]]
+    assert toeplitz(torch.zeros(2, 3, 5), 7).shape == (2, 3, 7, 7)
+
+
+def test_fold_by_hand() -> None:
+    """The upper half row by row, left half before mirrored right half; then the lower half, mirrored."""
+    plane = torch.arange(16.0).view(1, 1, 4, 4)
+    upper, lower = fold(plane).tolist()
+    assert upper == [[0.0, 1.0, 3.0, 2.0], [4.0, 5.0, 7.0, 6.0]]
+    assert lower == [[12.0, 13.0, 15.0, 14.0], [8.0, 9.0, 11.0, 10.0]]
+
+
+def test_fold_by_hand_with_a_middle() -> None:
+    """Middle row and middle column belong to the upper left; 0 stands for their mirror images."""
+    plane = torch.arange(1.0, 10.0).view(1, 1, 3, 3)
+    upper, lower = fold(plane).tolist()
+    assert upper == [[1.0, 2.0, 3.0, 0.0], [4.0, 5.0, 6.0, 0.0]]
+    assert lower == [[7.0, 8.0, 9.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
+
+
+def test_folded_planes_lie_channel_by_channel_then_image_by_image() -> None:
+    x = random(2, 3, 4, 6)
+    lines = fold(x).view(2, 2, 3, 2, 2, 3)  # lower, row, channel, image, right, column
+    for image, channel in itertools.product(range(2), range(3)):
+        assert torch.equal(lines[:, :, channel, image].flatten(2), fold(x[image, channel].expand(1, 1, -1, -1)))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_unfold_is_the_inverse_of_fold(size: tuple[int, int]) -> None:
+    x = random(2, 3, *size)
+    halves = ((size[0] + 1) // 2, (size[1] + 1) // 2)
+    assert fold(x).shape == (2, halves[0], 3 * 2 * 2 * halves[1])
+    assert torch.equal(unfolded(fold(x), *x.shape), x)
+    assert fold(x).sum() == pytest.approx(x.sum().item())  # nothing twice
+    assert fold(x).square().sum() == pytest.approx(x.square().sum().item())
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 7)], ids=str)
+def test_fold_and_unfold_take_any_memory_layout(size: tuple[int, int]) -> None:
+    x = random(2, 3, *size)
+    laid_out = [
+        x.mT.contiguous().mT,
+        x.to(memory_format=torch.channels_last),
+        x.transpose(0, 1).contiguous().transpose(0, 1),
+    ]
+    for one in laid_out:
+        assert not one.is_contiguous()
+        assert torch.equal(fold(one), fold(x))
+        out = torch.empty_like(one)
+        unfold(fold(x), out)
+        assert torch.equal(out, x)
+    assert torch.equal(fold(x[:, :1].expand(-1, 3, -1, -1)), fold(x[:, :1].repeat(1, 3, 1, 1)))
+
+
+def test_workspace_gives_the_same_memory_again() -> None:
+    space = Workspace(torch.float32, torch.device("cpu"))
+    first = space.take("a", 2, 3)
+    assert (first.shape, first.dtype) == ((2, 3), torch.float32)
+    assert space.take("a", 5).data_ptr() == first.data_ptr()
+    assert space.take("b", 2, 3).data_ptr() != first.data_ptr()
+    assert space.take("a", 4, 4).shape == (4, 4)  # more than before
+
+
+def test_circle_is_as_long_as_needed() -> None:
+    assert circle(10, 3) == 13
+    assert circle(10, 9) == circle(10, 40) == 19
+    assert circle(1, 3) == 1
+
+
+@pytest.mark.parametrize("pairs", PAIR_SETS)
+@pytest.mark.parametrize("width", [1, 2, 5, 6])
+def test_horizontal_products(width: int, pairs: str) -> None:
+    """Rows times the Toeplitz matrix of each function, even functions first; and the adjoint of that."""
+    functions = torch.stack([even_and_odd_functions(half_width, 4) for half_width in (2, 4)], 1)
+    cols = even_first({col for _, col in PAIR_SETS[pairs]}, ORDERS)
+    products = HorizontalProducts.of_scales(functions, ORDERS, cols, width, torch.float64)
+    assert len(products) == 2
+    space = Workspace(torch.float64, torch.device("cpu"))
+    for scale, one in enumerate(products):
+        assert sorted(one.cols) == sorted({col for _, col in PAIR_SETS[pairs]})
+        assert [col % 2 for col in one.cols] == [0] * one.num_even + [1] * (len(one.cols) - one.num_even)
+        assert one.width == width + width % 2
+        x, g = random(3, 1, 1, width), random(3, len(one.cols), 1, width, seed=2)
+        found = torch.empty_like(g)
+        lines = fold(x)[0].view(3, -1)
+        for number, product in enumerate(one.apply(lines, space, keep=False).view(3, len(one.cols), 1, -1)):
+            unfold(torch.stack([product, product]).transpose(1, 2).flatten(2), found[number : number + 1])
+        kept = one.apply(lines, space, keep=True)
+        assert torch.equal(one.apply(2 * lines, space, keep=False), 2 * kept)  # which is not in the workspace
+        expected = torch.einsum("cij,bhwj->bchi", toeplitz(functions[list(one.cols), scale], width), x)
+        torch.testing.assert_close(found, expected)
+        folded_g = torch.stack([fold(gradient[:, None])[0].view(len(one.cols), 2, -1) for gradient in g])
+        assert (lines * one.adjoint(folded_g)).sum().item() == pytest.approx((expected * g).sum().item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("pairs", PAIR_SETS)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_equals_dense_convolution(size: tuple[int, int], pairs: str) -> None:
+    """Kernels smaller than the plane, as large, and larger: circles of even and of odd length."""
+    for half_width in (1, 2, 3, 6, 12):
+        assert error(*correlation_of(size, half_width, pairs), pairs, size) < 1e-13
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 5)], ids=str)
+def test_a_bound_on_the_half_width_will_do(size: tuple[int, int]) -> None:
+    """Functions that end long before their window, with the true half-width, a bound, and one beyond the plane."""
+    for bound in (2, 3, 4, 30):
+        period = circle(size[0], bound)
+        assert error(*correlation_of(size, 2, window=9, period=period), "all", size) < 1e-13
+
+
+@pytest.mark.parametrize("images", [1, 2, 5])
+def test_any_number_of_images(images: int) -> None:
+    assert error(*correlation_of((6, 5), 3), "all", (6, 5), images) < 1e-13
+
+
+@pytest.mark.parametrize("half_width", [2, 3, 4, 9])
+@pytest.mark.parametrize("size", [(8, 6), (5, 6)], ids=str)
+def test_a_shorter_circle_wraps_round(size: tuple[int, int], half_width: int) -> None:
+    """Negative control: one row less, and the far border shows."""
+    enough = circle(size[0], half_width)
+    for period in (enough, enough + 1, enough + 2):
+        assert error(*correlation_of(size, half_width, period=period), "all", size) < 1e-13
+    assert error(*correlation_of(size, half_width, period=enough - 1), "all", size) > 1e-3
+
+
+@pytest.mark.parametrize("parity", [0, 1])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_every_function_counts(axis: int, parity: int) -> None:
+    """Negative control: without the even or the odd functions of one axis the responses are others."""
+    size, pairs = (6, 7), PAIR_SETS["all"]
+    correlation, functions = correlation_of(size, 3)
+    x, weight = random(2, 2, *size), random(3, 2, len(pairs), seed=1)
+    kept = torch.tensor([ORDERS[pair[axis]] % 2 != parity for pair in pairs])
+    projected = correlation.project(fold(x), 2)
+    found = unfolded(correlation.respond(projected, correlation.mixing(weight * kept, pairs)), 2, 3, *size)
+    expected = dense(x, weight, functions, pairs)
+    assert (found - expected).abs().max() > 0.1 * expected.abs().max()
+    torch.testing.assert_close(found, dense(x, weight * kept, functions, pairs))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_adjoints(size: tuple[int, int]) -> None:
+    """<respond(x), g> = <x, adjoint(g)> = <weight, moments(g, x)>: responses are linear in planes and in weights."""
+    pairs = PAIR_SETS["some"]
+    correlation, _ = correlation_of(size, 3, "some")
+    x, g, weight = random(3, 2, *size), random(3, 4, *size, seed=2), random(4, 2, len(pairs), seed=1)
+    mixing = correlation.mixing(weight, pairs)
+    y = unfolded(correlation.respond(correlation.project(fold(x), 2), mixing), *g.shape)
+    projected = correlation.project(fold(x), 2)
+    spectrum = correlation.spectrum(fold(g), 4)
+    moments = correlation.moments(torch.bmm(projected, spectrum.mT), 4, pairs)
+    adjoint = unfolded(correlation.adjoint(spectrum, mixing), *x.shape)
+    expected = (y * g).sum().item()
+    assert (x * adjoint).sum().item() == pytest.approx(expected, rel=1e-12)
+    assert moments.shape == weight.shape
+    assert (weight * moments).sum().item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_moments_with_pairs_that_are_not_mixed() -> None:
+    """A layer that learns its scales mixes a part of the pairs and asks for the moments of all."""
+    size, mixed, wanted = (7, 6), PAIR_SETS["some"], PAIR_SETS["all"]
+    correlation, functions = correlation_of(size, 3)
+    x, g = random(2, 2, *size), random(2, 3, *size, seed=2)
+    weight = random(3, 2, len(mixed), seed=1)
+    y = unfolded(correlation.respond(correlation.project(fold(x), 2), correlation.mixing(weight, mixed)), *g.shape)
+    torch.testing.assert_close(y, dense(x, weight, functions, mixed))
+    projected = correlation.project(fold(x), 2)
+    moments = correlation.moments(torch.bmm(projected, correlation.spectrum(fold(g), 3).mT), 3, wanted)
+    everywhere = torch.zeros(3, 2, len(wanted), dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad((dense(x, everywhere, functions, wanted) * g).sum(), everywhere)
+    torch.testing.assert_close(moments, expected)
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_a_spectrum_leaves_the_projected_planes_alone(images: int) -> None:
+    """Both lie in one workspace, and a layer needs both at once."""
+    correlation, _ = correlation_of((6, 5), 3)
+    projected = correlation.project(fold(random(images, 2, 6, 5)), 2)
+    before = projected.clone()
+    correlation.spectrum(fold(random(images, 4, 6, 5, seed=2)), 4)
+    assert torch.equal(projected, before)
+
+
+def test_tables_made_in_inference_mode_can_be_used_for_training() -> None:
+    """They are cached; a tensor of inference mode could not be saved for a backward pass."""
+    folded._vertical_transform.cache_clear()
+    folded._places.cache_clear()
+    with torch.inference_mode():
+        transform = folded._vertical_transform(5, 8, torch.float64, torch.device("cpu"))
+        _, places = folded._places(((0, 0),), (0,), (0,), torch.float64, torch.device("cpu"))
+    for table in (transform.cos, transform.sin, transform.cos_offsets, transform.sin_offsets, places):
+        assert not table.is_inference()
+    assert folded._vertical_transform(5, 8, torch.float64, torch.device("cpu")) is transform

@@ -1,0 +1,126 @@
+"""Convolution in the Fourier domain: equal to direct convolution, values and gradients, for every shape and option."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from scalestudy.layers.fast import fourier
+from scalestudy.layers.fast.fourier import correlate_fourier, fourier_cost, make_plan, phases
+
+DOUBLE = torch.float64
+
+
+def random(*shape: int, dtype: torch.dtype = DOUBLE, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def direct(x: Tensor, weight: Tensor, basis: Tensor) -> Tensor:
+    """Build each kernel and convolve."""
+    responses = []
+    for scale in range(basis.shape[1]):
+        kernel = torch.einsum("oif,fhw->oihw", weight, basis[:, scale])
+        planes = x[:, :, scale] if x.dim() == 5 else x
+        responses.append(functional.conv2d(planes, kernel, padding=kernel.shape[-1] // 2))
+    return torch.stack(responses, 2)
+
+
+CASES = {
+    "lifting": ((3, 2, 9, 9), (4, 2, 5), (5, 3, 5, 5)),
+    "one plane per scale": ((3, 2, 3, 9, 9), (4, 2, 5), (5, 3, 5, 5)),
+    "not square": ((2, 2, 3, 6, 11), (4, 2, 5), (5, 3, 7, 7)),
+    "even period": ((2, 1, 10, 8), (2, 1, 3), (3, 2, 5, 5)),
+    "one pixel kernels": ((2, 2, 6, 6), (3, 2, 1), (1, 2, 1, 1)),
+    "kernels larger than one side": ((2, 2, 3, 9), (3, 2, 2), (2, 2, 11, 11)),
+    "kernels larger than the plane": ((2, 2, 5, 5), (3, 2, 2), (2, 2, 15, 15)),
+    "a single image": ((1, 1, 4, 4), (1, 1, 1), (1, 1, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_direct_convolution(case: str) -> None:
+    inputs = [random(*shape, seed=seed).requires_grad_() for seed, shape in enumerate(CASES[case])]
+    response, expected = correlate_fourier(*inputs), direct(*inputs)
+    torch.testing.assert_close(response, expected, rtol=0, atol=1e-12 * expected.abs().max().item())
+    upstream = random(*expected.shape, seed=9)
+    found = torch.autograd.grad(response, inputs, upstream)
+    for gradient, wanted in zip(found, torch.autograd.grad(expected, inputs, upstream), strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-12 * wanted.abs().max().item())
+
+
+def test_gradcheck() -> None:
+    inputs = [
+        random(*shape, seed=i).requires_grad_() for i, shape in enumerate([(2, 2, 2, 4, 5), (3, 2, 2), (2, 2, 3, 3)])
+    ]
+    assert torch.autograd.gradcheck(correlate_fourier, inputs)
+
+
+def test_only_the_wanted_gradients() -> None:
+    x, weight, basis = random(2, 2, 6, 6), random(3, 2, 4).requires_grad_(), random(4, 2, 3, 3)
+    correlate_fourier(x, weight, basis).square().sum().backward()
+    assert weight.grad is not None and x.grad is None and basis.grad is None
+
+
+def test_single_precision() -> None:
+    shapes = ((4, 8, 3, 28, 28), (6, 8, 25), (25, 3, 15, 15))
+    inputs = [random(*shape, seed=seed) for seed, shape in enumerate(shapes)]
+    expected = direct(*inputs)
+    response = correlate_fourier(*(part.float() for part in inputs))
+    assert response.dtype == torch.float32
+    assert (response - expected).abs().max() < 2e-6 * expected.abs().max()
+
+
+def test_chunks_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = [
+        random(*shape, seed=i).requires_grad_() for i, shape in enumerate([(5, 2, 2, 8, 8), (3, 2, 4), (4, 2, 5, 5)])
+    ]
+    whole = torch.autograd.grad(correlate_fourier(*inputs).square().sum(), inputs)
+    monkeypatch.setitem(fourier._CHUNK_BYTES, "cpu", 1)
+    monkeypatch.setitem(fourier._BLOCK_BYTES, "cpu", 1)
+    pieces = torch.autograd.grad(correlate_fourier(*inputs).square().sum(), inputs)
+    for first, second in zip(whole, pieces, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-12)
+
+
+def test_autocast_changes_nothing() -> None:
+    x, weight, basis = random(2, 2, 8, 8).float(), random(3, 2, 4).float(), random(4, 2, 5, 5)
+    expected = correlate_fourier(x, weight, basis)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(correlate_fourier(x, weight, basis), expected, rtol=0, atol=0)
+
+
+def test_cost_counts_channels_and_pixels() -> None:
+    assert fourier_cost(8, 8, (28, 28), 7) < fourier_cost(16, 8, (28, 28), 7) < fourier_cost(16, 8, (28, 28), 14)
+    assert fourier_cost(4, 4, (14, 14), 13) == fourier_cost(4, 4, (14, 14), 40)  # nothing beyond the plane
+
+
+def test_plan_transforms_as_numpy_does() -> None:
+    planes = random(2, 3, 6, 7)
+    plan = make_plan((6, 7), 2, DOUBLE, torch.device("cpu"))
+    expected = torch.fft.rfft2(planes, s=(8, 9)).permute(3, 2, 0, 1).flatten(0, 1)  # (V U, B, C)
+    real, negative_imag = plan.analysis.apply(planes).unbind(1)
+    torch.testing.assert_close(torch.complex(real, -negative_imag), expected)
+    delta = torch.zeros(1, 1, 5, 5, dtype=DOUBLE)
+    delta[..., 2, 2] = 1
+    torch.testing.assert_close(
+        correlate_fourier(planes[:, :1], delta[0].view(1, 1, 25), _pixels(5))[:, 0], planes[:, :1]
+    )
+
+
+def _pixels(size: int) -> Tensor:
+    """A basis with one function for each pixel of a kernel, at one scale."""
+    return torch.eye(size**2, dtype=DOUBLE).view(-1, 1, size, size)
+
+
+def test_one_sample_less_would_wrap_round() -> None:
+    """Negative control: the period n + h is the least that works."""
+    signal, kernel = random(6), random(5)
+    expected = functional.conv1d(signal[None, None], kernel[None, None], padding=2)[0, 0]
+    (cos, _sin), _, _ = phases(6, 2)
+    assert cos.shape == (8, 8)
+    for period in (8, 7):
+        spectra = (
+            torch.fft.rfft(signal, period) * torch.fft.rfft(functional.pad(kernel, (0, period - 5)), period).conj()
+        )
+        found = torch.fft.irfft(spectra, period).roll(2)[:6]
+        assert torch.allclose(found, expected) == (period == 8)

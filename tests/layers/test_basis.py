@@ -1,0 +1,212 @@
+"""Hermite-Gaussian functions and bases: values by hand, identities, truncation, normalisation."""
+
+import math
+
+import pytest
+import torch
+
+from scalestudy.layers.basis import (
+    HermiteBasis,
+    VaryingOrderBasis,
+    VaryingSigmaBasis,
+    hermite_gaussians,
+    kernel_size,
+    supports,
+)
+
+HERMITE = [
+    lambda t: 1.0,
+    lambda t: t,
+    lambda t: t**2 - 1,
+    lambda t: t**3 - 3 * t,
+    lambda t: t**4 - 6 * t**2 + 3,
+    lambda t: t**5 - 10 * t**3 + 15 * t,
+]
+
+
+def double(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.0, 2.5])
+def test_functions_against_the_printed_polynomials(sigma: float) -> None:
+    sampled = hermite_gaussians(double(sigma), 6, 4)
+    assert sampled.shape == (6, 1, 9)
+    for order, polynomial in enumerate(HERMITE):
+        expected = [math.exp(-(x**2) / (2 * sigma**2)) * polynomial(x / sigma) / sigma for x in range(-4, 5)]
+        assert sampled[order, 0].tolist() == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+def test_few_orders_and_many_sigmas() -> None:
+    assert hermite_gaussians(double(1.0, 2.0), 1, 3).shape == (1, 2, 7)
+    assert hermite_gaussians(double(1.0, 2.0).view(2, 1), 2, 3).shape == (2, 2, 1, 7)
+    assert hermite_gaussians(torch.tensor([1.0]), 3, 3).dtype == torch.float32
+
+
+def test_parity() -> None:
+    sampled = hermite_gaussians(double(1.3, 2.0), 7, 6)
+    sign = (-1.0) ** torch.arange(7).view(7, 1, 1)
+    assert torch.equal(sampled.flip(-1), sign * sampled)
+
+
+@pytest.mark.parametrize("sigma", [0.6, 1.0, 3.7])
+def test_derivative_in_the_logarithm_of_the_scale(sigma: float) -> None:
+    """d g_n / d ln s = g_(n+2) + n g_n, exactly for the sampled functions; any other combination is visibly wrong."""
+    log_sigma = double(math.log(sigma)).requires_grad_()
+    exact = torch.autograd.functional.jacobian(lambda u: hermite_gaussians(u.exp(), 6, 8)[:, 0], log_sigma)[..., 0]
+    functions = hermite_gaussians(log_sigma.detach().exp(), 8, 8)[:, 0]
+    orders = torch.arange(6, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(functions[2:] + orders * functions[:6], exact, rtol=1e-12, atol=1e-12)
+    assert ((functions[2:] + (orders + 1) * functions[:6]) - exact).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("scales", "extent", "expected"),
+    [
+        ([2.0, 6.0], 4.0, 49),
+        ([2.0, 6.0000005], 4.0, 51),  # one float32 step above: the released learnable networks start here
+        ([6.0, 2.0], 4.0, 49),
+        ([2.0, 15.12], 4.0, 123),
+        ([1.0, 1.5], 4.0, 13),
+        ([1.0, 1.5], 3.0, 11),
+        ([0.01], 4.0, 3),
+        ([-1.0], 4.0, 3),
+        ([math.nan, 1.0], 4.0, 3),
+    ],
+)
+def test_kernel_size(scales: list[float], extent: float, expected: int) -> None:
+    assert kernel_size(torch.tensor(scales), extent) == expected
+
+
+@pytest.mark.parametrize(
+    ("scales", "size", "expected"),
+    [
+        ((2, 2 * 3**0.5, 6), 49, [17, 29, 49]),
+        ((2, 2 * 7.56**0.5, 15.12), 123, [17, 45, 123]),
+        ((1, 1.5**0.5, 1.5), 13, [9, 11, 13]),
+        ((4, 4 * 6**0.5, 24), 193, [33, 79, 193]),
+        ((1.5, 1.89, 2.38, 3.0), 15, [7, 9, 11, 15]),
+        ((1.5, 1.89, 2.38, 3.0), 25, [13, 15, 19, 25]),
+        ((3.0, 1.5), 15, [15, 7]),  # the largest scale need not be the last
+    ],
+)
+def test_supports(scales: tuple[float, ...], size: int, expected: list[int]) -> None:
+    assert (2 * supports(double(*scales), size) + 1).tolist() == expected
+
+
+BASES = [
+    VaryingOrderBasis(1),
+    VaryingOrderBasis(4),
+    VaryingSigmaBasis(4),
+    VaryingSigmaBasis(7),
+    VaryingSigmaBasis(2, 0, 1.3),
+]
+
+
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize("scales", [(4.0,), (4.0, 5.6, 8.0), (8.0, 4.0)])
+def test_unit_norm_at_the_first_scale_and_natural_amplitude_after(basis: HermiteBasis, scales) -> None:
+    size = kernel_size(double(*scales))
+    dense = basis.sample(double(*scales), size).dense()
+    assert dense.shape == (basis.num_functions, len(scales), size, size)
+    assert basis.num_functions == basis.effective_size**2
+    norms = torch.linalg.vector_norm(dense, dim=(2, 3))
+    torch.testing.assert_close(norms[:, 0], torch.ones_like(norms[:, 0]))
+    for i, scale in enumerate(scales[1:], 1):  # the norm of psi(x / s) / s^2 is in proportion to 1 / s
+        torch.testing.assert_close(norms[:, i], torch.full_like(norms[:, i], scales[0] / scale), rtol=0.15, atol=0)
+
+
+def test_every_scale_is_zero_outside_its_support() -> None:
+    basis = VaryingOrderBasis(3).sample(double(2, 2 * 3**0.5, 6), 49)
+    assert basis.supports == (8, 14, 24)
+    rows = basis.dense().abs().amax((0, 3)) > 0
+    assert rows.sum(1).tolist() == [17, 29, 49]
+
+
+def test_order_of_the_varying_order_basis() -> None:
+    """Function f = col_order * n + row_order."""
+    dense = VaryingOrderBasis(3).sample(double(1.5), 13).dense()[:, 0]
+    profile = hermite_gaussians(double(1.5), 3, 6)[:, 0]
+    for f in range(9):
+        expected = torch.outer(profile[f % 3], profile[f // 3])
+        torch.testing.assert_close(dense[f], expected / expected.norm())
+
+
+def test_order_of_the_varying_sigma_basis() -> None:
+    """All pairs of total order <= max_order, column order outermost; then the next sub-sigma."""
+    dense = VaryingSigmaBasis(3, max_order=2, mult=1.5).sample(double(3.0), 25).dense()[:, 0]
+    pairs = [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (0, 2)]  # (row, column)
+    wanted = [(pair, 3.0) for pair in pairs] + [(pair, 2.0) for pair in pairs[:3]]
+    assert len(dense) == 9
+    for f, ((row, col), sigma) in enumerate(wanted):
+        profile = hermite_gaussians(double(sigma), 3, 12)[:, 0]
+        expected = torch.outer(profile[row], profile[col])
+        torch.testing.assert_close(dense[f], expected / expected.norm())
+
+
+def test_sub_sigmas_of_the_paper() -> None:
+    basis = VaryingSigmaBasis(7)
+    assert basis.num_functions == 49
+    sampled = basis.sample(double(3.0), 25)
+    assert len(sampled.functions) == 4 * 7  # four sub-sigmas, five orders and two for the derivatives
+
+
+def test_normalised_weights_give_the_same_kernel() -> None:
+    basis = VaryingSigmaBasis(3).sample(double(1.5, 2.0), 17)
+    weight = torch.randn(2, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    products = basis.functions[list(basis.rows)][..., None] * basis.functions[list(basis.cols)][:, :, None]
+    by_weight = torch.einsum("of,fshw->oshw", basis.normalise(weight), products)
+    torch.testing.assert_close(by_weight, torch.einsum("of,fshw->oshw", weight, basis.dense()))
+
+
+@pytest.mark.parametrize("basis", [VaryingOrderBasis(3), VaryingSigmaBasis(3, 2, 1.4)])
+def test_gradcheck_in_the_scales(basis: HermiteBasis) -> None:
+    scales = double(1.21, 1.64, 2.13).requires_grad_()
+    assert torch.autograd.gradcheck(lambda scales: basis.sample(scales, 11).dense(), scales, fast_mode=True)
+
+
+def test_nan_scales_give_nan() -> None:
+    basis = VaryingOrderBasis(2).sample(double(math.nan, math.nan), 3)
+    assert basis.dense().isnan().any()
+    assert basis.supports == (1, 1)
+
+
+def test_scales_far_below_zero_have_no_function() -> None:
+    """Direct scales have no bound; a scale whose support is negative gives zero instead of an error."""
+    basis = VaryingOrderBasis(2).sample(double(1.0, -0.9), 9)
+    assert basis.supports == (4, 0)
+    assert basis.dense()[:, 0].any()
+    assert not basis.dense()[:, 1].any()
+
+
+@pytest.mark.parametrize("size", [4, 1, 0, -3, 5.0, True])
+def test_bad_kernel_size(size) -> None:
+    with pytest.raises(ValueError, match=f"kernel size must be an odd integer >= 3 pixels, got {size}"):
+        VaryingOrderBasis(2).sample(double(1.0), size)
+
+
+@pytest.mark.parametrize("kind", [VaryingOrderBasis, VaryingSigmaBasis])
+@pytest.mark.parametrize("effective_size", [0, -2, 2.5, True, "5"])
+def test_bad_effective_size(kind, effective_size) -> None:
+    with pytest.raises(ValueError, match=f"effective_size must be an integer >= 1, got {effective_size!r}"):
+        kind(effective_size)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_order": -1}, "max_order must be an integer >= 0, got -1"),
+        ({"max_order": 2.0}, r"max_order must be an integer >= 0, got 2\.0"),
+        ({"max_order": True}, "max_order must be an integer >= 0, got True"),
+        ({"mult": 1.0}, r"mult .* must be finite and > 1, got 1\.0"),
+        ({"mult": math.nan}, "mult .* got nan"),
+    ],
+)
+def test_bad_options(options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        VaryingSigmaBasis(3, **options)
+
+
+def test_the_base_class_has_no_products() -> None:
+    with pytest.raises(TypeError, match="HermiteBasis does not say which products"):
+        HermiteBasis(2, 2, (1.0,))

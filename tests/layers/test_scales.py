@@ -1,0 +1,225 @@
+"""Internal scales: values, ranges, gradients, and messages for bad input."""
+
+import copy
+import functools
+import itertools
+import math
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from scalestudy.layers.scales import (
+    DirectScales,
+    FixedScales,
+    InternalScales,
+    IntervalScales,
+    IsrScales,
+    SpacingScales,
+    StepRatioScales,
+    log_spaced_scales,
+)
+
+LEARNED = [
+    IsrScales,
+    IntervalScales,
+    DirectScales,
+    *[
+        functools.partial(kind, increment=increment)
+        for kind in (StepRatioScales, SpacingScales)
+        for increment in ("squared", "linear", "leaky_relu")
+    ],
+]
+
+
+def gradient(scales: InternalScales, weights: list[float]) -> dict[str, list[float]]:
+    (scales() * torch.tensor(weights)).sum().backward()
+    return {name: parameter.grad.flatten().tolist() for name, parameter in scales.named_parameters()}
+
+
+def test_log_spaced_scales_by_hand() -> None:
+    assert log_spaced_scales(2, 9.0, 3) == pytest.approx((2, 6, 18))
+    assert log_spaced_scales(1.5, 2.0, 4) == pytest.approx((1.5, 1.889882, 2.381102, 3))
+    assert log_spaced_scales(2.5, 1, 1) == (2.5,)
+    values = log_spaced_scales(1.3, 7.56, 6)
+    ratios = [b / a for a, b in itertools.pairwise(values)]
+    assert ratios == pytest.approx([7.56 ** (1 / 5)] * 5)
+
+
+@pytest.mark.parametrize(("sigma_basis", "isr", "num_scales"), [(2.0, 3.0, 3), (1.0, 1.5, 2), (1.5, 7.56, 5)])
+@pytest.mark.parametrize("kind", [FixedScales, *LEARNED])
+def test_every_parameterisation_starts_at_the_same_scales(kind, sigma_basis, isr, num_scales) -> None:
+    scales = kind(sigma_basis, isr, num_scales)
+    expected = log_spaced_scales(sigma_basis, isr, num_scales)
+    assert scales().shape == (num_scales,)
+    assert scales.values() == pytest.approx(expected, rel=1e-6)
+    assert scales.isr == pytest.approx(isr, rel=1e-6)
+    assert scales.num_scales == num_scales
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        (FixedScales, 0),
+        (IsrScales, 2),
+        (StepRatioScales, 2),
+        (SpacingScales, 4),
+        (DirectScales, 4),
+        (IntervalScales, 4),
+    ],
+)
+def test_number_of_parameters(kind, count) -> None:
+    assert sum(parameter.numel() for parameter in kind(2.0, 3.0, 4).parameters()) == count
+
+
+def test_initial_gammas() -> None:
+    """Eq. 5 as printed, and what the released code makes of it."""
+    assert IsrScales(2.0, 3.0, 3).gamma.item() == pytest.approx(math.sqrt(2))
+    for isr, gamma in ((1.5, 0.4741), (3, 0.8556), (6, 1.2039)):
+        assert StepRatioScales(2.0, isr, 3).gamma.item() == pytest.approx(gamma, abs=5e-5)
+    assert StepRatioScales(1.5, 2.0, 4).gamma.item() == pytest.approx(0.50982, abs=5e-6)
+    assert SpacingScales(2.0, 3.0, 3).gamma.tolist() == pytest.approx([0.8556, 0.8556], abs=5e-5)
+    assert StepRatioScales(2.0, 4.0, 3, "linear").gamma.item() == pytest.approx(1.0)
+    assert StepRatioScales(2.0, 4.0, 3, "leaky_relu").gamma.item() == pytest.approx(1.0)
+
+
+def test_formulas_away_from_the_start() -> None:
+    isr, step, spacing = IsrScales(2.0, 3.0, 3), StepRatioScales(2.0, 3.0, 3), SpacingScales(2.0, 3.0, 3)
+    isr.gamma.data.fill_(2.0)
+    assert isr.values() == pytest.approx([2, 2 * 5**0.5, 10])
+    step.gamma.data.fill_(2.0)
+    assert step.values() == pytest.approx([2, 10, 50])
+    spacing.gamma.data = torch.tensor([1.0, 2.0])
+    assert spacing.values() == pytest.approx([2, 4, 20])
+    shrinking = SpacingScales(2.0, 3.0, 3, "linear")
+    shrinking.gamma.data = torch.tensor([-0.5, 1.0])
+    assert shrinking.values() == pytest.approx([2, 1, 2])
+    leaky = StepRatioScales(2.0, 3.0, 3, "leaky_relu")
+    leaky.gamma.data.fill_(-1.0)
+    assert leaky.values() == pytest.approx([2, 2 * 0.99, 2 * 0.99**2])
+
+
+def test_gradients_by_hand() -> None:
+    assert gradient(IsrScales(2.0, 5.0, 2), [0, 1]) == {
+        "sigma_basis": pytest.approx([5.0]),
+        "gamma": pytest.approx([2 * 2 * 2.0]),  # 2 sigma gamma, gamma = 2
+    }
+    found = gradient(StepRatioScales(2.0, 4.0, 3), [0, 0, 1])  # gamma = 1: s_2 = sigma (1 + gamma^2)^2
+    assert found == {"sigma_basis": pytest.approx([4.0]), "gamma": pytest.approx([2 * 2 * 2 * 2.0])}
+    found = gradient(SpacingScales(2.0, 4.0, 3), [0, 1, 0])
+    assert found == {"sigma_basis": pytest.approx([2.0]), "gamma": pytest.approx([4.0, 0.0])}
+    assert gradient(DirectScales(2.0, 4.0, 3), [1, 2, 3]) == {"sigmas": pytest.approx([1.0, 2.0, 3.0])}
+
+
+def test_printed_isr_and_step_ratio_learn_differently() -> None:
+    """Same scales, other gradient: the reason for two classes."""
+    printed, code = IsrScales(2.0, 3.0, 3), StepRatioScales(2.0, 3.0, 3)
+    assert printed.values() == pytest.approx(code.values(), rel=1e-6)
+    a, b = (gradient(scales, [0, 0, 1])["gamma"][0] for scales in (printed, code))
+    assert abs(a - b) > 0.5 * abs(b)
+
+
+def test_squared_range_never_falls_below_one() -> None:
+    for kind in (IsrScales, StepRatioScales, SpacingScales):
+        scales = kind(2.0, 3.0, 3)
+        for gamma in (-2.0, 0.0, 0.5):
+            scales.gamma.data.fill_(gamma)
+            assert scales.isr >= 1
+
+
+def test_fixed_scales_from_values() -> None:
+    scales = FixedScales.from_values([1.5, 1.89, 2.38, 3.0])
+    assert scales.values() == [1.5, 1.89, 2.38, 3.0]
+    assert scales.num_scales == 4
+    assert scales().dtype == torch.float64
+
+
+def test_a_single_scale() -> None:
+    assert FixedScales(2.0, 1, 1).values() == [2.0]
+    assert DirectScales(2.0, 1, 1).values() == [2.0]
+
+
+@pytest.mark.parametrize("kind", [FixedScales, *LEARNED])
+def test_state_dict_dtype_copy_and_pickle(kind) -> None:
+    scales = kind(2.0, 3.0, 3)
+    for parameter in scales.parameters():
+        parameter.data += 0.1
+    other = kind(1.0, 1.5, 3)
+    other.load_state_dict(scales.state_dict())
+    assert other.values() == scales.values()
+    assert copy.deepcopy(scales).values() == scales.values()
+    assert scales.double().values() == pytest.approx(other.values(), rel=1e-6)
+    assert scales().dtype == torch.float64
+    assert "internal_scales=[" in repr(scales)
+
+
+@pytest.mark.parametrize("kind", [FixedScales, IsrScales, StepRatioScales, SpacingScales, DirectScales, IntervalScales])
+def test_pickle(kind) -> None:
+    scales = kind(2.0, 3.0, 3)
+    assert pickle.loads(pickle.dumps(scales)).values() == scales.values()
+
+
+def test_the_base_class_has_no_scales() -> None:
+    with pytest.raises(TypeError, match="InternalScales does not say how"):
+        InternalScales().forward()
+    assert issubclass(InternalScales, nn.Module)
+
+
+@pytest.mark.parametrize("kind", [log_spaced_scales, FixedScales, *LEARNED])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((2.0, 1.0, 3), r"isr .* must be finite and > 1, got 1\.0; the paper uses 1\.5 to 7\.56"),
+        ((2.0, 0.5, 3), r"isr .* > 1, got 0\.5"),
+        ((2.0, math.nan, 3), r"isr .* got nan"),
+        ((2.0, math.inf, 3), r"isr .* got inf"),
+        ((0.0, 3.0, 3), r"sigma_basis must be finite and > 0 pixels, got 0\.0"),
+        ((-1.0, 3.0, 3), r"sigma_basis .* got -1\.0"),
+        ((math.nan, 3.0, 3), "sigma_basis .* got nan"),
+        ((2.0, 3.0, 0), "num_scales must be an integer >= 1, got 0"),
+        ((2.0, 3.0, 3.0), r"num_scales must be an integer >= 1, got 3\.0"),
+        ((2.0, 3.0, True), "num_scales must be an integer >= 1, got True"),
+        ((2.0, 3.0, 1), r"isr must be 1 with num_scales=1, got 3\.0"),
+    ],
+)
+def test_bad_values(kind, arguments, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind(*arguments)
+
+
+@pytest.mark.parametrize("kind", [IsrScales, StepRatioScales, SpacingScales])
+def test_one_scale_has_no_range_to_learn(kind) -> None:
+    with pytest.raises(ValueError, match=r"num_scales must be >= 2 to learn a range.*use DirectScales"):
+        kind(2.0, 1, 1)
+
+
+@pytest.mark.parametrize("kind", [StepRatioScales, SpacingScales])
+def test_unknown_increment(kind) -> None:
+    with pytest.raises(ValueError, match=r"increment must be one of .*'leaky_relu', 'linear', 'squared'.* got 'cubed'"):
+        kind(2.0, 3.0, 3, increment="cubed")
+
+
+@pytest.mark.parametrize("values", [[], [1.0, 0.0], [1.0, math.nan], [-1.0]])
+def test_bad_fixed_values(values) -> None:
+    with pytest.raises(ValueError, match="values must be one or more finite sigmas > 0"):
+        FixedScales.from_values(values)
+
+
+def test_interval_scales_stay_in_their_intervals_and_in_order() -> None:
+    """Intervals meet half-way between neighbours, on the logarithm."""
+    scales = IntervalScales(1.5, 8.0, 4)
+    assert scales.values() == pytest.approx([1.5, 3.0, 6.0, 12.0])
+    low, high = math.sqrt(0.5), math.sqrt(2.0)
+    for far, factor in ((-100.0, low), (100.0, high)):
+        scales.theta.data.fill_(far)
+        assert scales.values() == pytest.approx([1.5 * factor, 3 * factor, 6 * factor, 12 * factor])
+    scales.theta.data = torch.tensor([100.0, -100.0, 0.0, 0.0])
+    assert scales.values()[0] == pytest.approx(scales.values()[1])
+    assert scales.parameters_in_pixels() == []
+
+
+def test_interval_scales_gradient_by_hand() -> None:
+    """d s / d theta at the start is s ln(q) / 4."""
+    expected = [sigma * math.log(2.0) / 4 for sigma in (1.0, 2.0, 4.0)]
+    assert gradient(IntervalScales(1.0, 4.0, 3), [1, 1, 1]) == {"theta": pytest.approx(expected)}

@@ -1,0 +1,337 @@
+"""The recipes of docs/cluster.md are tried as far as one machine allows: they are read from the page, not copied.
+
+Commands that a test machine lacks are stood in for: `sbatch` and `scancel`, `ssh`, `nvidia-smi`; and `scalestudy`
+itself, which writes its arguments down and waits, so that the cluster that a recipe made can be looked at meanwhile.
+"""
+
+import itertools
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import click
+import pytest
+from distributed import Client
+
+from scalestudy import cli
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "cluster.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
+RECIPE = re.compile(r"^<!-- recipe: ([\w-]+) -->\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+RECIPES = {name: block for name, _, block in RECIPE.findall(TEXT)}
+PATIENCE = 60
+"""Seconds after which waiting is given up."""
+
+STAND_INS = {
+    "bin/nvidia-smi": '[ "$1" = --query-gpu=index ] && printf "0\\n1\\n"',
+    "bin/ssh": '[ "$1" = -n ] && cd "$HOSTS_FOLDER/$2" && exec bash -c "$3"',
+    # jobs are recorded, the first one is executed
+    "bin/sbatch": 'cp "$1" "$JOBS/$$.sh"; echo "Submitted batch job $$"\n'
+    'if mkdir "$JOBS/first" 2>/dev/null; then bash "$JOBS/$$.sh" >"$JOBS/log" 2>&1 </dev/null & fi',
+    "bin/scancel": 'printf "%s\\n" "$@" >>"$JOBS/cancelled"',
+    ".venv/bin/dask": f'exec {shlex.quote(sys.executable)} -m dask "$@"',
+    ".venv/bin/scalestudy": "trap 'exit 143' TERM\n"
+    'printf "%s\\n" "$@" >arguments.new; mv arguments.new arguments\n'
+    'until [ -e end ]; do sleep 0.05; done; exit "$(cat end)"',
+}
+
+
+def recipe(name: str, replacements: dict[str, str] | None = None) -> str:
+    """The text of a recipe, with what a reader adapts replaced."""
+    text = RECIPES[name]
+    for old, new in (replacements or {}).items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {PATIENCE} s for {what}"
+        time.sleep(0.05)
+
+
+def group_exists(process: subprocess.Popen) -> bool:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, 0)
+        return True
+    return False
+
+
+class Place:
+    """A folder like a checkout, with the stand-ins; `running` starts a recipe in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.checkout, self.jobs = folder, folder / "checkout", folder / "jobs"
+        self.jobs.mkdir()
+        for path, script in STAND_INS.items():
+            self.add(self.checkout / path, script)
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("DASK", "SCALESTUDY"))},
+            "PATH": f"{self.checkout / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "HOME": str(folder),
+            "HOSTS_FOLDER": str(folder),
+            "JOBS": str(self.jobs),
+            "DASK_CONFIG": str(folder / "dask"),
+            "DASK_TEMPORARY_DIRECTORY": str(folder / "dask"),
+            "OMP_NUM_THREADS": "1",
+        }
+
+    @staticmethod
+    def add(path: Path, script: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/usr/bin/env bash\n{script}\n", encoding="utf-8")
+        path.chmod(0o755)
+
+    @contextmanager
+    def running(self, *command: object, **environment: str) -> Iterator[subprocess.Popen]:
+        """Start a command in the checkout; in the end, nothing that it started is left."""
+        with (self.folder / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                cwd=self.checkout,
+                env=self.environment | environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            yield process
+        except BaseException as error:
+            error.add_note((self.folder / "log").read_text(errors="replace"))
+            raise
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def write(self, text: str) -> Path:
+        path = self.checkout / "recipe"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def arguments(self, process: subprocess.Popen) -> list[str]:
+        """What `scalestudy` was called with; it waits until `end`."""
+        written = self.checkout / "arguments"
+        until(lambda: written.exists() or process.poll() is not None, "scalestudy to be called")
+        return written.read_text().splitlines()
+
+    def end(self, process: subprocess.Popen, code: int) -> None:
+        """Let `scalestudy` end; the recipe must end with the same exit code and leave no process."""
+        (self.checkout / "end.new").write_text(str(code))
+        (self.checkout / "end.new").rename(self.checkout / "end")
+        assert process.wait(PATIENCE) == code
+        until(lambda: not group_exists(process), "the processes of the recipe to end")
+
+
+@pytest.fixture
+def place(tmp_path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def accept(arguments: list[str]) -> dict[str, object]:
+    """The parameters of a `scalestudy` command line, as its own parser understands it."""
+    command, name, context = cli.main, "scalestudy", click.Context(cli.main)
+    while isinstance(command, click.Group):
+        name, command, arguments = command.resolve_command(context, arguments)
+    return command.make_context(name, arguments).params
+
+
+def workers(arguments: list[str], count: int, variable: str) -> list[tuple[dict, str]]:
+    """Each worker of the scheduler named in the arguments, with a variable of its environment; sorted by that."""
+    with Client(accept(arguments)["scheduler"], timeout=PATIENCE, set_as_default=False) as client:
+        client.wait_for_workers(count, timeout=PATIENCE)
+        found = client.scheduler_info(n_workers=-1)["workers"]
+        values = client.run(os.getenv, variable)
+    assert len(found) == count
+    return sorted(((found[address], values[address]) for address in found), key=lambda pair: str(pair[1]))
+
+
+def test_every_gpu_of_a_host_gets_a_worker_of_its_own(place, port):
+    script = place.write(recipe("gpus", {"8786": port}))
+    with place.running("bash", script) as process:
+        arguments = place.arguments(process)
+        found = workers(arguments, 2, "CUDA_VISIBLE_DEVICES")
+        assert [gpu for _, gpu in found] == ["0", "1"]
+        assert [(worker["nthreads"], worker["resources"]) for worker, _ in found] == [(1, {"GPU": 1})] * 2
+        assert accept(arguments)["device"] == "cuda"
+        place.end(process, 3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
+def test_workers_come_from_every_host_and_leave_with_the_scheduler(place, port):
+    hosts = ["127.0.0.2", "127.0.0.3"]
+    for host in hosts:
+        place.add(place.folder / host / "scalestudy" / ".venv/bin/dask", STAND_INS[".venv/bin/dask"])
+    adapted = {"10.0.0.1": "127.0.0.1", "10.0.0.2 10.0.0.3": " ".join(hosts), "8786": port}
+    with place.running("bash", place.write(recipe("ssh", adapted))) as process:
+        found = workers(place.arguments(process), 2, "PWD")
+        assert [folder for _, folder in found] == [str(place.folder / host / "scalestudy") for host in hosts]
+        assert [worker["host"] for worker, _ in found] == hosts
+        assert [(worker["nthreads"], worker["resources"]) for worker, _ in found] == [(4, {"GPU": 4})] * 2
+        place.end(process, 0)
+
+
+def test_slurm_jobs_become_workers_and_are_cancelled_in_the_end(place):
+    script = place.write(recipe("slurm-cluster", {'"ib0"': '"lo"'}))
+    with place.running(sys.executable, script) as process:
+        arguments = place.arguments(process)
+        ((worker, data),) = workers(arguments, 1, "SCALESTUDY_DATA")
+        assert (worker["nthreads"], worker["resources"]) == (1, {"GPU": 1})
+        assert data == str(place.folder / "mnist")
+        assert accept(arguments)["device"] == "cuda"
+        until(lambda: len(list(place.jobs.glob("*.sh"))) == 20, "20 jobs")
+        place.end(process, 143)
+    jobs = list(place.jobs.glob("*.sh"))
+    assert set((place.jobs / "cancelled").read_text().split()) == {job.stem for job in jobs}
+    for job in jobs:
+        check_job(job)
+
+
+def check_job(job: Path) -> None:
+    """The script of a Slurm job: its resources, and a worker that leaves in time."""
+    assert subprocess.run(["bash", "-n", job], check=False).returncode == 0
+    lines = job.read_text(encoding="utf-8").splitlines()
+    wanted = {"--gres=gpu:1", "-p gpu", "-n 1", "--cpus-per-task=4", "--mem=15G", "-t 01:00:00"}
+    assert wanted <= {line.removeprefix("#SBATCH ") for line in lines}
+    (command,) = (shlex.split(line) for line in lines if line.startswith(sys.executable))
+    options = dict(itertools.pairwise(command))
+    assert command[1:3] == ["-m", "distributed.cli.dask_worker"]
+    assert (options["--nthreads"], options["--resources"]) == ("1", "GPU=1")
+    minutes = [int(options[name].removesuffix("m")) for name in ("--lifetime", "--lifetime-stagger")]
+    assert sum(minutes) < 60
+
+
+def test_stop_signal_of_a_slurm_job_reaches_the_command(place):
+    """`--signal=B:` signals the process that began as the batch shell, and no other."""
+    script = recipe("slurm-lease")
+    assert "#SBATCH --signal=B:TERM@" in script
+    with place.running("bash", place.write(script)) as process:
+        parameters = accept(place.arguments(process))
+        process.terminate()
+        assert process.wait(PATIENCE) == 143
+    assert parameters["time_budget"] == "55m"
+    assert "#SBATCH --time=01:00:00" in script
+
+
+NOTE_SIGTERM = f"""exec {shlex.quote(sys.executable)} - <<'END'
+import os, pathlib, signal, sys, time
+worker = os.fork()
+name, asked = "command" if worker else "worker", []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(1) or pathlib.Path(f"asked-{{name}}").touch())
+deadline = time.monotonic() + {PATIENCE}
+while not asked and time.monotonic() < deadline:
+    time.sleep(0.05)
+time.sleep(0.5)  # for whatever else is sent
+if worker:
+    os.kill(worker, signal.SIGKILL)
+sys.exit(143)
+END"""
+
+
+def test_the_end_of_a_lease_is_told_to_the_command_alone(place):
+    """Without `--foreground`, `timeout` would send SIGTERM to its workers, too."""
+    place.add(place.checkout / ".venv" / "bin" / "scalestudy", NOTE_SIGTERM)
+    with place.running("bash", "-e", place.write(recipe("timeout", {"55m": "5s"}))) as process:
+        assert process.wait(PATIENCE) == 124
+    assert [path.name for path in place.checkout.glob("asked-*")] == ["asked-command"]
+
+
+ASK = """
+import sys, distributed
+with distributed.Client(sys.argv[1], timeout=5) as client:
+    print(client.submit(sum, [40, 2]).result())
+"""
+WRITE_KEY_DOWN = """
+import json, os
+json.dump({name: value for name, value in os.environ.items() if name.startswith("DASK_DISTRIBUTED")}, open("key", "w"))
+"""
+
+
+def test_tls_lets_in_only_who_has_the_key(place):
+    script = f"{recipe('tls')}\n{shlex.join([sys.executable, '-c', WRITE_KEY_DOWN])}"
+    with place.running("bash", "-e", place.write(script)) as process:
+        assert process.wait(PATIENCE) == 0
+    key = json.loads((place.checkout / "key").read_text())
+    dask, here = ".venv/bin/dask", ("--host=127.0.0.1", "--no-dashboard", "--dashboard-address=127.0.0.1:0")
+    file = place.checkout / "scheduler.json"
+    with place.running(dask, "scheduler", "--protocol=tls", *here, "--port=0", "--scheduler-file", file, **key):
+        until(file.exists, "the scheduler")
+        address = json.loads(file.read_text())["address"]
+        assert address.startswith("tls://")
+        with place.running(dask, "worker", address, "--no-nanny", *here, **key):
+            with place.running(sys.executable, "-c", ASK, address, **key) as client:
+                assert client.wait(PATIENCE) == 0
+            for known in (address, address.replace("tls:", "tcp:")):
+                with place.running(sys.executable, "-c", ASK, known) as client:
+                    assert client.wait(PATIENCE) == 1
+    assert (place.folder / "log").read_text().count("\n42\n") == 1
+
+
+def page_commands() -> list[str]:
+    """Every `scalestudy` command line of the page, in a block or in the text."""
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", PROSE)]
+    lines = [line.split("#")[0] for block in RECIPES.values() for line in block.splitlines()]
+    found = [
+        re.search(r"scalestudy ((?:run|reproduce|status|merge|data|report)\b.*)", line) for line in [*lines, *spans]
+    ]
+    return sorted({match[1].strip() for match in found if match})
+
+
+@pytest.mark.parametrize("line", page_commands())
+def test_every_command_of_the_page_is_understood(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = shlex.split(line)
+    if arguments[0] == "merge":
+        Path(arguments[1]).mkdir(parents=True)
+    accept(arguments)
+
+
+def test_commands_of_the_page_are_found():
+    assert len(page_commands()) > 8
+    with pytest.raises(click.UsageError):
+        accept(["run", "--no-such-option"])
+
+
+def test_every_block_is_a_named_recipe_without_errors_of_syntax(tmp_path):
+    blocks = RECIPE.findall(TEXT)
+    assert len(blocks) == len(RECIPES) == len(re.findall(r"^```\w+$", TEXT, flags=re.MULTILINE))
+    for name, language, text in blocks:
+        if language == "python":
+            compile(text, name, "exec")
+        else:
+            assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0, name
+
+
+def test_links_lead_somewhere():
+    headings = re.findall(r"^#+ (.*)$", PROSE, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    links = re.findall(r"\]\(((?!https?:)[^)]+)\)", TEXT)
+    assert len(links) >= 5
+    for link in links:
+        path, _, anchor = link.partition("#")
+        assert not path or (PAGE.parent / path).exists(), link
+        assert path or anchor in anchors, link
+
+
+def test_page_has_a_place_for_the_measurements():
+    section = TEXT.split("## Past one cluster: 10,000 runs on 100 GPUs")[1]
+    assert section.count("<!-- many_runs -->") == section.count("<!-- /many_runs -->") == 1
