@@ -26,7 +26,7 @@ from scalestudy.layers.basis import HermiteBasis, VaryingOrderBasis, VaryingSigm
 from scalestudy.layers.conv import GroupConv, LiftingConv
 from scalestudy.layers.scales import StepRatioScales
 from scalestudy.paper.output import to_markdown
-from scalestudy.training.memory import keep_freed_memory
+from scalestudy.training.device import keep_freed_memory
 
 ALGORITHMS = ("separable", "fourier", "dense")
 SLOW_SECONDS = 4.0

@@ -28,10 +28,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from scalestudy.data.distributions import LogUniform
-from scalestudy.layers.precision import deterministic_convolutions, float32_products
 from scalestudy.models import SYSTEMS
 from scalestudy.paper.output import to_markdown
-from scalestudy.training.memory import keep_freed_memory
+from scalestudy.training.device import deterministic_convolutions, float32_products, keep_freed_memory
 from scalestudy.training.provenance import device_name
 from scalestudy.training.spec import SYSTEM_NAMES, DataSpec, MnistScaleSpec, RunSpec, ScalesSpec, TrainingSpec
 from scalestudy.training.tasks import build_model, internal_scales, task_of

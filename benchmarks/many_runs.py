@@ -192,7 +192,7 @@ def page(machine: dict[str, Any], count: int, workers: int, cores: int, figures:
 @click.option("--output", type=click.Path(path_type=Path), default=Path("results/benchmarks/many_runs.json"))
 def main(runs: int, workers: int, output: Path) -> None:
     """Send thousands of runs of milliseconds through a real scheduler (Linux only)."""
-    from scalestudy.runs.estimate import usable_cores
+    from scalestudy.training.device import usable_cores
 
     with tempfile.TemporaryDirectory() as folder:
         figures = {name: round(value, 3) for name, value in measure(runs, workers, Path(folder)).items()}

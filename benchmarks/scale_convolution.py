@@ -35,7 +35,7 @@ from scalestudy.paper.costs import (
     sweep_table,
 )
 from scalestudy.paper.output import to_markdown
-from scalestudy.training.memory import keep_freed_memory
+from scalestudy.training.device import keep_freed_memory
 
 Times = dict[tuple[Case, Phase], list[float]]
 """Milliseconds per image, one per round."""

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from scalestudy.layers.conv import GroupConv, LiftingConv
 from scalestudy.models import SYSTEMS, build
-from scalestudy.training.memory import keep_freed_memory
+from scalestudy.training.device import keep_freed_memory
 
 AUTHORS_MS = {
     "cnn": (5, 5), "sicnn": (915, 915), "si_convnet": (49, 49), "sevf": (90, 90), "sevf_scalar": (71, 71),

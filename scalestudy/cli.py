@@ -136,7 +136,7 @@ def reproduce(
     from scalestudy.files import probe
     from scalestudy.paper import notebooks
     from scalestudy.paper.grids import Study
-    from scalestudy.runs.estimate import usable_cores
+    from scalestudy.training.device import usable_cores
 
     selected = notebooks.check(names, size.parameters())
     probe(files.results(size.profile))

@@ -19,7 +19,14 @@ from scalestudy.layers.basis import SampledBasis, VaryingSigmaBasis
 from scalestudy.layers.conv import Algorithm, GroupConv, LiftingConv
 from scalestudy.layers.disco import disco_basis
 from scalestudy.layers.fast.pooled import max_pool_2x2
-from scalestudy.layers.scales import FixedScales, InternalScales
+from scalestudy.layers.scales import (
+    DirectScales,
+    FixedScales,
+    InternalScales,
+    IntervalScales,
+    SpacingScales,
+    StepRatioScales,
+)
 from scalestudy.models.frame import CHANNELS, MnistScaleNet, classifier
 
 EFFECTIVE_SIZE = 7
@@ -186,3 +193,37 @@ def learned(
         relu=like_sesn,
         algorithm=algorithm,
     )
+
+
+_START = (1.5, 2.0, 4)
+"""sigma_basis (pixels), ISR and number of scales that the paper's networks start from (released code)."""
+
+
+def ours_isr(augmented: bool = False) -> ScaleAxisNet:
+    """Ours (Learn ISR)."""
+    return learned(StepRatioScales(*_START), augmented)
+
+
+def ours_spacings(augmented: bool = False) -> ScaleAxisNet:
+    """Ours (Learn Spacings)."""
+    return learned(SpacingScales(*_START), augmented)
+
+
+def ours_direct(augmented: bool = False) -> ScaleAxisNet:
+    """Ours (Learn Scales Directly)."""
+    return learned(DirectScales(*_START), augmented)
+
+
+def ours_isr_like_sesn(augmented: bool = False) -> ScaleAxisNet:
+    """Ours (Learn ISR) in a network that differs from SESN's in nothing else."""
+    return learned(StepRatioScales(1.7 if augmented else 1.5, 2.0, 4), augmented, like_sesn=True)
+
+
+def single_scale(augmented: bool = False) -> ScaleAxisNet:
+    """One learned scale."""
+    return learned(DirectScales(_START[0], 1.0, 1), augmented)
+
+
+def interval_scales(augmented: bool = False) -> ScaleAxisNet:
+    """Scales learned in fixed intervals."""
+    return learned(IntervalScales(*_START), augmented)

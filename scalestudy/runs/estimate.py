@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from pathlib import Path
 from statistics import median
 
 from scalestudy.training.record import Record
@@ -69,13 +67,3 @@ def device_type(device: str) -> str:
     ('cuda', 'cpu', 'cuda')
     """
     return "cuda" if any(word in device.lower() for word in ("cuda", "nvidia")) else "cpu"
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use: its affinity, further limited by a container's quota; at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):
-        return cores  # no such limit

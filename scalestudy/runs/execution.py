@@ -13,10 +13,11 @@ from scalestudy.runs.backends.one_run import resolve
 from scalestudy.runs.batch import Batch
 from scalestudy.runs.batch_report import BatchReport, IncompleteBatch
 from scalestudy.runs.claims import Claims
-from scalestudy.runs.estimate import Clock, usable_cores
+from scalestudy.runs.estimate import Clock
 from scalestudy.runs.processes import stops_on_sigterm
 from scalestudy.runs.progress import ProgressBar
 from scalestudy.runs.store import RunStore
+from scalestudy.training.device import usable_cores
 from scalestudy.training.record import Record
 from scalestudy.training.spec import RunSpec
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from scalestudy.data import dynamic_scale_mnist, mnist_scale, paper_test_scales
 from scalestudy.layers.equivariance import model_equivariance_error
-from scalestudy.layers.precision import DTYPES
 from scalestudy.layers.scales import (
     DirectScales,
     FixedScales,
@@ -23,6 +22,7 @@ from scalestudy.layers.scales import (
     StepRatioScales,
 )
 from scalestudy.models import Table1Net, build
+from scalestudy.training.device import DTYPES
 from scalestudy.training.spec import CANVAS_SIZE, ENLARGED_SIZE, EQUIVARIANCE_FACTORS, POOL_SIZE, RunSpec
 
 DATA_SCALE_BINS = tuple(tenths / 10 for tenths in range(3, 10))

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scalestudy.layers.precision import deterministic_convolutions, float32_products, require_precision
 from scalestudy.layers.scales import InternalScales
 from scalestudy.training.checkpoint import Checkpoint, CheckpointFile, MadeBy
+from scalestudy.training.device import deterministic_convolutions, float32_products, require_precision
 from scalestudy.training.provenance import device_name, provenance
 from scalestudy.training.record import Metrics, Record
 from scalestudy.training.run_state import History, RunState

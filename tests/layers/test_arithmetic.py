@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scalestudy.layers import precision as arithmetic
-from scalestudy.layers.precision import DTYPES, deterministic_convolutions, float32_products, require_precision
+from scalestudy.training.device import DTYPES, deterministic_convolutions, float32_products, require_precision
 
 MATMUL, CUDNN = torch.backends.cuda.matmul, torch.backends.cudnn
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from scalestudy.training.memory import keep_freed_memory
+from scalestudy.training.device import keep_freed_memory
 
 PROGRAM = """
 import resource, sys
-from scalestudy.training.memory import keep_freed_memory
+from scalestudy.training.device import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -7,9 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from scalestudy.data.distributions import LogUniform
-from scalestudy.layers.precision import DTYPES
 from scalestudy.models import SYSTEMS
 from scalestudy.paper.reported import MNIST_SCALE_REALISATIONS, table
+from scalestudy.training.device import DTYPES
 from scalestudy.training.spec import (
     BASELINES,
     MILLISECONDS,

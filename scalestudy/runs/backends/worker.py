@@ -24,7 +24,7 @@ from scalestudy.runs.backends.base import RunStopped
 from scalestudy.runs.backends.one_run import resolve, train_and_store
 from scalestudy.runs.processes import TERMINATED, watch_parent
 from scalestudy.runs.store import RunStore
-from scalestudy.training.memory import keep_freed_memory
+from scalestudy.training.device import keep_freed_memory
 from scalestudy.training.record import Record
 from scalestudy.training.spec import RunSpec
 
