@@ -5,6 +5,7 @@ Only glue: what a command does lies in the module that it imports, which keeps `
 
 from __future__ import annotations
 
+import logging
 import traceback
 import warnings
 from collections.abc import Callable
@@ -243,15 +244,13 @@ def merge(folder: Path) -> None:
 
 @main.group()
 def data() -> None:
-    """Fetch or verify MNIST; look at what was made from it."""
+    """Fetch or verify MNIST."""
 
 
 @data.command()
 def fetch() -> None:
     """Make sure that MNIST is here, whole."""
-    from scalestudy.data import fetch_mnist
-
-    click.echo(f"MNIST is complete in {fetch_mnist()}")
+    click.echo(f"MNIST is complete in {_fetch()}")
 
 
 @data.command()
@@ -262,21 +261,6 @@ def verify() -> None:
     reports = verify_mnist()
     for report in reports:
         click.echo(f"{report.status:8} {report.name}  {report.path or ''}")
-    if any(report.status != "ok" for report in reports):
-        raise click.exceptions.Exit(1)
-
-
-@data.command()
-def realisations() -> None:
-    """Check the realisations of MNIST-Scale that are kept beside MNIST; changes nothing.
-
-    They are generated where a run needs them; a damaged one is generated again.
-    """
-    from scalestudy.data import cached_realisations
-
-    reports = cached_realisations()
-    for report in reports:
-        click.echo(f"{report.status:8} realisation {report.seed}  {report.path}")
     if any(report.status != "ok" for report in reports):
         raise click.exceptions.Exit(1)
 
@@ -298,10 +282,12 @@ def _store() -> RunStore:
     return RunStore(files.runs())
 
 
-def _fetch() -> None:
+def _fetch() -> Path:
     from scalestudy.data import fetch_mnist
 
-    fetch_mnist()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("scalestudy.data").setLevel(logging.INFO)  # where MNIST came from
+    return fetch_mnist()
 
 
 def _train(

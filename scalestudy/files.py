@@ -115,8 +115,8 @@ def unwritable(folder: Path, error: OSError) -> StoreError:
     """The error to raise where a folder cannot be written."""
     return StoreError(
         f"cannot write to the folder {folder}: {error.strerror or error}; free some space or make it writable, or name "
-        f"another folder in the environment variable {RUNS_VARIABLE} (records) or {RESULTS_VARIABLE} (reports). Every "
-        "run that was stored before is whole"
+        f"another folder in the environment variable {RUNS_VARIABLE} (records), {RESULTS_VARIABLE} (reports) or "
+        f"{DATA_VARIABLE} (MNIST). Every run that was stored before is whole"
     )
 
 

@@ -1,5 +1,6 @@
 """The command line: quick help, errors without tracebacks, and the exit codes."""
 
+import logging
 import os
 import shutil
 import signal
@@ -12,7 +13,6 @@ import pytest
 from click.testing import CliRunner
 
 from scalestudy import cli, files
-from scalestudy.data import RealisationReport
 from scalestudy.paper import params
 from scalestudy.paper.grids import Study
 from scalestudy.runs.store import RunStore
@@ -38,7 +38,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setenv(files.ROOT_VARIABLE, str(tmp_path))
     monkeypatch.delenv(files.RUNS_VARIABLE, raising=False)
     monkeypatch.setattr("scalestudy.runs.execution.DEFAULT_TRAIN", "fake_training:quick")
-    monkeypatch.setattr("scalestudy.data.fetch_mnist", lambda folder=None: tmp_path / "mnist")
+    monkeypatch.setattr("scalestudy.data.fetch_mnist", lambda: tmp_path / "mnist")
     return tmp_path
 
 
@@ -59,12 +59,7 @@ def test_help_of_every_command():
     commands = ["reproduce", "run", "status", "merge", "data", "report"]
     text = call("--help").output
     assert all(command in text for command in commands)
-    for command in [
-        *([command] for command in commands),
-        ["data", "fetch"],
-        ["data", "verify"],
-        ["data", "realisations"],
-    ]:
+    for command in [*([command] for command in commands), ["data", "fetch"], ["data", "verify"]]:
         result = call(*command, "--help")
         assert result.exit_code == 0
         assert "Usage:" in result.output
@@ -199,20 +194,13 @@ def test_merge(project, tmp_path):
     assert (project / "results" / "summary.csv").exists()
 
 
-def test_realisations(project, monkeypatch):
-    reports = (RealisationReport(0, Path("a.npz"), "ok"), RealisationReport(7, Path("b.npz"), "damaged"))
-    monkeypatch.setattr("scalestudy.data.cached_realisations", lambda folder=None: reports)
-    result = call("data", "realisations")
-    assert result.exit_code == 1
-    assert result.output.splitlines() == ["ok       realisation 0  a.npz", "damaged  realisation 7  b.npz"]
-    monkeypatch.setattr("scalestudy.data.cached_realisations", lambda folder=None: reports[:1])
-    assert call("data", "realisations").exit_code == 0
-
-
-def test_data(project, monkeypatch):
+def test_data(project, monkeypatch, caplog):
     states = [types.SimpleNamespace(name="train", status="ok", path=None)]
-    monkeypatch.setattr("scalestudy.data.verify_mnist", lambda folder=None: states)
-    assert "MNIST is complete in" in call("data", "fetch").output
+    monkeypatch.setattr("scalestudy.data.verify_mnist", lambda: states)
+    source = logging.getLogger("scalestudy.data.mnist")
+    monkeypatch.setattr("scalestudy.data.fetch_mnist", lambda: source.info("from a mirror") or "mnist")
+    assert "MNIST is complete in mnist" in call("data", "fetch").output
+    assert caplog.messages == ["from a mirror"]
     assert call("data", "verify").exit_code == 0
     states.append(types.SimpleNamespace(name="test", status="damaged", path="somewhere"))
     result = call("data", "verify")

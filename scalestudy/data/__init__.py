@@ -1,62 +1,22 @@
-"""Data sets of the study: MNIST, Dynamic Scale MNIST and MNIST-Scale, and the distributions of their data scales."""
+"""Data sets of the study: MNIST, Dynamic Scale MNIST and MNIST-Scale, and the distributions of their data scales.
 
-from scalestudy.data.distributions import (
-    Discrete,
-    LogNormal,
-    LogUniform,
-    Normal,
-    ScaleDistribution,
-    Uniform,
-    parse_distribution,
-)
-from scalestudy.data.dynamic import (
-    DynamicScaleSplit,
-    draw_scales,
-    dynamic_scale_mnist,
-    paper_test_scales,
-    scale_test_batches,
-)
-from scalestudy.data.mnist import FileReport, Mnist, fetch_mnist, load_mnist, mnist_folder, verify_mnist
-from scalestudy.data.mnist_files import DataError
-from scalestudy.data.mnist_scale import MnistScaleSplit, mnist_scale
-from scalestudy.data.realisations import RealisationReport, cached_realisations
-from scalestudy.data.resample import rescale
-from scalestudy.data.splits import (
-    SPLIT_NAMES,
-    dynamic_scale_split,
-    mnist_scale_draws,
-    mnist_scale_split,
-    stratified_split,
-)
+Importing this does not import torch.
+"""
 
-__all__ = [
-    "SPLIT_NAMES",
-    "DataError",
-    "Discrete",
-    "DynamicScaleSplit",
-    "FileReport",
-    "LogNormal",
-    "LogUniform",
-    "Mnist",
-    "MnistScaleSplit",
-    "Normal",
-    "RealisationReport",
-    "ScaleDistribution",
-    "Uniform",
-    "cached_realisations",
-    "draw_scales",
-    "dynamic_scale_mnist",
-    "dynamic_scale_split",
-    "fetch_mnist",
-    "load_mnist",
-    "mnist_folder",
-    "mnist_scale",
-    "mnist_scale_draws",
-    "mnist_scale_split",
-    "paper_test_scales",
-    "parse_distribution",
-    "rescale",
-    "scale_test_batches",
-    "stratified_split",
-    "verify_mnist",
-]
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "distributions": ("LogNormal", "LogUniform", "ScaleDistribution", "SingleScale"),
+    "dynamic": ("DynamicScaleSplit", "dynamic_scale_mnist", "paper_test_scales"),
+    "mnist": ("DataError", "Mnist", "fetch_mnist", "load_mnist", "mnist_folder", "verify_mnist"),
+    "realisations": ("MnistScaleSplit", "mnist_scale"),
+    "resample": ("rescale",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"scalestudy.data has no {name!r}")
+    return getattr(import_module(f"scalestudy.data.{home}"), name)

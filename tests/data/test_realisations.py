@@ -1,140 +1,125 @@
-"""Realisations of MNIST-Scale: kept once, verified when read, made again where damaged.
-
-That the recipe gives the published pixels is tested in ``tests/reference/test_data_reference.py``.
-"""
-
-import logging
+"""MNIST-Scale: splits, batches, other data scales, and the augmentation with Pillow's pixels."""
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
-from scalestudy.data import DataError, realisations
-from scalestudy.data.realisations import (
-    PUBLISHED,
-    cached_realisations,
-    checked_realisation,
-    digest,
-    load_realisation,
-    realisation_path,
-)
-
-SIZE = 62_000
+from scalestudy.data import DataError, MnistScaleSplit, mnist_scale, realisations
+from scalestudy.data.realisations import random_factors
+from scalestudy.data.splits import batch_positions
 
 
 @pytest.fixture(scope="module")
-def made() -> dict[str, np.ndarray]:
-    """Of the right shape, but made in no time."""
-    stream = np.random.default_rng(3)
-    images = np.zeros((SIZE, 28, 28), np.uint8)
-    images[:, 5, 5] = stream.integers(0, 256, SIZE)
-    return {
-        "images": images,
-        "labels": stream.integers(0, 10, SIZE).astype(np.uint8),
-        "data_scales": stream.random(SIZE),
-        "indices": np.arange(SIZE, dtype=np.uint32),
-    }
+def splits(mnist) -> dict[str, MnistScaleSplit]:
+    return mnist_scale(0, counts=(600, 200, 300))
 
 
-@pytest.fixture
-def calls(made, monkeypatch):
-    """Seeds that were generated; every realisation is `made`, and taken for the published one but number 5."""
-    seeds = []
-    digests = {seed: digest(made) for seed in range(5)} | {5: PUBLISHED[5]}
-    monkeypatch.setattr(realisations, "PUBLISHED", digests)
-    monkeypatch.setattr(realisations, "generate", lambda seed, folder=None: seeds.append(seed) or made)
-    return seeds
+def pillow(images: Tensor, factors: Tensor, centre: float) -> Tensor:
+    """Pillow's own affine bicubic transform about a centre, image by image."""
+    image_module = pytest.importorskip("PIL.Image")
+    affine, bicubic = image_module.Transform.AFFINE, image_module.Resampling.BICUBIC
+    made = []
+    for image, factor in zip(images.numpy(), factors.tolist(), strict=True):
+        m = 1.0 / factor
+        b = centre - m * centre
+        made.append(np.asarray(image_module.fromarray(image).transform((28, 28), affine, (m, 0, b, 0, m, b), bicubic)))
+    return torch.from_numpy(np.stack(made))
 
 
-def same(first, second) -> bool:
-    return list(first) == list(second) and all(np.array_equal(first[name], second[name]) for name in first)
+def levels(images: Tensor) -> Tensor:
+    """Grey levels of normalised images."""
+    return ((images[:, 0].double() * 0.2161 + 0.0607) * 255).round().to(torch.uint8)
 
 
-def test_a_second_call_reads_the_file(calls, made, tmp_path, caplog):
-    assert same(load_realisation(4, tmp_path), made)
-    again = load_realisation(4, tmp_path)
-    assert same(again, made)
-    assert [again[name].dtype for name in again] == [np.uint8, np.uint8, np.float64, np.uint32]
-    assert calls == [4]
-    files = [path.name for path in (tmp_path / "mnist_scale").iterdir()]
-    assert files == ["realisation-4-recipe-1.npz"]
-    assert caplog.records == []
+def test_splits_are_scaled_digits(splits, mnist):
+    assert {name: len(split) for name, split in splits.items()} == {"train": 600, "validation": 200, "test": 300}
+    assert len(torch.cat([split.indices for split in splits.values()]).unique()) == 1_100
+    for split in splits.values():
+        assert torch.equal(split.labels, mnist.labels[split.indices])
+        assert (split.images.dtype, split.labels.dtype) == (torch.uint8, torch.int64)
+        assert (split.data_scales.dtype, split.indices.dtype) == (torch.float64, torch.int64)
+        assert split.data_scales.min() >= 0.3 and split.data_scales.max() < 1
+        assert torch.equal(split.images[:50], pillow(mnist.images[split.indices[:50]], split.data_scales[:50], 14.5))
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text", "foreign", "other content"])
-def test_a_damaged_file_is_made_again(damage, calls, made, tmp_path, caplog):
-    load_realisation(3, tmp_path)
-    path = realisation_path(3, tmp_path)
-    whole = path.read_bytes()
-    if damage == "other content":
-        with np.load(path) as archive:
-            arrays = dict(archive)
-        arrays["labels"] = arrays["labels"][::-1]
-        np.savez_compressed(path, **arrays)
-    elif damage == "foreign":
-        np.savez(path, other=np.zeros(3))
-    else:
-        middle = len(whole) // 2
-        flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
-        path.write_bytes({"cut": whole[:-500], "flipped": flipped, "empty": b"", "text": b"hello"}[damage])
-    assert [(report.seed, report.status) for report in cached_realisations(tmp_path)] == [(3, "damaged")]
-    assert same(load_realisation(3, tmp_path), made)
-    assert calls == [3, 3]
-    assert f"{path} is damaged; generating realisation 3 of MNIST-Scale again" in caplog.text
-    assert path.read_bytes() == whole
-    assert [(report.seed, report.status) for report in cached_realisations(tmp_path)] == [(3, "ok")]
+def test_fewer_images_are_the_first_ones(splits):
+    small = mnist_scale(0, counts=(7, 5, 3), dtype=torch.float64)
+    for (name, split), count in zip(small.items(), (7, 5, 3), strict=True):
+        assert len(split) == count
+        for field in ("images", "labels", "data_scales", "indices"):
+            assert torch.equal(getattr(split, field), getattr(splits[name], field)[:count])
+        assert split.batch([0])[0].dtype == torch.float64
 
 
-def test_what_is_not_the_published_realisation_is_refused(calls, made, tmp_path):
-    with pytest.raises(DataError, match="realisation 5 of MNIST-Scale, generated here, is not the published one: SHA"):
-        load_realisation(5, tmp_path)
-    assert cached_realisations(tmp_path) == ()
-    realisations._write(realisation_path(5, tmp_path), made)  # whole, but not seed 5
-    assert [(report.seed, report.status) for report in cached_realisations(tmp_path)] == [(5, "damaged")]
+def test_a_whole_realisation_that_is_not_the_published_one_is_refused(mnist, monkeypatch):
+    monkeypatch.setattr(realisations, "MNIST_SCALE_COUNTS", (3, 2, 2))
+    with pytest.raises(DataError, match=r"realisation 2 of MNIST-Scale, .*SHA-256 .*, expected d10d0b0c.*use another"):
+        mnist_scale(2, counts=(3, 2, 2))
+    mnist_scale(2, counts=(3, 2, 1))
 
 
-def test_a_folder_that_cannot_be_written_costs_the_cache_only(calls, made, tmp_path, caplog):
-    (tmp_path / "mnist_scale").write_text("a file where the folder should be")
-    assert same(load_realisation(3, tmp_path), made)
-    assert f"cannot keep MNIST-Scale in {tmp_path / 'mnist_scale'}" in caplog.text
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+def test_batch_is_normalised_with_the_published_constants(splits):
+    images, labels = splits["test"].batch([3, 1])
+    assert (images.shape, images.dtype) == ((2, 1, 28, 28), torch.float32)
+    assert torch.equal(labels, splits["test"].labels[[3, 1]])
+    expected = (splits["test"].images[[3, 1]].double() / 255 - 0.0607) / 0.2161
+    assert torch.allclose(images[:, 0].double(), expected, atol=1e-6)
 
 
-def test_a_killed_writer_leaves_no_half_file(calls, made, tmp_path, monkeypatch):
-    def killed(*paths):
-        raise OSError("no space left")
-
-    monkeypatch.setattr(realisations.os, "replace", killed)
-    assert same(load_realisation(3, tmp_path), made)
-    assert list((tmp_path / "mnist_scale").iterdir()) == []
-
-
-def test_files_of_another_recipe_or_name_are_left_alone(calls, tmp_path):
-    folder = tmp_path / "mnist_scale"
-    folder.mkdir()
-    for name in ("realisation-3-recipe-2.npz", "realisation-x-recipe-1.npz", "notes.txt"):
-        (folder / name).write_text("mine")
-    assert cached_realisations(tmp_path) == ()
-    load_realisation(3, tmp_path)
-    assert len(list(folder.iterdir())) == 4
+def test_digits_at_one_data_scale_are_pillows(splits, mnist):
+    split, shown = splits["test"], slice(100, 130)
+    digits = mnist.images[split.indices[shown]]
+    for data_scale in (0.25, 0.5, 1.0, 1.7):
+        expected = pillow(digits, torch.full((30,), data_scale, dtype=torch.float64), 14.5)
+        images, labels = split.batch(shown, data_scale)
+        assert torch.equal(levels(images), expected)
+        assert torch.equal(labels, split.labels[shown])
+    assert torch.equal(split.scaled(shown, 1.0), digits)
 
 
-@pytest.mark.parametrize("seed", [-1, 6, 2**32, 1.0, "0", True, None])
-def test_seeds_out_of_range(seed, calls, tmp_path):
-    message = rf"seed must be one of the published realisations of MNIST-Scale, 0 \.\. 5, got {seed!r}"
-    for function in (checked_realisation, lambda seed: load_realisation(seed, tmp_path)):
-        with pytest.raises(ValueError, match=message):
-            function(seed)
-    assert calls == []
+def test_batches_show_every_image_once(splits):
+    split = splits["validation"]
+    order = batch_positions(200, 30, torch.Generator().manual_seed(1), torch.device("cpu"))
+    batches = list(split.batches(30, torch.Generator().manual_seed(1)))
+    assert [len(labels) for _, labels in batches] == [30] * 6 + [20]
+    for positions, (images, labels) in zip(order, batches, strict=True):
+        assert torch.equal(labels, split.labels[positions])
+        assert torch.equal(levels(images), split.images[positions])
 
 
-def test_the_kept_copy_of_a_published_realisation_is_the_published_one(mnist):
-    """Generates it on a machine that has none yet (seconds)."""
-    labels = mnist.labels.numpy()
-    arrays = load_realisation(0)
-    assert digest(arrays) == PUBLISHED[0] != PUBLISHED[1]
-    assert arrays["images"].shape == (SIZE, 28, 28)
-    assert np.array_equal(arrays["labels"], labels[arrays["indices"]])
-    assert len(np.unique(arrays["indices"])) == SIZE
-    assert arrays["data_scales"].min() >= 0.3 and arrays["data_scales"].max() < 1
-    changed = arrays | {"data_scales": arrays["data_scales"] + 1e-12}
-    assert digest(changed) != digest(arrays)
+def test_augmentation_is_pillows_rescaling_of_the_8_bit_image_afresh_in_each_epoch(splits):
+    split, generator = splits["train"], torch.Generator().manual_seed(5)
+    draws = torch.rand(1_200, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    for epoch in draws.split(600):
+        found = levels(torch.cat([images for images, _ in split.batches(256, augmentation=generator)]))
+        assert torch.equal(found, pillow(split.images, 0.5 + 1.5 * epoch, 14.5))
+        assert not torch.equal(found, pillow(split.images, 0.5 + 1.5 * epoch, 14.0))
+        assert not torch.equal(found, pillow(split.images, torch.exp2(2 * epoch - 1), 14.5)), "log-uniform"
+
+
+def test_factors_in_one_call_are_those_of_several():
+    """Drawn for a whole epoch at once they are what batches draw one by one, as in the released code."""
+    generators = [torch.Generator().manual_seed(4) for _ in range(2)]
+    for counts in ((128, 128, 16), (4, 4, 2), (1, 17)):
+        parts = torch.cat([random_factors(count, generators[0]) for count in counts])
+        assert torch.equal(random_factors(sum(counts), generators[1]), parts)
+        assert parts.min() >= 0.5 and parts.max() < 2.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": -1}, r"seed must be one of the published realisations of MNIST-Scale, 0 \.\. 5, got -1"),
+        ({"seed": 0, "counts": (1, 2_001, 1)}, r"counts must be .*\(10000, 2000, 50000\), got \(1, 2001, 1\)"),
+    ],
+)
+def test_arguments_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        mnist_scale(**arguments)
+
+
+@pytest.mark.parametrize("data_scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_data_scales_are_checked(splits, data_scale):
+    with pytest.raises(ValueError, match=f"data_scales must be greater than 0 and finite, got {data_scale}"):
+        splits["test"].scaled([0], data_scale)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import scalestudy.training.train as training
 from scalestudy.data import LogUniform, dynamic, rescale
 from scalestudy.data.dynamic import DynamicScaleSplit
-from scalestudy.data.mnist_scale import MnistScaleSplit
+from scalestudy.data.realisations import MnistScaleSplit
 from scalestudy.layers.scales import (
     DirectScales,
     FixedScales,

@@ -1,7 +1,5 @@
 """Training runs on MNIST-Scale: what they share with the others, and what is their own; small networks, real digits."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,7 @@ from torch import Tensor, nn
 
 import scalestudy.training.train as training
 from scalestudy import models
-from scalestudy.data import mnist_scale
+from scalestudy.data import MnistScaleSplit, mnist_scale
 from scalestudy.layers.scales import FixedScales, SpacingScales
 from scalestudy.models.frame import MnistScaleNet
 from scalestudy.training import tasks
@@ -17,23 +15,7 @@ from scalestudy.training.record import Record
 from scalestudy.training.spec import EQUIVARIANCE_FACTORS, SYSTEM_NAMES, MnistScaleSpec, RunSpec, TrainingSpec
 from scalestudy.training.train import TrainingDiverged, build_model, learning_rates, make_optimiser, train
 
-
-@pytest.fixture(scope="module")
-def arrays(mnist) -> dict[int, dict[str, np.ndarray]]:
-    return {}
-
-
-@pytest.fixture(autouse=True)
-def _read_once(arrays, monkeypatch) -> None:
-    read = data_module.load_realisation
-    monkeypatch.setattr(
-        data_module,
-        "load_realisation",
-        lambda seed, folder=None: arrays.get(seed) or arrays.setdefault(seed, read(seed, folder)),
-    )
-
-
-data_module = sys.modules[mnist_scale.__module__]  # its name is also that of the function
+pytestmark = pytest.mark.usefixtures("mnist")
 
 
 class Small(MnistScaleNet):
@@ -188,15 +170,14 @@ def test_change_of_outputs_by_factor() -> None:
 
 def test_digits_of_that_test_are_rendered_from_the_originals(monkeypatch) -> None:
     asked = []
-    split_class = type(mnist_scale(0)["test"])
-    batch = split_class.batch
+    batch = MnistScaleSplit.batch
 
-    def spy(split, indices, data_scale=None, augmentation=None):
+    def spy(split, indices, data_scale=None):
         if data_scale is not None:
             asked.append((indices, data_scale))
-        return batch(split, indices, data_scale, augmentation)
+        return batch(split, indices, data_scale)
 
-    monkeypatch.setattr(split_class, "batch", spy)
+    monkeypatch.setattr(MnistScaleSplit, "batch", spy)
     train(spec_of(equivariance=20))
     assert all(indices == slice(0, 20) for indices, _ in asked)
     assert {scale for _, scale in asked} == {0.5 * factor for factor in EQUIVARIANCE_FACTORS}

@@ -14,8 +14,7 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from scalestudy.data.mnist_files import FOLDER_VARIABLE
-from scalestudy.files import write_whole
+from scalestudy.files import DATA_VARIABLE, write_whole
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ def bank_folder(folder: str | os.PathLike | None = None) -> Path:
     Path
         Absolute, with ``~`` and links resolved.
     """
-    named = folder or Path(os.environ.get(FOLDER_VARIABLE) or user_cache_path("scalestudy")) / "disco"
+    named = folder or Path(os.environ.get(DATA_VARIABLE) or user_cache_path("scalestudy")) / "disco"
     return Path(named).expanduser().resolve()
 
 
