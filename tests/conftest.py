@@ -20,10 +20,11 @@ for _folder in ("reference", "runs"):
 def mnist() -> Mnist:
     """The 70,000 digits; tests that need them are skipped where they cannot be had."""
     from scalestudy.data import DataError, load_mnist
+    from scalestudy.files import StoreError
 
     try:
         return load_mnist()
-    except DataError as reason:
+    except (DataError, StoreError) as reason:
         pytest.skip(f"MNIST cannot be had: {reason}")
 
 

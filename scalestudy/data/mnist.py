@@ -97,6 +97,8 @@ def load_mnist() -> Mnist:
     ------
     DataError
         Where a file is neither there nor to be had.
+    StoreError
+        Where the folder cannot be written.
     """
     return _load(mnist_folder())
 

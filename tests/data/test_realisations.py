@@ -1,6 +1,5 @@
 """MNIST-Scale: splits, batches, other data scales, and the augmentation with Pillow's pixels."""
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,24 +14,12 @@ def splits(mnist) -> dict[str, MnistScaleSplit]:
     return mnist_scale(0, counts=(600, 200, 300))
 
 
-def pillow(images: Tensor, factors: Tensor, centre: float) -> Tensor:
-    """Pillow's own affine bicubic transform about a centre, image by image."""
-    image_module = pytest.importorskip("PIL.Image")
-    affine, bicubic = image_module.Transform.AFFINE, image_module.Resampling.BICUBIC
-    made = []
-    for image, factor in zip(images.numpy(), factors.tolist(), strict=True):
-        m = 1.0 / factor
-        b = centre - m * centre
-        made.append(np.asarray(image_module.fromarray(image).transform((28, 28), affine, (m, 0, b, 0, m, b), bicubic)))
-    return torch.from_numpy(np.stack(made))
-
-
 def levels(images: Tensor) -> Tensor:
     """Grey levels of normalised images."""
     return ((images[:, 0].double() * 0.2161 + 0.0607) * 255).round().to(torch.uint8)
 
 
-def test_splits_are_scaled_digits(splits, mnist):
+def test_splits_are_scaled_digits(splits, mnist, pillow):
     assert {name: len(split) for name, split in splits.items()} == {"train": 600, "validation": 200, "test": 300}
     assert len(torch.cat([split.indices for split in splits.values()]).unique()) == 1_100
     for split in splits.values():
@@ -67,7 +54,7 @@ def test_batch_is_normalised_with_the_published_constants(splits):
     assert torch.allclose(images[:, 0].double(), expected, atol=1e-6)
 
 
-def test_digits_at_one_data_scale_are_pillows(splits, mnist):
+def test_digits_at_one_data_scale_are_pillows(splits, mnist, pillow):
     split, shown = splits["test"], slice(100, 130)
     digits = mnist.images[split.indices[shown]]
     for data_scale in (0.25, 0.5, 1.0, 1.7):
@@ -88,7 +75,7 @@ def test_batches_show_every_image_once(splits):
         assert torch.equal(levels(images), split.images[positions])
 
 
-def test_augmentation_is_pillows_rescaling_of_the_8_bit_image_afresh_in_each_epoch(splits):
+def test_augmentation_is_pillows_rescaling_of_the_8_bit_image_afresh_in_each_epoch(splits, pillow):
     split, generator = splits["train"], torch.Generator().manual_seed(5)
     draws = torch.rand(1_200, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     for epoch in draws.split(600):
