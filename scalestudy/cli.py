@@ -1,38 +1,38 @@
 """The command line: ``scalestudy reproduce | run | status | merge | data | report``.
 
-Only glue: what a command does lies in the module that it imports, which keeps ``scalestudy --help`` quick.
+Only glue: what a command does is imported when it is called, which keeps ``scalestudy --help`` quick.
 """
 
 from __future__ import annotations
 
 import logging
+import signal
 import traceback
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from scalestudy.paper.size import StudySize
-    from scalestudy.runs.execution import BatchReport
+    from scalestudy.paper.study import Study
+    from scalestudy.runs.batch import BatchReport
     from scalestudy.runs.store import RunStore
     from scalestudy.training.spec import RunSpec
 
 _INTERRUPTED = "Interrupted; finished runs are stored, the same command goes on from there."
-_CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
+_TERMINATED = 128 + signal.SIGTERM
 
 
 class _Group(click.Group):
-    """Turns errors into one message: exit code 2 for bad input, 1 for what failed."""
+    """Turns errors into one message: exit code 2 for bad input, 1 for what failed; SIGTERM into an end with 143."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from scalestudy.runs.processes import TERMINATED, terminated_as_exit
-
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("scalestudy").setLevel(logging.INFO)
+        before = signal.signal(signal.SIGTERM, _leave)
         try:
-            with terminated_as_exit():
-                return super().invoke(ctx)
+            return super().invoke(ctx)
         except (ValueError, RuntimeError, OSError) as error:
             if isinstance(error, (click.exceptions.Exit, click.Abort, BrokenPipeError)):
                 raise  # click's own business
@@ -44,26 +44,19 @@ class _Group(click.Group):
             click.echo(_INTERRUPTED, err=True)
             ctx.exit(130)
         except SystemExit as leaving:
-            if leaving.code == TERMINATED:
+            if leaving.code == _TERMINATED:
                 click.echo(_INTERRUPTED, err=True)
             raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
-def _show_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
-    if wanted and not ctx.resilient_parsing:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            click.echo(f"scalestudy {version('scalestudy')}")
-        except PackageNotFoundError:
-            click.echo("scalestudy (not installed)")
-        ctx.exit()
+def _leave(number: int, frame: object) -> None:
+    raise SystemExit(_TERMINATED)
 
 
-@click.group(cls=_Group, context_settings=_CONTEXT)
-@click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
-)
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(package_name="scalestudy", message="%(package)s %(version)s")
 @click.option("--traceback", "show_traceback", is_flag=True, help="Show where an error comes from.")
 def main(show_traceback: bool) -> None:
     """Reproduce "Scale Learning in Scale-Equivariant Convolutional Networks".
@@ -73,8 +66,8 @@ def main(show_traceback: bool) -> None:
     """
 
 
-def _options(*options: Callable) -> Callable:
-    def decorate(command: Callable) -> Callable:
+def _options(*options: Any) -> Any:
+    def decorate(command: Any) -> Any:
         for option in reversed(options):
             command = option(command)
         return command
@@ -82,84 +75,69 @@ def _options(*options: Callable) -> Callable:
     return decorate
 
 
-_PROFILE = click.option("--profile", default="quick", help="Sizes of the study: a file in params/.")
-_PARAM = click.option(
-    "-p",
-    "--param",
-    "assignments",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Replace a parameter of the profile; repeatable.  Results then go to results/PROFILE-custom, "
-    "or to results/OTHER with -p profile=OTHER.",
-)
+_STUDY = _options(
+    click.option("--profile", default="quick", help="Sizes of the study: a file in params/."),
+    click.option(
+        "-p", "--param", "changes", multiple=True, metavar="NAME=VALUE",
+        help="Replace a parameter of the profile; repeatable.  Results then go to results/PROFILE-custom, "
+        "or to results/OTHER with -p profile=OTHER.",
+    ),
+)  # fmt: skip
 _EXECUTION = _options(
     click.option(
-        "--workers",
-        type=click.IntRange(min=0),
+        "--workers", type=click.IntRange(min=0),
         help="Training processes; spread over the GPUs if there are any.  [default: one per core; GPU: 1]",
     ),
     click.option(
-        "--scheduler",
-        metavar="ADDRESS",
+        "--scheduler", metavar="ADDRESS",
         help="Train on a Dask cluster instead: tcp://host:port, or a scheduler file.  "
         "[default: SCALESTUDY_SCHEDULER, if set]",
     ),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to train."),
-)
+)  # fmt: skip
 
 
 @main.command()
-@_PROFILE
-@_PARAM
+@_STUDY
 @_EXECUTION
 @click.option("--notebook", "names", multiple=True, metavar="NAME", help="Only this one, such as 04; repeatable.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Notebooks at a time.  [default: one per core]")
 @click.option("--rerun", is_flag=True, help="Execute notebooks even where nothing that they follow from has changed.")
 def reproduce(
-    profile: str,
-    assignments: tuple[str, ...],
-    workers: int | None,
-    scheduler: str | None,
-    device: str,
-    names: tuple[str, ...],
-    jobs: int | None,
-    rerun: bool,
+    profile: str, changes: tuple[str, ...], names: tuple[str, ...], jobs: int | None, rerun: bool, **execution: Any
 ) -> None:
     """Run the whole study: MNIST, the missing runs, every notebook, the report.
 
     Parameters and notebooks are checked before anything runs.  The executed notebooks go to
     results/PROFILE/notebooks.
     """
+    study = _study(profile, changes)
     from scalestudy import files
-    from scalestudy.paper import params
-
-    size = params.load(profile, params.parse_overrides(assignments))
-    from scalestudy.files import probe
     from scalestudy.paper import notebooks
-    from scalestudy.paper.grids import Study
+    from scalestudy.paper.study import parse_changes
     from scalestudy.training.device import usable_cores
 
-    selected = notebooks.check(names, size.parameters())
-    probe(files.results(size.profile))
+    parameters = {"profile": profile, "changes": parse_changes(changes)}
+    selected = notebooks.check(names, parameters)
+    files.probe(files.results(study.profile))
     _fetch()
-    study = Study(size)
-    report = _train(study.for_notebooks(path.stem for path in selected), workers, scheduler, device, None)
+    report = _train(study.for_notebooks(path.stem for path in selected), **execution)
+    store = _store()
     results = notebooks.execute(
         selected,
-        size.parameters(),
-        files.results(size.profile) / "notebooks",
+        parameters,
+        files.results(study.profile) / "notebooks",
         jobs=jobs or usable_cores(),
-        records=None if rerun else {path: study.records_for(path.stem, report.done) for path in selected},
+        inputs=None if rerun else [store.path(record.key) for record in report.done],
         on_result=_tell,
     )
-    _report(size)
+    _report(study)
     if report.failed or any(result.error for result in results):
         raise click.exceptions.Exit(1)
 
 
 @main.command()
-@_PROFILE
-@_PARAM
+@_STUDY
 @_EXECUTION
 @click.option(
     "--filter", "text", metavar="TEXT", help="Only runs whose table (table3) or label contains or matches this."
@@ -168,61 +146,51 @@ def reproduce(
 @click.option("--dry-run", is_flag=True, help="Show what would be run.")
 def run(
     profile: str,
-    assignments: tuple[str, ...],
-    workers: int | None,
-    scheduler: str | None,
-    device: str,
+    changes: tuple[str, ...],
     text: str | None,
     time_budget: str | None,
     dry_run: bool,
+    **execution: Any,
 ) -> None:
     """Train the runs that are missing, most wanted first."""
-    from scalestudy.paper import params
+    study = _study(profile, changes)
+    from scalestudy.paper.study import parse_seconds
+    from scalestudy.runs.batch import scheduler_for
 
-    size = params.load(profile, params.parse_overrides(assignments))
-    budget = None if time_budget is None else params.parse_seconds(time_budget)
-    from scalestudy.paper.grids import Study
-    from scalestudy.runs.execution import scheduler_for
-
-    specs = Study(size).select(text) if text else Study(size).all_specs()
+    budget = None if time_budget is None else parse_seconds(time_budget)
+    specs = study.select(text) if text else study.all_specs()
     if dry_run:
-        _show_plan(specs, device)
+        _show_plan(specs, execution["device"])
         return
-    if scheduler_for(scheduler, workers) is None:  # the workers of a cluster see to their own machines
+    if scheduler_for(execution["scheduler"], execution["workers"]) is None:  # a cluster's see to their own machines
         _fetch()
-    if _train(specs, workers, scheduler, device, budget).failed:
+    if _train(specs, time_budget=budget, **execution).failed:
         raise click.exceptions.Exit(1)
 
 
 @main.command()
-@_PROFILE
-@_PARAM
-def status(profile: str, assignments: tuple[str, ...]) -> None:
+@_STUDY
+def status(profile: str, changes: tuple[str, ...]) -> None:
     """Show which runs are stored or under way, what the others will cost, and damaged files."""
-    from scalestudy.paper import params
+    study = _study(profile, changes)
+    from scalestudy.runs.batch import plan
 
-    size = params.load(profile, params.parse_overrides(assignments))
-    from scalestudy.paper.grids import Study
-    from scalestudy.runs.execution import plan
-    from scalestudy.runs.store import DamagedRecordWarning
-
-    store, study = _store(), Study(size)
+    store, specs = _store(), study.all_specs()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DamagedRecordWarning)  # told below
+        warnings.simplefilter("ignore")  # of damaged records: told below
         click.echo(f"{len(store.records())} records in {store.folder}")
-        for name, specs in {**study.groups(), "all": study.all_specs()}.items():
-            frame = plan(specs, store)
+        for name, group in {**study.groups(), "all": specs}.items():
+            frame = plan(group, store)
             left = frame.loc[~frame["stored"], "seconds"].sum() / 60
             click.echo(
                 f"{name:15} {frame['stored'].sum():4d} of {len(frame):4d} stored, {left:8.1f} minutes of training left"
             )
-        labels = {spec.key: spec.label for spec in study.all_specs()}
+    labels = {spec.key: spec.label for spec in specs}
     for key, run in store.under_way().items():
-        label = labels.get(key, "not of this profile")
         remark = "" if run.is_of_this_code else " (kept by other code: it will start again)"
+        label = labels.get(key, "not of this profile")
         click.echo(f"under way: {key}: {run.epochs_done} of {run.epochs} epochs, {label}{remark}")
-    unmoved = {problem.name: problem for problem in store.problems if problem.moved_to is None}
-    for problem in [*store.damaged(), *unmoved.values()]:
+    for problem in store.damaged():
         click.echo(f"damaged: {problem.name}: {problem.reason}")
 
 
@@ -266,13 +234,16 @@ def verify() -> None:
 
 
 @main.command()
-@_PROFILE
-@_PARAM
-def report(profile: str, assignments: tuple[str, ...]) -> None:
+@_STUDY
+def report(profile: str, changes: tuple[str, ...]) -> None:
     """Build the report of a profile from the executed notebooks and the run store."""
-    from scalestudy.paper import params
+    _report(_study(profile, changes))
 
-    _report(params.load(profile, params.parse_overrides(assignments)))
+
+def _study(profile: str, changes: tuple[str, ...]) -> Study:
+    from scalestudy.paper.study import Study
+
+    return Study.open(profile, changes)
 
 
 def _store() -> RunStore:
@@ -285,18 +256,14 @@ def _store() -> RunStore:
 def _fetch() -> Path:
     from scalestudy.data import fetch_mnist
 
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("scalestudy.data").setLevel(logging.INFO)  # where MNIST came from
     return fetch_mnist()
 
 
-def _train(
-    specs: list[RunSpec], workers: int | None, scheduler: str | None, device: str, budget: float | None
-) -> BatchReport:
-    from scalestudy.runs.execution import run_all
+def _train(specs: list[RunSpec], **execution: Any) -> BatchReport:
+    from scalestudy.runs.batch import run_all
 
     store = _store()
-    report = run_all(specs, store, device=device, workers=workers, scheduler=scheduler, time_budget=budget)
+    report = run_all(specs, store, **execution)
     if report.done:
         _write_summary(store)
     for spec, text in report.failed:
@@ -307,12 +274,13 @@ def _train(
 
 def _write_summary(store: RunStore) -> None:
     from scalestudy import files
+    from scalestudy.paper.table import write_summary
 
-    store.write_summary(files.summary())
+    write_summary(store.records(), files.summary())
 
 
 def _show_plan(specs: list[RunSpec], device: str) -> None:
-    from scalestudy.runs.execution import plan
+    from scalestudy.runs.batch import plan
 
     frame = plan(specs, _store(), device=device)
     for row in frame.itertuples(index=False):
@@ -329,10 +297,10 @@ def _tell(result: Any) -> None:
     click.echo(f"{result.name}: {done if result.error is None else result.error}")
 
 
-def _report(size: StudySize) -> None:
+def _report(study: Study) -> None:
     from scalestudy.paper.report import build
 
-    index, card = build(size)
+    index, card = build(study)
     click.echo(f"\n{card.text()}\n\nreport: {index}")
 
 
