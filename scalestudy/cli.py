@@ -24,12 +24,20 @@ _INTERRUPTED = "Interrupted; finished runs are stored, the same command goes on 
 _TERMINATED = 128 + signal.SIGTERM
 
 
+class _Echo(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=True)
+
+
+_ECHO = _Echo()
+
+
 class _Group(click.Group):
     """Turns errors into one message: exit code 2 for bad input, 1 for what failed; SIGTERM into an end with 143."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        logging.basicConfig(format="%(message)s")
-        logging.getLogger("scalestudy").setLevel(logging.INFO)
+        logging.getLogger("scalestudy").addHandler(_ECHO)
+        logging.getLogger("scalestudy.data").setLevel(logging.INFO)  # where MNIST came from
         before = signal.signal(signal.SIGTERM, _leave)
         try:
             return super().invoke(ctx)
