@@ -43,8 +43,7 @@ def source_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-MadeBy = dict[str, str | int]
-"""Everything that must be the same to go on, by name: else the rest would be rounded differently."""
+MadeBy = dict[str, str | int]  # what must be the same to go on, by name: else the rest would be rounded differently
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Progress:
 
     @property
     def is_of_this_code(self) -> bool:
-        """Whether this version of the package can go on; whether this machine can, a run finds out when it is made."""
+        """Whether this version of the package can go on; whether this machine can, a run finds out."""
         return self.made_by.get("code") == source_digest()
 
 

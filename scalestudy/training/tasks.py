@@ -26,12 +26,9 @@ EQUIVARIANCE_BASE = 0.5
 """Data scale of the digits that the test for invariance enlarges (our choice: at 0.25 .. 1 every one is whole)."""
 
 _SCALES = {
-    "fixed": scales.FixedScales,
-    "isr": scales.IsrScales,
-    "step_ratio": scales.StepRatioScales,
-    "spacing": scales.SpacingScales,
-    "direct": scales.DirectScales,
-}
+    "fixed": scales.FixedScales, "isr": scales.IsrScales, "step_ratio": scales.StepRatioScales,
+    "spacing": scales.SpacingScales, "direct": scales.DirectScales,
+}  # fmt: skip
 _EVALUATION_BATCH = 250
 _Length = TypeVar("_Length", float, Tensor)
 
@@ -92,14 +89,10 @@ class DynamicScaleTask(Task):
     image_size = CANVAS_SIZE
 
     def __init__(self, spec: RunSpec, device: torch.device) -> None:
-        data = spec.data
+        data, dtype = spec.data, DTYPES[spec.precision]
+        counts = (data.train_images, data.validation_images, data.test_images)
         splits = dynamic_scale_mnist(
-            spec.seed,
-            data.distribution,
-            counts=(data.train_images, data.validation_images, data.test_images),
-            shrink=data.shrink,
-            device=device,
-            dtype=DTYPES[spec.precision],
+            spec.seed, data.distribution, counts=counts, shrink=data.shrink, device=device, dtype=dtype
         )
         super().__init__(splits, (torch.Generator().manual_seed(spec.seed),))
         self.shrink, self._shown = data.shrink, data.scale_test_images
@@ -107,15 +100,13 @@ class DynamicScaleTask(Task):
     def further_tests(self, net: nn.Module, wrong: Tensor) -> dict[str, dict[str, float]]:
         if not self._shown:
             return {}
+        split = self.splits["test"]
+        parts = torch.arange(self._shown, device=split.labels.device).split(_EVALUATION_BATCH)
         errors = {
-            f"{scale:.4f}": percent(wrong_predictions(net, self._first_test_images(scale)))
+            f"{scale:.4f}": percent(wrong_predictions(net, (split.batch(part, scale) for part in parts)))
             for scale in paper_test_scales()
         }
         return {"test_error_by_scale": errors}
-
-    def _first_test_images(self, data_scale: float) -> Batches:
-        for start in range(0, self._shown, _EVALUATION_BATCH):
-            yield self.splits["test"].batch(slice(start, min(start + _EVALUATION_BATCH, self._shown)), data_scale)
 
 
 class MnistScaleTask(Task):

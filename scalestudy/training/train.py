@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -132,7 +132,7 @@ def _train_steps(
     images.  On the CPU, where reading is free, a scale that left its bounds ends the epoch.
     """
     training, scales = spec.training, internal_scales(net)
-    learned = scales is not None and any(True for _ in scales.parameters())
+    learned = scales is not None and list(scales.parameters())
     steps_per_epoch = math.ceil(task.train_images / training.batch_size)
     net.train()
     device = next(net.parameters()).device
@@ -176,10 +176,8 @@ def learning_rates(training: TrainingSpec, step: int, steps_per_epoch: int) -> t
     passed = sum(step >= round(epoch * steps_per_epoch) for epoch in training.milestones)
     warmup = round(training.scale_warmup_epochs * steps_per_epoch)
     rise = min(1.0, step / warmup) if warmup else 1.0
-    return (
-        training.learning_rate * training.decay**passed,
-        training.scale_learning_rate * training.scale_decay**passed * rise,
-    )
+    rate, scale_rate = training.learning_rate, training.scale_learning_rate
+    return rate * training.decay**passed, scale_rate * training.scale_decay**passed * rise
 
 
 def make_optimiser(net: nn.Module) -> torch.optim.Adam:
@@ -189,13 +187,16 @@ def make_optimiser(net: nn.Module) -> torch.optim.Adam:
     """
     scales = internal_scales(net)
     lengths = [] if scales is None else scales.parameters_in_pixels()
-    is_length = {id(parameter) for parameter in lengths}
-    learned = [] if scales is None else scales.parameters()
-    unitless = [parameter for parameter in learned if id(parameter) not in is_length]
-    is_scale = is_length | {id(parameter) for parameter in unitless}
-    weights = [parameter for parameter in net.parameters() if id(parameter) not in is_scale]
-    groups = [{"params": weights}, {"params": unitless}, {"params": lengths}]
+    of_scales = [] if scales is None else list(scales.parameters())
+    unitless = _without(of_scales, lengths)
+    weights = _without(net.parameters(), of_scales)
+    groups = [{"params": group} for group in (weights, unitless, lengths)]
     return torch.optim.Adam(groups, fused=weights[0].device.type in ("cpu", "cuda"))
+
+
+def _without(parameters: Iterable[Tensor], others: Iterable[Tensor]) -> list[Tensor]:
+    left_out = {id(parameter) for parameter in others}
+    return [parameter for parameter in parameters if id(parameter) not in left_out]
 
 
 def set_learning_rates(optimiser: torch.optim.Adam, rates: tuple[float, float], shrink: int) -> None:
