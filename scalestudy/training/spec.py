@@ -79,10 +79,8 @@ class _Images(Part):
     @model_validator(mode="after")
     def _shown_within_test(self) -> _Images:
         if getattr(self, self._shown) > self.test_images:
-            raise ValueError(
-                f"{self._shown} must be at most test_images = {self.test_images}, got {getattr(self, self._shown)}; "
-                "lower it"
-            )
+            limit, shown = f"test_images = {self.test_images}", getattr(self, self._shown)
+            raise ValueError(f"{self._shown} must be at most {limit}, got {shown}; lower it")
         return self
 
 
@@ -142,15 +140,12 @@ class TrainingSpec(Part):
 
         On MNIST-Scale the scales learn at 0.005, warm up over 10 epochs and decay like the weights (released code).
         """
-        mnist_scale = dataset == "mnist_scale"
-        warmup, of_scales = (10, {"scale_learning_rate": 0.005, "scale_decay": 0.1}) if mnist_scale else (5, {})
-        return cls(
-            epochs=epochs,
-            batch_size=batch_size,
-            scale_warmup_epochs=round(warmup * epochs / 60, 6),
-            milestones=tuple(round(epoch * epochs / 60, 6) for epoch in (20, 40)),
-            **of_scales,
-        )
+        warmup, of_scales = 5, {}
+        if dataset == "mnist_scale":
+            warmup, of_scales = 10, {"scale_learning_rate": 0.005, "scale_decay": 0.1}
+        warmup, *milestones = (round(epoch * epochs / 60, 6) for epoch in (warmup, 20, 40))
+        of_scales["scale_warmup_epochs"] = warmup
+        return cls(epochs=epochs, batch_size=batch_size, milestones=tuple(milestones), **of_scales)
 
 
 def _data_set(value: Any) -> DataSet:
@@ -263,11 +258,11 @@ class RunSpec(Part):
     @property
     def label(self) -> str:
         """A short name for people."""
-        if isinstance(self.data, MnistScaleSpec):
-            return f"MNIST-Scale{'+' * self.data.augmented}, {self.model}, seed {self.seed}"
-        start = self.scales
+        data, start = self.data, self.scales
+        if isinstance(data, MnistScaleSpec):
+            return f"MNIST-Scale{'+' * data.augmented}, {self.model}, seed {self.seed}"
         scales = f"{start.parameterisation} sigma {start.sigma_basis:g} ISR {start.isr:g}"
-        return f"{self.data.distribution.label}, {scales}, seed {self.seed}"
+        return f"{data.distribution.label}, {scales}, seed {self.seed}"
 
     @property
     def is_paper_size(self) -> bool:

@@ -1,11 +1,7 @@
-"""A run between two epochs, and the file that keeps it, so that one that was stopped or killed goes on.
-
-Importing this does not import torch.
-"""
+"""A run between two epochs, and the file that keeps it, so that one that was stopped or killed goes on."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import io
@@ -14,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -69,7 +66,7 @@ class CheckpointFile:
     def __init__(self, path: Path, interval: float = _INTERVAL_SECONDS) -> None:
         self.path, self.interval = Path(path), interval
         self._next = time.monotonic() + interval
-        self._warned = False
+        self._level = logging.WARNING
 
     @property
     def due(self) -> bool:
@@ -81,20 +78,17 @@ class CheckpointFile:
         try:
             write_whole(self.path, _checksum(content) + b" " + content)
         except OSError as error:
-            if not self._warned:
-                lost = "if it is stopped, what it does from now on is lost"
-                _LOG.warning("the run goes on, but cannot be kept in %s (%s): %s", self.path, error, lost)
-            self._warned = True
+            lost = "if it is stopped, what it does from now on is lost"
+            _LOG.log(self._level, "the run goes on, but cannot be kept in %s (%s): %s", self.path, error, lost)
+            self._level = logging.DEBUG
         self._next = time.monotonic() + self.interval
 
     def read(self, made_by: MadeBy) -> bytes | None:
         """The state that `made_by` can go on from; None where there is none, with a warning where it is another one."""
         try:
             checksum, _, content = self.path.read_bytes().partition(b" ")
-        except FileNotFoundError:
-            return None
         except OSError as error:
-            return self.refuse(f"cannot be read ({error.strerror})")
+            return None if isinstance(error, FileNotFoundError) else self.refuse(f"cannot be read ({error.strerror})")
         if checksum != _checksum(content):
             return self.refuse("is damaged")
         line, _, state = content.partition(b"\n")
@@ -114,7 +108,7 @@ class CheckpointFile:
 
     def remove(self) -> None:
         """Remove the file, if it is there and can be; left behind it does no harm."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             self.path.unlink()
 
     def refuse(self, reason: str) -> None:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import types
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -72,11 +72,11 @@ def test_the_older_switches_were_not_mixed_with_the_new_ones():
 
 
 def test_convolutions_are_deterministic_inside_only():
-    before = CUDNN.enabled, CUDNN.deterministic, CUDNN.benchmark
-    assert before == (True, False, False)
+    flags = lambda: (CUDNN.enabled, CUDNN.deterministic, CUDNN.benchmark)  # noqa: E731
+    assert flags() == (True, False, False)
     with deterministic_convolutions():
-        assert (CUDNN.enabled, CUDNN.deterministic, CUDNN.benchmark) == (True, True, False)
-    assert (CUDNN.enabled, CUDNN.deterministic, CUDNN.benchmark) == before
+        assert flags() == (True, True, False)
+    assert flags() == (True, False, False)
 
 
 def test_tf32_needs_a_device_that_has_it(monkeypatch):
@@ -105,19 +105,11 @@ def test_a_run_has_its_own_global_stream():
 @pytest.mark.parametrize(("device", "number"), [("cuda", 1), ("cuda:0", 0)])
 def test_a_run_on_a_gpu_has_its_generator(device, number, monkeypatch):
     """On a GPU dropout draws from it; here two generators of the CPU stand for those of two GPUs."""
-    gpus, entered = tuple(torch.Generator() for _ in range(2)), []
-    fork = torch.random.fork_rng
-
-    @contextmanager
-    def forked(devices):
-        entered.append(devices)
-        with fork(devices=[]):
-            yield
-
+    gpus, entered, fork = tuple(torch.Generator() for _ in range(2)), [], torch.random.fork_rng
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.cuda, "default_generators", gpus)
     monkeypatch.setattr(torch.cuda, "device", lambda index: entered.append(index) or nullcontext())
-    monkeypatch.setattr(torch.random, "fork_rng", forked)
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: entered.append(devices) or fork(devices=[]))
     with reproducible("float32", 3, torch.device(device)) as generators:
         assert generators == [torch.default_generator, gpus[number]]
         assert [generator.initial_seed() for generator in generators] == [3, 3]

@@ -11,10 +11,12 @@ from scalestudy.data.distributions import LogUniform
 from scalestudy.models.systems import SYSTEMS
 from scalestudy.training.spec import DataSpec, MnistScaleSpec, RunSpec, ScalesSpec, TrainingSpec
 
-WIDE = DataSpec(distribution=LogUniform(low=1, high=8))
+WIDE = DataSpec(distribution=LogUniform(low=1, high=8), scale_test_images=10)
 
 PINNED = {
-    "e8220a9f552f7288": RunSpec(scales=ScalesSpec(parameterisation="step_ratio"), data=WIDE),
+    "e8220a9f552f7288": RunSpec(
+        scales=ScalesSpec(parameterisation="step_ratio"), data=DataSpec(distribution=LogUniform(low=1, high=8))
+    ),
     "7cf0772a85b546b8": RunSpec.baseline("sesn"),
     "fa77641382daa29d": RunSpec.baseline("ours_isr", 5, MnistScaleSpec(augmented=True)),
     "16403be4e237bcde": RunSpec(
@@ -64,62 +66,52 @@ def test_a_field_that_comes_later_leaves_keys_alone(key):
 
 
 def test_key_does_not_depend_on_how_numbers_are_written():
-    first = RunSpec(
-        scales=ScalesSpec(sigma_basis=2, isr="3"), data=DataSpec(distribution=LogUniform(low=1, high="8e0"))
-    )
-    assert first.key == RunSpec(data=WIDE).key
+    data = DataSpec(distribution=LogUniform(low=1, high="8e0"), scale_test_images="10")
+    assert RunSpec(scales=ScalesSpec(sigma_basis=2, isr="3"), data=data).key == RunSpec(data=WIDE).key
 
 
-OF_TRAINING = {
-    "epochs": 9, "batch_size": 8, "learning_rate": 0.1, "decay": 0.2, "scale_learning_rate": 0.2, "scale_decay": 0.2,
-    "scale_warmup_epochs": 1.0, "milestones": (1.0,),
+OF_EVERY = {
+    "seed": 1, "precision": "float64", "training.epochs": 9, "training.batch_size": 8, "training.learning_rate": 0.1,
+    "training.decay": 0.2, "training.scale_learning_rate": 0.2, "training.scale_decay": 0.2,
+    "training.scale_warmup_epochs": 1.0, "training.milestones": (1.0,), "data.train_images": 9_998,
+    "data.validation_images": 1_999, "data.test_images": 49_999,
 }  # fmt: skip
-OF_TABLE1 = {
-    "order": "norm_relu", "seed": 1, "precision": "float64",
-    "scales": {"parameterisation": "isr", "sigma_basis": 1.0, "isr": 2.0, "num_scales": 4},
-    "data": {
-        "distribution": {"low": 2.0, "high": 7.0}, "train_images": 9, "validation_images": 9, "test_images": 11,
-        "scale_test_images": 9, "shrink": 2,
-    },
-    "training": OF_TRAINING,
+OF_TABLE1 = OF_EVERY | {
+    "order": "norm_relu", "scales.parameterisation": "isr", "scales.sigma_basis": 1.0, "scales.isr": 2.0,
+    "scales.num_scales": 4, "data.distribution.low": 2.0, "data.distribution.high": 7.0, "data.scale_test_images": 9,
+    "data.shrink": 2,
 }  # fmt: skip
-OF_A_SYSTEM = {
-    "model": "dss", "seed": 1, "precision": "float64",
-    "data": {
-        "augmented": True, "train_images": 9_998, "validation_images": 1_999, "test_images": 49_999,
-        "equivariance_images": 999,
-    },
-    "training": OF_TRAINING,
-}  # fmt: skip
+OF_A_SYSTEM = OF_EVERY | {"model": "dss", "data.augmented": True, "data.equivariance_images": 999}
 
 
-def leaves(changes, path=()):
-    for name, value in changes.items():
-        yield from leaves(value, (*path, name)) if isinstance(value, dict) else [((*path, name), value)]
+def changed(spec, changes):
+    """The spec with other values, by dotted path."""
+    content = spec.model_dump()
+    for path, value in changes.items():
+        inner = content
+        *above, name = path.split(".")
+        for part in above:
+            inner = inner[part]
+        inner[name] = value
+    return RunSpec.model_validate(content)
+
+
+def leaves(content, path=""):
+    for name, value in content.items():
+        yield from leaves(value, f"{path}{name}.") if isinstance(value, dict) else [f"{path}{name}"]
 
 
 @pytest.mark.parametrize(
     ("base", "changes", "fixed"),
     [
-        (
-            RunSpec(data=DataSpec(distribution=LogUniform(low=1, high=8), scale_test_images=10)),
-            dict(leaves(OF_TABLE1)),
-            {"recipe", "kind", "model"},
-        ),
-        (RunSpec.baseline("cnn"), dict(leaves(OF_A_SYSTEM)), {"recipe", "dataset", "scales", "order"}),
+        (RunSpec(data=WIDE), OF_TABLE1, {"recipe", "model", "data.distribution.kind"}),
+        (RunSpec.baseline("cnn"), OF_A_SYSTEM, {"recipe", "order", "scales", "data.dataset"}),
     ],
     ids=["table1", "system"],
 )
 def test_every_field_changes_the_key(base, changes, fixed):
-    assert {path[-1] for path, _ in leaves(base.model_dump())} == {path[-1] for path in changes} | fixed
-    keys = {base.key}
-    for path, value in changes.items():
-        content = inner = base.model_dump()
-        for name in path[:-1]:
-            inner = inner[name]
-        inner[path[-1]] = value
-        keys.add(RunSpec.model_validate(content).key)
-    assert len(keys) == 1 + len(changes)
+    assert {*leaves(base.model_dump())} == {*changes} | fixed
+    assert len({base.key, *(changed(base, {name: changes[name]}).key for name in changes)}) == 1 + len(changes)
 
 
 def on_mnist_scale(**data):
@@ -217,46 +209,30 @@ def test_models_are_the_systems_and_table_1():
 
 
 @pytest.mark.parametrize(
-    ("changes", "is_paper_size"),
+    ("base", "changes"),
     [
-        ({"seed": 5}, True),
-        ({"data": {"augmented": True}}, True),
-        ({"data": {"equivariance_images": 0}}, True),
-        ({"data": {"train_images": 9_999}}, False),
-        ({"data": {"validation_images": 1_999}}, False),
-        ({"data": {"test_images": 49_999}}, False),
-        ({"training": TrainingSpec.paper_shaped(59, dataset="mnist_scale")}, False),
-        ({"training": TrainingSpec.paper_shaped()}, False),
-        ({"precision": "float64"}, False),
-        ({"precision": "tf32"}, False),
+        (RunSpec(data=WIDE), {"data.shrink": 3}),
+        (RunSpec(data=WIDE), {"order": "norm_relu"}),
+        (RunSpec(data=WIDE), {"scales.num_scales": 4}),
+        (RunSpec(data=WIDE), {"training.epochs": 59}),
+        (RunSpec.baseline("sesn"), {"training": TrainingSpec.paper_shaped()}),
+        *((RunSpec.baseline("sesn"), {f"data.{part}_images": 9}) for part in ("train", "validation")),
+        (RunSpec.baseline("sesn"), {"data.test_images": 49_999}),
+        *((RunSpec.baseline("sesn"), {"precision": precision}) for precision in ("tf32", "float64")),
     ],
 )
-def test_paper_size_on_mnist_scale(changes, is_paper_size):
-    changes = {**changes, "data": MnistScaleSpec(**changes.get("data", {}))}
-    base = {"model": "sesn", "training": TrainingSpec.paper_shaped(dataset="mnist_scale")}
-    assert RunSpec(**base | changes).is_paper_size is is_paper_size
-
-
-@pytest.mark.parametrize(
-    ("changes", "is_paper_size"),
-    [
-        ({"data": DataSpec(distribution=LogUniform(low=1, high=8), scale_test_images=10)}, True),
-        ({"data": DataSpec(distribution=LogUniform(low=1, high=8), shrink=3)}, False),
-        ({"order": "norm_relu"}, False),
-        ({"scales": ScalesSpec(num_scales=4)}, False),
-        ({"precision": "float64"}, False),
-    ],
-)
-def test_paper_size_on_the_canvas(changes, is_paper_size):
-    assert RunSpec(**{"data": WIDE, **changes}).is_paper_size is is_paper_size
+def test_paper_size(base, changes):
+    """Seed, augmentation and how many images the additional tests show do not matter; these do, one by one."""
+    for neutral in ({"seed": 5}, {"data.augmented": True} if base.scales is None else {"data.scale_test_images": 9}):
+        assert changed(base, neutral).is_paper_size
+    assert changed(base, {"data.equivariance_images": 0} if base.scales is None else {}).is_paper_size
+    assert not changed(base, changes).is_paper_size
 
 
 def test_work_grows_with_what_costs():
-    base = RunSpec(data=WIDE).work
-    assert base == (60 * 35_000 + 50_000) * 168**2
-    assert RunSpec(data=DataSpec(distribution=LogUniform(low=1, high=8), shrink=2)).work == base / 4
-    shown = RunSpec(data=DataSpec(distribution=LogUniform(low=1, high=8), scale_test_images=10)).work
-    assert shown == base + 450 * 168**2
+    base = RunSpec(data=WIDE)
+    assert base.work == (60 * 35_000 + 50_000 + 450) * 168**2
+    assert changed(base, {"data.shrink": 2}).work == base.work / 4
 
 
 def test_work_of_systems_grows_with_what_costs():

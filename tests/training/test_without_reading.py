@@ -20,7 +20,6 @@ from scalestudy.training.spec import DataSpec, RunSpec, ScalesSpec, TrainingSpec
 from scalestudy.training.train import TrainingDiverged, train_step
 
 CPU, META = torch.device("cpu"), torch.device("meta")
-KINDS = [FixedScales, IsrScales, StepRatioScales, SpacingScales, DirectScales]
 SPEC = RunSpec(
     scales=ScalesSpec(parameterisation="isr"),
     data=DataSpec(distribution=LogUniform(low=1, high=4), train_images=40, shrink=3),
@@ -94,20 +93,16 @@ def epoch_on(device, net):
     return training._train_steps(net, SPEC, Batches(split), training.make_optimiser(net), 0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_epoch_reads_nothing(kind):
-    """Batches, learning rates, loss, gradients, optimiser and the bounds of the scales, for all steps of an epoch."""
-    total, strayed, shown = epoch_on(META, Gain(kind(2.0, 3.0, 3)))
+@pytest.mark.parametrize("kind", [FixedScales, IsrScales, StepRatioScales, SpacingScales, DirectScales])
+def test_an_epoch_of_table_1_reads_nothing(kind):
+    """Batches, learning rates, loss, gradients, optimiser and the bounds of the scales, for all steps of an epoch.
+
+    Kernels follow the scales (Eq. 6), and yet nobody asks how large they are.
+    """
+    total, strayed, shown = epoch_on(META, Table1Net(kind(2.0 / 3, 3.0, 3), image_size=56, pool_size=14))
     assert (total.device, total.dtype, total.shape) == (META, torch.float64, ())
     assert (strayed.device, strayed.dtype, strayed.shape) == (META, torch.bool, ())
     assert shown == 40
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_epoch_of_table_1_reads_nothing(kind):
-    """The network of the paper: its kernels follow the scales (Eq. 6), and yet nobody asks how large they are."""
-    net = Table1Net(kind(2.0 / 3, 3.0, 3), image_size=56, pool_size=14)
-    assert epoch_on(META, net)[0].device == META
 
 
 @pytest.mark.parametrize(("kind", "message"), [(Reads, r"item\(\) cannot be called on meta"), (Asks, "meta")])
