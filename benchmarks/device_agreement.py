@@ -30,9 +30,8 @@ from tqdm import tqdm
 from scalestudy.data.distributions import LogUniform
 from scalestudy.models import SYSTEMS
 from scalestudy.paper.output import to_markdown
-from scalestudy.training.device import deterministic_convolutions, float32_products, keep_freed_memory
-from scalestudy.training.provenance import device_name
-from scalestudy.training.spec import SYSTEM_NAMES, DataSpec, MnistScaleSpec, RunSpec, ScalesSpec, TrainingSpec
+from scalestudy.training.device import deterministic_convolutions, device_name, float32_products, keep_freed_memory
+from scalestudy.training.spec import DataSpec, MnistScaleSpec, RunSpec, ScalesSpec, TrainingSpec
 from scalestudy.training.tasks import build_model, internal_scales, task_of
 from scalestudy.training.train import learning_rates, make_optimiser, set_learning_rates, train_step
 
@@ -200,7 +199,7 @@ def page(machine: dict[str, Any], device: str, rows: list[dict[str, Any]]) -> st
     multiple=True,
     default=["table1", "cnn", "sesn", "ours_isr"],
     show_default=True,
-    type=click.Choice(["table1", *SYSTEM_NAMES]),
+    type=click.Choice(["table1", *SYSTEMS]),
 )
 @click.option("--steps", default=100, show_default=True, type=click.IntRange(min=2))
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(min=2), help="Images per step.")

@@ -30,9 +30,9 @@ from scalestudy.data.distributions import LogUniform
 from scalestudy.paper.output import to_markdown
 from scalestudy.runs.execution import run_all
 from scalestudy.runs.store import RunStore
-from scalestudy.training.checkpoint import CheckpointFile
 from scalestudy.training.record import Metrics, Provenance, Record
 from scalestudy.training.spec import DataSpec, RunSpec
+from scalestudy.training.state import CheckpointFile
 
 EPOCHS = 60
 PRETENDED_SECONDS = 0.002

@@ -16,9 +16,8 @@ from scalestudy import cli, files
 from scalestudy.paper import params
 from scalestudy.paper.grids import Study
 from scalestudy.runs.store import RunStore
-from scalestudy.training.checkpoint import Checkpoint
-from scalestudy.training.source import source_digest
 from scalestudy.training.spec import RunSpec
+from scalestudy.training.state import Progress, source_digest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT / "tests" / "study"))
@@ -126,7 +125,7 @@ def test_runs_under_way_are_shown(project):
     store = RunStore(project / "results" / "runs")
     ours = next(spec for spec in Study(params.load("quick")).all_specs() if spec.model == "table1")
     for spec, code in ((ours, source_digest()), (RunSpec.baseline("cnn"), "another")):
-        store.checkpoint(spec).write(Checkpoint(spec.key, 2, spec.training.epochs, {"code": code}, b""))
+        store.checkpoint(spec).write(Progress(2, spec.training.epochs, {"code": code}), b"")
     status = call("status").output
     assert f"under way: {ours.key}: 2 of 6 epochs, {ours.label}\n" in status
     assert (

@@ -1,32 +1,33 @@
-"""Paths do not depend on the working folder, and asking for one creates nothing."""
+"""Paths do not depend on the working folder, and asking creates nothing; files are there whole or not at all."""
 
-from pathlib import Path
+import errno
+import os
+import time
 
 import pytest
 
 from scalestudy import files
 
-CHECKOUT = Path(__file__).resolve().parent.parent
-
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch):
-    monkeypatch.delenv(files.ROOT_VARIABLE, raising=False)
-    monkeypatch.delenv(files.RUNS_VARIABLE, raising=False)
+    for variable in (files.ROOT_VARIABLE, files.RUNS_VARIABLE, files.RESULTS_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
 
 
-def test_the_checkout_from_any_working_folder(monkeypatch, tmp_path):
-    monkeypatch.setattr(files, "__file__", str(tmp_path / "checkout" / "scalestudy" / "files.py"))
-    (tmp_path / "checkout" / "notebooks").mkdir(parents=True)
-    for folder in (tmp_path, tmp_path / "checkout" / "notebooks"):
+@pytest.mark.parametrize("checkout", [True, False])
+def test_the_checkout_from_any_working_folder_else_that_folder(checkout, monkeypatch, tmp_path):
+    """What else lies beside the package, in site-packages for example, does not make a checkout of it."""
+    place = tmp_path / "place"
+    monkeypatch.setattr(files, "__file__", str(place / "scalestudy" / "files.py"))
+    for folder in ("notebooks", "params"):
+        (place / folder).mkdir(parents=True)
+    (place / "pyproject.toml").touch()
+    if checkout:
+        (place / "params" / "quick.yaml").touch()
+    for folder in (tmp_path, place / "notebooks"):
         monkeypatch.chdir(folder)
-        assert files.project() == tmp_path / "checkout"
-
-
-def test_current_folder_without_a_checkout(monkeypatch, tmp_path):
-    monkeypatch.setattr(files, "__file__", str(tmp_path / "site-packages" / "scalestudy" / "files.py"))
-    monkeypatch.chdir(tmp_path)
-    assert files.project() == tmp_path
+        assert files.project() == (place if checkout else folder)
 
 
 def test_environment_comes_first(monkeypatch, tmp_path):
@@ -35,12 +36,13 @@ def test_environment_comes_first(monkeypatch, tmp_path):
     assert files.notebooks() == tmp_path / "notebooks"
     assert files.params("quick") == tmp_path / "params" / "quick.yaml"
     assert files.results("quick") == tmp_path / "results" / "quick"
-    assert files.runs() == tmp_path / "results" / "runs"
-    assert files.benchmarks() == tmp_path / "results" / "benchmarks"
+    assert (files.runs(), files.benchmarks()) == (tmp_path / "results" / "runs", tmp_path / "results" / "benchmarks")
     assert files.summary() == tmp_path / "results" / "summary.csv"
-    monkeypatch.setenv(files.RUNS_VARIABLE, str(tmp_path / "elsewhere"))
-    assert files.runs() == tmp_path / "elsewhere"
-    assert files.summary() == tmp_path / "elsewhere" / "summary.csv"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(files.RUNS_VARIABLE, "~/runs")
+    monkeypatch.setenv(files.RESULTS_VARIABLE, "~/results {date}")
+    assert (files.runs(), files.summary()) == (tmp_path / "runs", tmp_path / "runs" / "summary.csv")
+    assert files.results("quick") == tmp_path / "results {date}" / "quick"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -54,3 +56,48 @@ def test_environment_that_names_no_folder(monkeypatch, tmp_path):
 def test_profile_that_is_no_plain_name(profile):
     with pytest.raises(ValueError, match=r"profile must be a plain name .* got .*without its .yaml"):
         files.params(profile)
+
+
+def test_a_file_is_written_whole(tmp_path):
+    path = tmp_path / "new" / "file"
+    for content in (b"first", b"second"):
+        files.write_whole(path, content)
+        assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_where_the_disk_is_full_the_old_file_stays(step, tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, step, full)
+    message = f"cannot write to the folder {tmp_path}: No space left on device; .*SCALESTUDY_RUNS .* stored before is"
+    with pytest.raises(files.StoreError, match=message):
+        files.write_whole(path, b"new")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == {path: b"old"}
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(files.StoreError, match=r"cannot write to the folder .*runs: Not a directory; free some space"):
+        files.write_whole(tmp_path / "file" / "runs" / "record", b"")
+
+
+def test_a_probe_writes_and_clears_up_after_killed_writers(tmp_path, monkeypatch):
+    """Temporary files of writers that may still live stay."""
+    old, young, other = (tmp_path / name for name in (f"a{files.TEMPORARY_SUFFIX}", f"b{files.TEMPORARY_SUFFIX}", "c"))
+    for path in (old, young, other):
+        path.touch()
+    for path in (old, other):
+        os.utime(path, (time.time() - 1e5,) * 2)
+    files.probe(tmp_path)
+    assert {*tmp_path.iterdir()} == {young, other}
+    monkeypatch.setattr(
+        files, "write_whole", lambda path, content: (_ for _ in ()).throw(files.StoreError(len(content)))
+    )
+    with pytest.raises(files.StoreError, match="65536"):
+        files.probe(tmp_path)

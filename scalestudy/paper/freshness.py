@@ -16,7 +16,7 @@ from typing import Any
 from scalestudy import files
 from scalestudy.paper import costs
 from scalestudy.training.record import Record
-from scalestudy.training.source import source_digest
+from scalestudy.training.state import source_digest
 
 _METADATA = "scalestudy"
 

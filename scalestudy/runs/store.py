@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from scalestudy.files import StoreError, probe, unwritable, write_whole
 from scalestudy.runs.claims import remove_stale_claims
-from scalestudy.training.checkpoint import CHECKPOINT_SUFFIX, CheckpointFile, Progress
 from scalestudy.training.record import Record
 from scalestudy.training.spec import RunSpec
+from scalestudy.training.state import CHECKPOINT_SUFFIX, CheckpointFile, Progress
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable
-from typing import Any, ClassVar
+import logging
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic import Field, model_validator
 
-from scalestudy.training.spec import RunSpec
+from scalestudy import __version__
+from scalestudy.training.spec import Part, RunSpec
 
-
-class _Part(BaseModel):
-    """`_later` names fields that came after records had been stored: None of them is not written at all.
-
-    So an old record reads, checks and writes back byte for byte as before.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    _later: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _without_absent_later_fields(self, serialise: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        fields = serialise(self)
-        return {name: value for name, value in fields.items() if value is not None or name not in self._later}
+_LOG = logging.getLogger(__name__)
 
 
-class Metrics(_Part):
+class Metrics(Part):
     """Results of a run.  Errors in percent; scales in pixels of the paper's canvas (MNIST-Scale: of 56 x 56 images).
 
-    `internal_scales`, `test_error` and `validation_error` belong to the selected epoch: the first one
-    with the lowest validation error.  Histories have one entry per epoch (after it);
-    `internal_scales_history` has one more in front, the initial scales.  A system without internal scales has empty
-    ones.
+    `internal_scales`, `test_error` and `validation_error` belong to the selected epoch: the first one with the lowest
+    validation error.  Histories have one entry per epoch (after it); `internal_scales_history` has one more in front,
+    the initial scales.  A system without internal scales has empty ones.
 
     `test_error_by_scale` is keyed by the data scale: on Dynamic Scale MNIST that at which all digits are shown, on
     MNIST-Scale the lower edge of a bin of the images' own scales.  `equivariance_error` (L2 norm of the change of the
@@ -55,14 +46,14 @@ class Metrics(_Part):
     prediction_change: dict[str, float] | None = None
 
 
-class Provenance(_Part):
+class Provenance(Part):
     """How a record was made.  Not part of the run's key.
 
     `seconds` is the whole run.  `train_ms_per_image` is the wall-clock time of the epochs' training parts over the
     images that they saw, `inference_ms_per_image` that of the test set over its images: milliseconds, with making the
-    batches, on this device and this number of threads.  `resumed` is from how many checkpoints the run went on
-    after interruptions (None: it had none); the times are then those of all its parts, without what was lost between
-    a checkpoint and the interruption.
+    batches, on this device and this number of threads.  `resumed` is from how many checkpoints the run went on after
+    interruptions (None: it had none); the times are then those of all its parts, without what was lost between a
+    checkpoint and the interruption.
     """
 
     _later = frozenset({"train_ms_per_image", "inference_ms_per_image", "resumed"})
@@ -79,8 +70,21 @@ class Provenance(_Part):
     inference_ms_per_image: float | None = Field(None, ge=0)
     resumed: int | None = Field(None, ge=1)
 
+    @classmethod
+    def of(cls, machine: Mapping[str, str | int], seconds: float, **of_the_run: float | None) -> Provenance:
+        """Of this process and a `scalestudy.training.device.machine`, as of now."""
+        return cls(
+            scalestudy=__version__,
+            commit=commit(),
+            python=platform.python_version(),
+            seconds=round(seconds, 2),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            **{name: machine[name] for name in ("torch", "device", "threads")},
+            **of_the_run,
+        )
 
-class Record(_Part):
+
+class Record(Part):
     """A finished run.  `checksum` covers everything else, so an edited record is found out."""
 
     key: str
@@ -92,22 +96,47 @@ class Record(_Part):
     @classmethod
     def of(cls, spec: RunSpec, metrics: Metrics, provenance: Provenance) -> Record:
         """A record with its key and checksum filled in."""
-        bare = cls.model_construct(key=spec.key, spec=spec, metrics=metrics, provenance=provenance)
-        return cls(key=spec.key, spec=spec, metrics=metrics, provenance=provenance, checksum=bare.digest())
-
-    def digest(self) -> str:
-        """SHA-256 (16 hex digits) of the canonical JSON of everything but the checksum."""
-        content = self.model_dump(mode="json", exclude={"checksum"})
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        parts = {"key": spec.key, "spec": spec, "metrics": metrics, "provenance": provenance}
+        return cls(**parts, checksum=cls.model_construct(**parts).digest("checksum"))
 
     @model_validator(mode="after")
     def _consistent(self) -> Record:
         if self.key != self.spec.key:
             raise ValueError(f"record says key {self.key}, but its spec has key {self.spec.key}")
-        if self.checksum != self.digest():
+        if self.checksum != (digest := self.digest("checksum")):
             raise ValueError(
-                f"checksum {self.checksum or 'missing'} does not match the content ({self.digest()}): "
+                f"checksum {self.checksum or 'missing'} does not match the content ({digest}): "
                 "the record was edited or damaged"
             )
         return self
+
+
+@cache
+def commit() -> str | None:
+    """Commit of the checkout that the package itself lies in and is tracked by, or None where there is no such one.
+
+    "-dirty" where the package was changed.  Where git does not tell, the log says why: a checkout may belong to
+    another user.
+    """
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent
+    if not (checkout / ".git").exists():
+        return None
+    try:
+        top = Path(_git(checkout, "rev-parse", "--show-toplevel")).resolve()
+        if top != checkout or not _git(checkout, "ls-tree", "HEAD", "--", package.name):
+            return None
+        head = _git(checkout, "rev-parse", "--short=12", "HEAD")
+        return f"{head}-dirty" if _git(checkout, "status", "--porcelain", "--", package.name) else head
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = (getattr(error, "stderr", None) or str(error)).strip()
+        _LOG.warning("records do not name the commit of %s, which git does not tell: %s", checkout, reason)
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What git prints, whatever repository the environment names."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10, check=True)
+    return answer.stdout.strip()

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scalestudy.layers.scales import InternalScales
-from scalestudy.training.checkpoint import Checkpoint, CheckpointFile, MadeBy
-from scalestudy.training.device import deterministic_convolutions, float32_products, require_precision
-from scalestudy.training.provenance import device_name, provenance
-from scalestudy.training.record import Metrics, Record
-from scalestudy.training.run_state import History, RunState
-from scalestudy.training.source import source_digest
+from scalestudy.training.device import machine, reproducible, require_precision
+from scalestudy.training.record import Metrics, Provenance, Record
 from scalestudy.training.spec import RunSpec, TrainingSpec
-from scalestudy.training.tasks import Task, build_model, internal_scales, random_stream, task_of
-
-__all__ = [
-    "TrainingDiverged",
-    "build_model",
-    "learning_rates",
-    "make_optimiser",
-    "set_learning_rates",
-    "train",
-    "train_step",
-]
+from scalestudy.training.state import CheckpointFile, History, RunState, source_digest
+from scalestudy.training.tasks import (
+    Task,
+    build_model,
+    internal_scales,
+    network_pixels,
+    paper_pixels,
+    random_stream,
+    task_of,
+)
 
 _READ_AT_EACH_STEP = ("cpu",)
 """Types of devices that a step may read numbers from; the others would be waited for, and are read once an epoch."""
@@ -37,26 +31,6 @@ _READ_AT_EACH_STEP = ("cpu",)
 
 class TrainingDiverged(RuntimeError):
     """The loss or an internal scale left the numbers that mean anything; there is no result to record."""
-
-
-def learning_rates(training: TrainingSpec, step: int, steps_per_epoch: int) -> tuple[float, float]:
-    """Learning rates of the weights and of the scales before optimisation step `step` (0-based).
-
-    Released code: both are multiplied by their decay at each milestone; the scales' rate rises linearly
-    from 0 over the warm-up, so their first step moves nothing.
-
-    Examples
-    --------
-    >>> learning_rates(TrainingSpec(), 79, 79), learning_rates(TrainingSpec(), 1580, 79)
-    ((0.01, 0.002), (0.001, 0.0075))
-    """
-    passed = sum(step >= round(epoch * steps_per_epoch) for epoch in training.milestones)
-    warmup = round(training.scale_warmup_epochs * steps_per_epoch)
-    rise = min(1.0, step / warmup) if warmup else 1.0
-    return (
-        training.learning_rate * training.decay**passed,
-        training.scale_learning_rate * training.scale_decay**passed * rise,
-    )
 
 
 def train(
@@ -68,10 +42,10 @@ def train(
 ) -> Record:
     """Train and test one network.
 
-    Adam and cross-entropy; the checkpoint of the first epoch with the lowest validation error is tested, and
-    its scales are the learned ones (released code; the paper does not say).  Deterministic for a given
-    spec, device and number of threads; on a GPU as far as its kernels are (the gradient of bilinear resizing is not,
-    which the first layer of SEVF has).
+    Adam and cross-entropy; the network after the first epoch with the lowest validation error is tested, and its scales
+    are the learned ones (released code; the paper does not say).  Deterministic for a given spec, device and number of
+    threads; on a GPU as far as its kernels are (the gradient of bilinear resizing is not, which the first layer of SEVF
+    has).
 
     Parameters
     ----------
@@ -101,177 +75,109 @@ def train(
         If MNIST cannot be had.
     """
     began = time.perf_counter()
-    device = torch.device(device)
+    device, epochs = torch.device(device), spec.training.epochs
     require_precision(spec.precision, device)
-    task = task_of(spec, device)
-    net = build_model(spec).to(device)
-    with _reproducible(spec, device):
-        history = History([_paper_pixels(internal_scales(net), task.shrink)])
-        state = RunState(net, make_optimiser(net), task, device, history, began)
-        _go_on(state, spec, checkpoint)
-        _fit(state, spec, progress, checkpoint)
-        history = state.history
-        selected = min(range(spec.training.epochs), key=lambda epoch: history.validation_error[epoch])
-        net.load_state_dict(history.best_state)
-        tested = task.test(net)
-    metrics = Metrics(
-        test_error=tested.test_error,
-        validation_error=history.validation_error[selected],
-        selected_epoch=selected + 1,
-        internal_scales=history.scales[selected + 1],
-        train_loss_history=tuple(history.train_loss),
-        validation_error_history=tuple(history.validation_error),
-        internal_scales_history=tuple(history.scales),
-        test_error_by_scale=tested.test_error_by_scale,
-        equivariance_error=tested.equivariance_error,
-        prediction_change=tested.prediction_change,
+    task, net = task_of(spec, device), build_model(spec).to(device)
+    made_by = {"run": spec.key, "code": source_digest(), **machine(device)}
+    with reproducible(spec.precision, random_stream("dropout", spec.seed).initial_seed(), device) as generators:
+        start, streams = History([_recorded_scales(net, task)]), [*task.generators, *generators]
+        run = RunState(net, make_optimiser(net), streams, start, epochs, made_by, began)
+        if checkpoint is not None:
+            run.go_on(checkpoint)
+        history = run.history
+        for epoch in range(len(history.train_loss), epochs):
+            clock = time.perf_counter()
+            mean_loss = _train_epoch(net, spec, task, run.optimiser, epoch)
+            history.train_seconds += time.perf_counter() - clock
+            history.add(net, mean_loss, task.validation_error(net), _recorded_scales(net, task))
+            stopped = True
+            try:
+                if progress is not None:
+                    progress(epoch + 1, epochs)
+                stopped = False
+            finally:
+                if checkpoint is not None and (stopped or checkpoint.due):
+                    run.keep(checkpoint)
+        net.load_state_dict(history.best)
+        tested, test_ms = task.test(net)
+    made = Provenance.of(
+        made_by,
+        run.seconds,
+        train_ms_per_image=round(1000 * history.train_seconds / (epochs * task.train_images), 6),
+        inference_ms_per_image=test_ms,
+        resumed=history.resumed or None,
     )
-    train_ms = round(1000 * history.train_seconds / (spec.training.epochs * task.train_images), 6)
-    made = provenance(device, state.seconds, train_ms, tested.ms_per_image, history.resumed or None)
-    return Record.of(spec, metrics, made)
-
-
-@contextmanager
-def _reproducible(spec: RunSpec, device: torch.device) -> Iterator[None]:
-    """Compute in the precision of the spec, on a GPU with deterministic convolutions; put everything back afterwards.
-
-    The global generators, which dropout draws from, are seeded.
-    """
-    seed = random_stream("dropout", spec.seed).initial_seed()
-    with ExitStack() as stack:
-        stack.enter_context(float32_products(spec.precision))
-        stack.enter_context(deterministic_convolutions())
-        indices = []
-        if device.type == "cuda":
-            indices = [torch.cuda.current_device() if device.index is None else device.index]
-            stack.enter_context(torch.cuda.device(indices[0]))
-        stack.enter_context(torch.random.fork_rng(devices=indices))
-        torch.default_generator.manual_seed(seed)
-        if indices:
-            torch.cuda.manual_seed(seed)
-        yield
-
-
-def _fit(
-    state: RunState,
-    spec: RunSpec,
-    progress: Callable[[int, int], None] | None,
-    checkpoint: CheckpointFile | None,
-) -> None:
-    """Make the epochs that are missing; whatever `progress` raises, the run is kept as it is then."""
-    net, task, history, epochs = state.net, state.task, state.history, spec.training.epochs
-    scales = internal_scales(net)
-    for epoch in range(history.epochs, epochs):
-        began = time.perf_counter()
-        mean_loss = _train_epoch(net, spec, task, state.optimiser, epoch)
-        history.train_seconds += time.perf_counter() - began
-        values = _paper_pixels(scales, task.shrink)
-        if not (math.isfinite(mean_loss) and all(math.isfinite(value) and value > 0 for value in values)):
-            raise TrainingDiverged(
-                f"{spec.label}: diverged in epoch {epoch + 1} of {epochs} "
-                f"(mean loss {mean_loss:g}, internal scales {values}); nothing is recorded"
-            )
-        history.add(net, mean_loss, task.validation_error(net), values)
-        try:
-            if progress is not None:
-                progress(epoch + 1, epochs)
-        except BaseException:
-            _keep(state, spec, checkpoint)
-            raise
-        if checkpoint is not None and checkpoint.due:
-            _keep(state, spec, checkpoint)
-
-
-def _go_on(state: RunState, spec: RunSpec, checkpoint: CheckpointFile | None) -> None:
-    """Go to where the run was left, if it was kept and can be continued here."""
-    kept = None if checkpoint is None else checkpoint.read(spec.key, _made_by(state.device))
-    if kept is not None:
-        try:
-            state.restore(kept.state)
-        except Exception as error:
-            checkpoint.refuse(f"cannot be read ({error})")
-
-
-def _keep(state: RunState, spec: RunSpec, checkpoint: CheckpointFile | None) -> None:
-    if checkpoint is not None:
-        epochs = (state.history.epochs, spec.training.epochs)
-        checkpoint.write(Checkpoint(spec.key, *epochs, _made_by(state.device), state.to_bytes()))
-
-
-def _made_by(device: torch.device) -> MadeBy:
-    """What decides how a run is rounded, as far as it can be told."""
-    return {
-        "code": source_digest(),
-        "torch": torch.__version__,
-        "device": device_name(device),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-    }
+    return Record.of(spec, _metrics(history, tested), made)
 
 
 def _train_epoch(net: nn.Module, spec: RunSpec, task: Task, optimiser: torch.optim.Adam, epoch: int) -> float:
     """Mean loss of the epoch.  A GPU is waited for here only: to read that, and whether a scale left its bounds."""
-    total, strayed = _train_steps(net, spec, task, optimiser, epoch)
-    if strayed:
+    total, strayed, shown = _train_steps(net, spec, task, optimiser, epoch)
+    mean_loss = total.item() / shown
+    if strayed or not math.isfinite(mean_loss):
         raise TrainingDiverged(
-            f"{spec.label}: diverged in epoch {epoch + 1} of {spec.training.epochs} "
-            f"(internal scales {_paper_pixels(internal_scales(net), task.shrink)}, which must at every step be above 0 "
-            f"and fit on images of {task.image_size} pixels); nothing is recorded"
+            f"{spec.label}: diverged in epoch {epoch + 1} of {spec.training.epochs} (mean loss {mean_loss:g}; internal "
+            f"scales {_recorded_scales(net, task)}, which must at every step be above 0 and fit on images of "
+            f"{task.image_size} pixels); nothing is recorded"
         )
-    return total.item() / task.train_images
+    return mean_loss
 
 
 def _train_steps(
     net: nn.Module, spec: RunSpec, task: Task, optimiser: torch.optim.Adam, epoch: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, int]:
     """Make the steps of an epoch without reading anything back from a GPU.
 
-    Returns
-    -------
-    total : Tensor
-        float64, shape (): sum of the loss over the images.
-    strayed : Tensor
-        bool, shape (): whether a scale left its bounds.  On the CPU, where reading is free, that ends the epoch.
+    Returns the sum of the loss over the images, float64 (), whether a scale left its bounds, bool (), and the number of
+    images.  On the CPU, where reading is free, a scale that left its bounds ends the epoch.
     """
     training, scales = spec.training, internal_scales(net)
-    learned = scales is not None and next(scales.parameters(), None) is not None
+    learned = scales is not None and list(scales.parameters())
     steps_per_epoch = math.ceil(task.train_images / training.batch_size)
     net.train()
     device = next(net.parameters()).device
     total = torch.zeros((), dtype=torch.float64, device=device)
     strayed = torch.zeros((), dtype=torch.bool, device=device)
+    shown = 0
     for step, (images, labels) in enumerate(task.training_batches(training.batch_size), epoch * steps_per_epoch):
         set_learning_rates(optimiser, learning_rates(training, step, steps_per_epoch), task.shrink)
         total += train_step(net, optimiser, images, labels) * len(labels)
+        shown += len(labels)
         if learned:
-            strayed |= _out_of_bounds(scales, task)
+            strayed |= _out_of_bounds(net, task)
         if device.type in _READ_AT_EACH_STEP and strayed:
             break  # before a huge scale fills the memory
-    return total, strayed
+    return total, strayed, shown
 
 
 def train_step(net: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> Tensor:
-    """Make one step of the optimiser on the cross-entropy of a batch; nothing is read back from the device.
+    """Make one step on the cross-entropy of images (B, 1, H, H), labels (B,); its mean before the step, on the device.
 
-    Parameters
-    ----------
-    net : nn.Module
-        (B, 1, H, H) -> logits (B, 10).
-    optimiser : torch.optim.Optimizer
-        Of the network's parameters.
-    images, labels : Tensor
-        (B, 1, H, H) and int64 (B,), on the device of the network.
-
-    Returns
-    -------
-    Tensor
-        Mean loss of the batch before the step, shape (), on the device, without gradient.
+    Nothing is read back from the device.
     """
     optimiser.zero_grad()
     loss = functional.cross_entropy(net(images), labels)
     loss.backward()
     optimiser.step()
     return loss.detach()
+
+
+def learning_rates(training: TrainingSpec, step: int, steps_per_epoch: int) -> tuple[float, float]:
+    """Learning rates of the weights and of the scales before optimisation step `step` (0-based).
+
+    Released code: both are multiplied by their decay at each milestone; the scales' rate rises linearly from 0 over the
+    warm-up, so their first step moves nothing.
+
+    Examples
+    --------
+    >>> learning_rates(TrainingSpec(), 79, 79), learning_rates(TrainingSpec(), 1580, 79)
+    ((0.01, 0.002), (0.001, 0.0075))
+    """
+    passed = sum(step >= round(epoch * steps_per_epoch) for epoch in training.milestones)
+    warmup = round(training.scale_warmup_epochs * steps_per_epoch)
+    rise = min(1.0, step / warmup) if warmup else 1.0
+    rate, scale_rate = training.learning_rate, training.scale_learning_rate
+    return rate * training.decay**passed, scale_rate * training.scale_decay**passed * rise
 
 
 def make_optimiser(net: nn.Module) -> torch.optim.Adam:
@@ -281,42 +187,50 @@ def make_optimiser(net: nn.Module) -> torch.optim.Adam:
     """
     scales = internal_scales(net)
     lengths = [] if scales is None else scales.parameters_in_pixels()
-    is_length = {id(parameter) for parameter in lengths}
-    learned = [] if scales is None else scales.parameters()
-    unitless = [parameter for parameter in learned if id(parameter) not in is_length]
-    is_scale = is_length | {id(parameter) for parameter in unitless}
-    weights = [parameter for parameter in net.parameters() if id(parameter) not in is_scale]
-    groups = [{"params": weights}, {"params": unitless}, {"params": lengths}]
+    of_scales = [] if scales is None else list(scales.parameters())
+    unitless = _without(of_scales, lengths)
+    weights = _without(net.parameters(), of_scales)
+    groups = [{"params": group} for group in (weights, unitless, lengths)]
     return torch.optim.Adam(groups, fused=weights[0].device.type in ("cpu", "cuda"))
 
 
+def _without(parameters: Iterable[Tensor], others: Iterable[Tensor]) -> list[Tensor]:
+    left_out = {id(parameter) for parameter in others}
+    return [parameter for parameter in parameters if id(parameter) not in left_out]
+
+
 def set_learning_rates(optimiser: torch.optim.Adam, rates: tuple[float, float], shrink: int) -> None:
-    """Set the rates of the groups of `make_optimiser`.
+    """Set the rates of the groups of `make_optimiser`, from `learning_rates`.
 
-    Adam moves a parameter by about its learning rate, in the parameter's unit.  Where all lengths are shrunk, the rate
-    of lengths must shrink with them, or sigmas would learn faster than at the paper's size.
-
-    Parameters
-    ----------
-    optimiser : torch.optim.Adam
-        From `make_optimiser`.
-    rates : tuple of float
-        Of the weights and of the scales, see `learning_rates`.
-    shrink : int
-        Divisor of all lengths, see `Task`.
+    Adam moves a parameter by about its learning rate, in the parameter's unit: the rate of lengths is a length.
     """
     rate, scale_rate = rates
-    for group, group_rate in zip(optimiser.param_groups, (rate, scale_rate, scale_rate / shrink), strict=True):
+    of_groups = (rate, scale_rate, network_pixels(scale_rate, shrink))
+    for group, group_rate in zip(optimiser.param_groups, of_groups, strict=True):
         group["lr"] = group_rate
 
 
 @torch.no_grad()
-def _out_of_bounds(scales: InternalScales, task: Task) -> Tensor:
+def _out_of_bounds(net: nn.Module, task: Task) -> Tensor:
     """Whether an internal scale, as the record would have it, is NaN, not positive or larger than the images."""
-    pixels = (scales().double() * task.shrink).round(decimals=6)
+    pixels = paper_pixels(internal_scales(net)().double(), task.shrink).round(decimals=6)
     return ~((pixels > 0) & (pixels <= task.image_size)).all()
 
 
-def _paper_pixels(scales: InternalScales | None, shrink: int) -> tuple[float, ...]:
-    """Internal scales in pixels of the paper's canvas; none where the network has none."""
-    return () if scales is None else tuple(round(value * shrink, 6) for value in scales.values())
+def _recorded_scales(net: nn.Module, task: Task) -> tuple[float, ...]:
+    """Internal scales in the paper's pixels; none where the network has none."""
+    scales = internal_scales(net)
+    return () if scales is None else tuple(round(paper_pixels(value, task.shrink), 6) for value in scales.values())
+
+
+def _metrics(history: History, tested: dict[str, Any]) -> Metrics:
+    selected = history.validation_error.index(min(history.validation_error))
+    return Metrics(
+        validation_error=history.validation_error[selected],
+        selected_epoch=selected + 1,
+        internal_scales=history.scales[selected + 1],
+        train_loss_history=tuple(history.train_loss),
+        validation_error_history=tuple(history.validation_error),
+        internal_scales_history=tuple(history.scales),
+        **tested,
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fake_training import record_of, spec_of
 
-from scalestudy.training.checkpoint import Checkpoint, CheckpointFile
+from scalestudy.training.state import CheckpointFile, Progress
 
 EPOCHS = 3
 _PATIENCE = 120
@@ -61,13 +61,12 @@ def waits_each_epoch(spec, *, device, progress, checkpoint):
 
 def kept_each_epoch(spec, *, device, progress, checkpoint):
     """Logs and keeps each of three epochs, which ends when it may; goes on from what was kept."""
-    made_by = {"code": "marked training"}
-    kept = checkpoint.read(spec.key, made_by)
+    kept = checkpoint.progress()
     for epoch in range(kept.epochs_done + 1 if kept else 1, EPOCHS + 1):
         log(f"epoch {epoch} of {spec.seed}")
         (folder() / f"begun-{spec.seed}-{epoch}").touch()
         wait_for(f"end-{epoch}")
-        checkpoint.write(Checkpoint(spec.key, epoch, EPOCHS, made_by, b""))
+        checkpoint.write(Progress(epoch, EPOCHS, {"code": "marked training"}), b"")
         progress(epoch, EPOCHS)
     return record_of(spec)
 

@@ -13,8 +13,7 @@ from marked_training import EPOCHS
 from scalestudy.runs.execution import plan, run_all
 from scalestudy.runs.progress import ProgressBar
 from scalestudy.runs.store import RunStore
-from scalestudy.training.checkpoint import Checkpoint
-from scalestudy.training.source import source_digest
+from scalestudy.training.state import Progress, source_digest
 
 
 @pytest.fixture
@@ -55,7 +54,7 @@ def names(store):
 def keep(store, seed, epochs_done, code=None):
     """As if a run of two epochs had been stopped after so many, by default with this code."""
     spec = spec_of(seed)
-    store.checkpoint(spec).write(Checkpoint(spec.key, epochs_done, 2, {"code": code or source_digest()}, b""))
+    store.checkpoint(spec).write(Progress(epochs_done, 2, {"code": code or source_digest()}), b"")
     return spec
 
 

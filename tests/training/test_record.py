@@ -1,36 +1,41 @@
-"""Records: round trip, checksum, refusal of what was edited or is no number."""
+"""Records: round trip, checksum, refusal of what was edited or is no number, and by which commit they were made."""
 
 import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import ValidationError
 
-from scalestudy.data import LogUniform
+from scalestudy.data.distributions import LogUniform
+from scalestudy.training import record as module
+from scalestudy.training.device import machine
 from scalestudy.training.record import Metrics, Provenance, Record
 from scalestudy.training.spec import DataSpec, MnistScaleSpec, RunSpec
 
-RECORDS = sorted((Path(__file__).resolve().parent / "records").glob("*.json"))
+CHECKOUT = Path(__file__).resolve().parents[2]
+STORED = [path for folder in ("results/runs", "tests/records") for path in sorted((CHECKOUT / folder).glob("*.json"))]
 
 
-def spec(seed: int = 0) -> RunSpec:
+def spec(seed=0):
     return RunSpec(data=DataSpec(distribution=LogUniform(low=1, high=8)), seed=seed)
 
 
-def metrics(**changes) -> Metrics:
+def metrics(**changes):
     values = {
-        "test_error": 3.25,
-        "validation_error": 3.0,
-        "selected_epoch": 1,
-        "internal_scales": (2.0, 3.5, 6.0),
-        "train_loss_history": (0.5, 0.4),
-        "validation_error_history": (3.0, 3.5),
+        "test_error": 3.25, "validation_error": 3.0, "selected_epoch": 1, "internal_scales": (2.0, 3.5, 6.0),
+        "train_loss_history": (0.5, 0.4), "validation_error_history": (3.0, 3.5),
         "internal_scales_history": ((2.0, 3.4, 6.0), (2.0, 3.5, 6.0), (2.0, 3.6, 6.0)),
-    }
+    }  # fmt: skip
     return Metrics(**values | changes)
 
 
-def provenance(**changes) -> Provenance:
+def provenance(**changes):
     values = {
         "scalestudy": "0.1", "commit": None, "python": "3.11", "torch": "2.6", "device": "cpu (x86_64)",
         "threads": 1, "seconds": 1.5, "finished": "2024-01-01T00:00:00+00:00",
@@ -38,19 +43,45 @@ def provenance(**changes) -> Provenance:
     return Provenance(**values | changes)
 
 
-def record() -> Record:
-    return Record.of(spec(), metrics(test_error_by_scale={"0.5000": 40.0}), provenance())
+def record(**changes):
+    return Record.of(spec(), metrics(test_error_by_scale={"0.5000": 40.0}, **changes), provenance())
 
 
-def test_round_trip() -> None:
-    text = record().model_dump_json()
-    assert Record.model_validate_json(text) == record()
-    assert Record.model_validate(json.loads(text)) == record()
-    assert record().key == spec().key
-    assert record().checksum == record().digest()
+def full():
+    """A record with every field that came later."""
+    return Record.of(
+        RunSpec.baseline("cnn", data=MnistScaleSpec(augmented=True)),
+        metrics(internal_scales=(), equivariance_error={"0.5000": 0.25}, prediction_change={"0.5000": 12.5}),
+        provenance(train_ms_per_image=4.5, inference_ms_per_image=0.0, resumed=2),
+    )
 
 
-def test_checksum_covers_everything_and_key_the_spec_only() -> None:
+def test_every_stored_record_is_written_back_byte_for_byte():
+    """Though the classes have fields now that it lacks; reading checks its key and its checksum."""
+    assert len(STORED) > 50
+    for path in STORED:
+        text = path.read_text()
+        stored = Record.model_validate_json(text)
+        assert json.dumps(stored.model_dump(mode="json"), indent=1, sort_keys=True) + "\n" == text, path
+        assert stored.key == path.stem
+
+
+@pytest.mark.parametrize("made", [record(), full()], ids=["bare", "full"])
+def test_round_trip(made):
+    assert Record.model_validate_json(made.model_dump_json()) == made
+    assert Record.model_validate(json.loads(made.model_dump_json())) == made
+
+
+def test_later_fields_are_written_where_they_are_there():
+    bare, complete = record().model_dump(mode="json"), full().model_dump(mode="json")
+    assert {*complete["metrics"]} - {*bare["metrics"]} == {"equivariance_error", "prediction_change"}
+    later = {"train_ms_per_image", "inference_ms_per_image", "resumed"}
+    assert {*complete["provenance"]} - {*bare["provenance"]} == later
+    assert complete["provenance"]["inference_ms_per_image"] == 0.0
+    assert bare["provenance"]["commit"] is None  # was there from the beginning
+
+
+def test_checksum_covers_everything_and_key_the_spec_only():
     others = [
         Record.of(spec(1), metrics(), provenance()),
         Record.of(spec(), metrics(test_error=3.26), provenance()),
@@ -62,87 +93,133 @@ def test_checksum_covers_everything_and_key_the_spec_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "path",
-    [("metrics", "test_error"), ("metrics", "selected_epoch"), ("provenance", "seconds"), ("provenance", "threads")],
+    ("part", "name", "value"),
+    [
+        ("metrics", "test_error", 4.25),
+        ("metrics", "equivariance_error", {"0.5000": 0.26}),
+        ("metrics", "prediction_change", None),
+        ("provenance", "threads", 2),
+        ("provenance", "train_ms_per_image", None),
+    ],
 )
-def test_an_edited_record_is_found_out(path: tuple[str, str]) -> None:
-    content = record().model_dump(mode="json")
-    content[path[0]][path[1]] += 1
+def test_an_edited_record_is_found_out(part, name, value):
+    content = full().model_dump(mode="json")
+    content[part][name] = value
     with pytest.raises(ValidationError, match=r"does not match the content .*: the record was edited or damaged"):
         Record.model_validate(content)
 
 
-def test_a_record_without_checksum_is_refused() -> None:
-    content = record().model_dump(mode="json", exclude={"checksum"})
-    with pytest.raises(ValidationError, match="checksum missing does not match"):
-        Record.model_validate(content)
-
-
-def test_a_record_of_another_spec_is_refused() -> None:
+def test_a_record_without_checksum_or_of_another_spec_is_refused():
     content = record().model_dump(mode="json")
-    content["spec"]["seed"] = 1
+    with pytest.raises(ValidationError, match="checksum missing does not match"):
+        Record.model_validate({**content, "checksum": ""})
     with pytest.raises(ValidationError, match=f"record says key {spec().key}, but its spec has key {spec(1).key}"):
-        Record.model_validate(content)
+        Record.model_validate({**content, "spec": spec(1)})
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 100.1])
-@pytest.mark.parametrize("field", ["test_error", "validation_error"])
-def test_errors_are_percentages(field: str, value: float) -> None:
-    with pytest.raises(ValidationError, match=field):
-        metrics(**{field: value})
+@pytest.mark.parametrize(
+    ("make", "fields"),
+    [
+        *((metrics, {name: value}) for name in ("test_error", "validation_error") for value in (-0.1, 100.1)),
+        *((metrics, {"test_error": value}) for value in (float("nan"), float("inf"))),
+        (metrics, {"selected_epoch": 0}),
+        (metrics, {"internal_scales": (float("nan"),)}),
+        (metrics, {"train_loss_history": (float("nan"),)}),
+        (metrics, {"internal_scales_history": ((float("inf"),),)}),
+        (metrics, {"accuracy": 1.0}),
+        (provenance, {"host": "here"}),
+        (provenance, {"train_ms_per_image": -1.0}),
+        (provenance, {"resumed": 0}),
+    ],
+)
+def test_what_is_no_result_is_refused(make, fields):
+    with pytest.raises(ValidationError, match=next(iter(fields))):
+        make(**fields)
 
 
-def test_what_is_no_number_is_refused_everywhere() -> None:
-    for field in ("internal_scales", "train_loss_history", "validation_error_history"):
-        with pytest.raises(ValidationError, match=field):
-            metrics(**{field: (float("nan"),)})
-    with pytest.raises(ValidationError, match="internal_scales_history"):
-        metrics(internal_scales_history=((float("inf"),),))
-
-
-def test_unknown_fields_and_changes_are_refused() -> None:
-    with pytest.raises(ValidationError, match="accuracy"):
-        metrics(accuracy=1.0)
-    with pytest.raises(ValidationError, match="host"):
-        provenance(host="here")
+def test_records_are_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         record().key = "other"
-    with pytest.raises(ValidationError, match="selected_epoch"):
-        metrics(selected_epoch=0)
 
 
-@pytest.mark.parametrize("path", RECORDS[:4], ids=lambda path: path.stem)
-def test_a_record_from_before_later_fields_is_what_it_was(path: Path) -> None:
-    """Byte for byte, though the classes have fields now that it lacks."""
-    text = path.read_text()
-    old = Record.model_validate_json(text)
-    assert json.dumps(old.model_dump(mode="json"), indent=1, sort_keys=True) + "\n" == text
-    assert old.digest() == old.checksum
+def test_provenance_is_of_this_process():
+    made = Provenance.of(machine(torch.device("cpu")), 1.234, train_ms_per_image=2.5, resumed=None)
+    assert (made.seconds, made.train_ms_per_image, made.resumed) == (1.23, 2.5, None)
+    assert (made.device, made.python) == (f"cpu ({platform.machine()})", platform.python_version())
+    assert (made.torch, made.threads) == (torch.__version__, torch.get_num_threads())
 
 
-def test_later_fields_are_written_and_covered_where_they_are_there() -> None:
-    bare = record()
-    content = bare.model_dump(mode="json")
-    assert not {"equivariance_error", "prediction_change"} & set(content["metrics"])
-    assert not {"train_ms_per_image", "inference_ms_per_image"} & set(content["provenance"])
-    assert content["provenance"]["commit"] is None  # was there from the beginning
-    full = Record.of(
-        RunSpec.baseline("cnn", data=MnistScaleSpec(augmented=True)),
-        metrics(internal_scales=(), equivariance_error={"0.5000": 0.25}, prediction_change={"0.5000": 12.5}),
-        provenance(train_ms_per_image=4.5, inference_ms_per_image=0.0),
-    )
-    assert Record.model_validate_json(full.model_dump_json()) == full
-    content = full.model_dump(mode="json")
-    assert content["metrics"]["equivariance_error"] == {"0.5000": 0.25}
-    assert content["provenance"]["inference_ms_per_image"] == 0.0
-    for part, name in (("metrics", "prediction_change"), ("provenance", "train_ms_per_image")):
-        without = full.model_dump(mode="json")
-        del without[part][name]
-        with pytest.raises(ValidationError, match="the record was edited or damaged"):
-            Record.model_validate(without)
+@pytest.fixture
+def git(tmp_path, monkeypatch):
+    """Run git in a folder; `commit` believes that it lies in ``proj/scalestudy``, and is asked anew."""
+    if shutil.which("git") is None:
+        pytest.skip("there is no git")
+    package = tmp_path / "proj" / "scalestudy"
+    (package / "training").mkdir(parents=True)
+    (package / "spec.py").write_text("1")
+    monkeypatch.setattr(module, "__file__", str(package / "training" / "record.py"))
+    monkeypatch.setattr(module, "commit", module.commit.__wrapped__)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def run(folder, *arguments):
+        name = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        command = ["git", "-C", str(folder), *name, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    return run
 
 
-@pytest.mark.parametrize("field", ["train_ms_per_image", "inference_ms_per_image"])
-def test_timings_are_not_negative(field: str) -> None:
-    with pytest.raises(ValidationError, match=field):
-        provenance(**{field: -1.0})
+def committed(git, folder, *paths):
+    """A repository with a commit of some paths, and how records name it."""
+    git(folder, "init", "-q")
+    git(folder, "add", *paths)
+    git(folder, "commit", "-q", "--allow-empty", "-m", "first")
+    return git(folder, "rev-parse", "--short=12", "HEAD")
+
+
+def test_the_commit_of_the_packages_own_checkout(git, tmp_path):
+    own = committed(git, tmp_path / "proj", "scalestudy")
+    assert module.commit() == own
+    (tmp_path / "proj" / "notes").write_text("beside the package")
+    assert module.commit() == own
+    (tmp_path / "proj" / "scalestudy" / "spec.py").write_text("2")
+    assert module.commit() == f"{own}-dirty"
+
+
+def test_not_that_of_another_checkout(git, tmp_path, caplog):
+    """Around the package, or where the package lies untracked: installed with ``pip install --target``."""
+    assert module.commit() is None
+    committed(git, tmp_path)
+    assert module.commit() is None
+    (tmp_path / "proj" / ".gitignore").write_text("scalestudy\n")
+    committed(git, tmp_path / "proj", ".gitignore")
+    assert module.commit() is None
+    assert caplog.text == ""
+
+
+def test_not_the_one_that_the_environment_names(git, tmp_path, monkeypatch):
+    own = committed(git, tmp_path / "proj", "scalestudy")
+    (tmp_path / "other").mkdir()
+    assert committed(git, tmp_path / "other") != own
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "other"))
+    assert module.commit() == own
+
+
+def test_a_checkout_that_git_does_not_read_is_logged(git, tmp_path, monkeypatch, caplog):
+    """One that belongs to somebody else, and one where there is no git."""
+    committed(git, tmp_path / "proj", "scalestudy")
+    wrapper = tmp_path / "bin" / "git"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec {shutil.which("git")} "$@"\n')
+    wrapper.chmod(0o755)
+    with caplog.at_level(logging.WARNING), monkeypatch.context() as patch:
+        patch.setenv("PATH", str(wrapper.parent), prepend=os.pathsep)
+        assert module.commit() is None
+    assert f"records do not name the commit of {tmp_path / 'proj'}" in caplog.text
+    assert "dubious ownership" in caplog.text
+    caplog.clear()
+    wrapper.unlink()
+    monkeypatch.setenv("PATH", str(wrapper.parent))
+    assert module.commit() is None
+    assert "which git does not tell" in caplog.text

@@ -1,0 +1,193 @@
+"""A run between two epochs, and the file that keeps it, so that one that was stopped or killed goes on."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import json
+import logging
+import math
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scalestudy.files import write_whole
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+CHECKPOINT_SUFFIX = ".checkpoint"
+
+_LOG = logging.getLogger(__name__)
+_INTERVAL_SECONDS = 60.0  # our choice: at most a minute and an epoch are lost, and short runs write nothing
+_MAX_LINE_BYTES = 4096
+_SOURCE = (".py", ".csv", ".mplstyle")
+
+
+@cache
+def source_digest() -> str:
+    """16 hex digits of the hash of the code and data in this package, as they were when first asked for."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).resolve().parents[1]
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in _SOURCE and path.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+MadeBy = dict[str, str | int]  # what must be the same to go on, by name: else the rest would be rounded differently
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is, as the first line of its checkpoint has it."""
+
+    epochs_done: int
+    epochs: int
+    made_by: MadeBy
+
+    @property
+    def is_of_this_code(self) -> bool:
+        """Whether this version of the package can go on; whether this machine can, a run finds out."""
+        return self.made_by.get("code") == source_digest()
+
+
+class CheckpointFile:
+    """The last state of one run: a checksum and a `Progress` as JSON in the first line, then what torch saved.
+
+    One is `due` `interval` seconds after the making of this object and after each writing.
+    """
+
+    def __init__(self, path: Path, interval: float = _INTERVAL_SECONDS) -> None:
+        self.path, self.interval = Path(path), interval
+        self._next = time.monotonic() + interval
+        self._level = logging.WARNING
+
+    @property
+    def due(self) -> bool:
+        return time.monotonic() >= self._next
+
+    def write(self, progress: Progress, state: bytes) -> None:
+        """Replace the checkpoint.  Where it cannot be written the run goes on, and a warning is logged once."""
+        content = json.dumps(asdict(progress), sort_keys=True).encode() + b"\n" + state
+        try:
+            write_whole(self.path, _checksum(content) + b" " + content)
+        except OSError as error:
+            lost = "if it is stopped, what it does from now on is lost"
+            _LOG.log(self._level, "the run goes on, but cannot be kept in %s (%s): %s", self.path, error, lost)
+            self._level = logging.DEBUG
+        self._next = time.monotonic() + self.interval
+
+    def read(self, made_by: MadeBy) -> bytes | None:
+        """The state that `made_by` can go on from; None where there is none, with a warning where it is another one."""
+        try:
+            checksum, _, content = self.path.read_bytes().partition(b" ")
+        except OSError as error:
+            return None if isinstance(error, FileNotFoundError) else self.refuse(f"cannot be read ({error.strerror})")
+        if checksum != _checksum(content):
+            return self.refuse("is damaged")
+        line, _, state = content.partition(b"\n")
+        theirs = Progress(**json.loads(line)).made_by
+        if differing := [name for name in {**theirs, **made_by} if theirs.get(name) != made_by.get(name)]:
+            what = "; ".join(f"{name} {theirs.get(name)}, here {made_by.get(name)}" for name in differing)
+            return self.refuse(f"was made by something else ({what})")
+        return state
+
+    def progress(self) -> Progress | None:
+        """How far the run is, by the first line alone; None where there is no checkpoint, or something else."""
+        try:
+            with self.path.open("rb") as file:
+                return Progress(**json.loads(file.readline(_MAX_LINE_BYTES).partition(b" ")[2]))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def remove(self) -> None:
+        """Remove the file, if it is there and can be; left behind it does no harm."""
+        with suppress(OSError):
+            self.path.unlink()
+
+    def refuse(self, reason: str) -> None:
+        """Say in a warning why the checkpoint is not used."""
+        _LOG.warning("the checkpoint %s %s; it is not used, and the run starts again", self.path, reason)
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
+
+
+@dataclass
+class History:
+    """What a run leaves behind: an entry per epoch, and in front of `scales` (paper's pixels) those of the start.
+
+    `best` is the network after the first epoch with the lowest validation error; `train_seconds` are those of the
+    epochs' training parts, `seconds` all up to the last checkpoint, `resumed` from how many of these the run went on.
+    """
+
+    scales: list[tuple[float, ...]]
+    train_loss: list[float] = field(default_factory=list)
+    validation_error: list[float] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    train_seconds: float = 0.0
+    seconds: float = 0.0
+    resumed: int = 0
+
+    def add(self, net: nn.Module, train_loss: float, validation_error: float, scales: tuple[float, ...]) -> None:
+        """Add an epoch."""
+        if validation_error < min(self.validation_error, default=math.inf):
+            self.best = copy.deepcopy(net.state_dict())
+        self.train_loss.append(round(train_loss, 6))
+        self.validation_error.append(validation_error)
+        self.scales.append(scales)
+
+
+@dataclass
+class RunState:
+    """Everything that the rest of a run follows from; `began` is ``time.perf_counter()`` at the start of this part."""
+
+    net: nn.Module
+    optimiser: torch.optim.Optimizer
+    generators: Sequence[torch.Generator]
+    history: History
+    epochs: int
+    made_by: MadeBy
+    began: float
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run up to now; what was done after a checkpoint and lost is not counted."""
+        return self.history.seconds + time.perf_counter() - self.began
+
+    def keep(self, file: CheckpointFile) -> None:
+        """Write everything, so that `go_on` brings it back bit for bit."""
+        import torch
+
+        content = {
+            "net": self.net.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "generators": [generator.get_state() for generator in self.generators],
+            "history": {**vars(self.history), "seconds": self.seconds},
+        }
+        torch.save(content, buffer := io.BytesIO())
+        file.write(Progress(len(self.history.train_loss), self.epochs, self.made_by), buffer.getvalue())
+
+    def go_on(self, file: CheckpointFile) -> None:
+        """Go to where the run was kept, perhaps in another process, if it was and can be continued here."""
+        import torch
+
+        if (content := file.read(self.made_by)) is None:
+            return
+        try:  # no code in it: only tensors, numbers and containers are read
+            found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except Exception as error:
+            return file.refuse(f"cannot be read ({error})")
+        self.net.load_state_dict(found["net"])
+        self.optimiser.load_state_dict(found["optimiser"])
+        for generator, state in zip(self.generators, found["generators"], strict=True):
+            generator.set_state(state)
+        self.history = History(**found["history"])
+        self.history.resumed += 1

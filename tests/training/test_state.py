@@ -1,0 +1,288 @@
+"""Runs that are stopped between epochs and go on, with the same result bit for bit; and the file that keeps them."""
+
+import copy
+import itertools
+import random
+
+import pytest
+import torch
+
+import scalestudy.training.train as training
+from scalestudy.data.distributions import LogUniform
+from scalestudy.models.systems import SYSTEMS
+from scalestudy.training import state as module
+from scalestudy.training.spec import DataSpec, MnistScaleSpec, RunSpec, ScalesSpec, TrainingSpec
+from scalestudy.training.state import CheckpointFile, History, Progress, RunState, source_digest
+from scalestudy.training.train import train
+
+MADE_BY = {"run": "0123456789abcdef", "code": "1", "torch": "2", "threads": 1}
+PROGRESS = Progress(3, 60, MADE_BY)
+EPOCHS = 4
+
+
+@pytest.fixture
+def file(tmp_path):
+    return CheckpointFile(tmp_path / "runs" / "0123456789abcdef.checkpoint")
+
+
+def test_reads_what_was_written_last(file):
+    assert (file.read(MADE_BY), file.progress()) == (None, None)
+    file.write(PROGRESS, b"a\nb\0")
+    assert file.read(MADE_BY) == b"a\nb\0"
+    file.write(Progress(4, 60, MADE_BY), b"")
+    assert (file.read(MADE_BY), file.progress()) == (b"", Progress(4, 60, MADE_BY))
+    assert not file.progress().is_of_this_code
+    assert Progress(4, 60, {"code": source_digest()}).is_of_this_code
+    assert [path.name for path in file.path.parent.iterdir()] == [file.path.name]
+    file.remove()
+    file.remove()
+    assert not file.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("made_by", "reason"),
+    [
+        (MADE_BY | {"run": "fedcba9876543210"}, "run 0123456789abcdef, here fedcba9876543210"),
+        (MADE_BY | {"torch": "3", "threads": 2}, "threads 1, here 2; torch 2, here 3"),
+        ({name: MADE_BY[name] for name in ("run", "code", "torch")}, "threads 1, here None"),
+        (MADE_BY | {"device": "cpu"}, "device None, here cpu"),
+    ],
+)
+def test_what_the_run_cannot_go_on_from_is_refused(file, made_by, reason, caplog):
+    file.write(PROGRESS, b"state")
+    assert file.read(made_by) is None
+    again = "it is not used, and the run starts again"
+    assert caplog.messages == [f"the checkpoint {file.path} was made by something else ({reason}); {again}"]
+
+
+def test_one_that_was_cut_off_or_changed_is_refused(file, caplog):
+    """At every length, and with a bit of any byte flipped."""
+    file.write(PROGRESS, b"a\nb\0")
+    whole, chance = file.path.read_bytes(), random.Random(0)
+    damaged = [whole[:length] for length in range(len(whole))]
+    for position in range(len(whole)):
+        damaged.append(bytearray(whole))
+        damaged[-1][position] ^= 1 << chance.randrange(8)
+    for content in damaged:
+        file.path.write_bytes(content)
+        assert file.read(MADE_BY) is None
+        file.progress()  # raises nothing
+    assert caplog.text.count("is damaged; it is not used") == len(damaged)
+    file.path.write_bytes(whole)
+    assert file.read(MADE_BY) == b"a\nb\0"
+
+
+@pytest.mark.parametrize("content", [b"", b"x []\n", b"x {}\n", b"\xff \xfe\n", b'x {"epochs_done": 3, "epochs": 2}\n'])
+def test_other_files_are_no_progress(file, content):
+    file.path.parent.mkdir()
+    file.path.write_bytes(content)
+    assert (file.progress(), file.read(MADE_BY)) == (None, None)
+
+
+def test_a_run_goes_on_where_it_cannot_be_kept(file, caplog):
+    file.path.parent.write_text("no folder")
+    for _ in range(3):
+        file.write(PROGRESS, b"")
+    assert f"the run goes on, but cannot be kept in {file.path} (" in caplog.text
+    assert caplog.text.count("if it is stopped, what it does from now on is lost") == 1
+
+
+def test_due_once_per_interval(file, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    file = CheckpointFile(file.path, interval=60.0)
+    seen = []
+    for now[0] in (100.0, 160.0, 219.9, 220.0):
+        seen.append(file.due)
+        if now[0] == 160.0:
+            file.write(PROGRESS, b"")
+            seen.append(file.due)
+    assert seen == [False, True, False, False, True]
+
+
+class Stopped(BaseException):
+    """What the progress callback raises."""
+
+
+def spec_of(name, precision="float32"):
+    """A few real digits; the last batch of an epoch is a short one.
+
+    `name` is a parameterisation of Table 1's network, or a system with "+" for augmentation.
+    """
+    recipe = TrainingSpec(epochs=EPOCHS, batch_size=16, scale_warmup_epochs=1.5, milestones=(2.5,))
+    counts = {"train_images": 24, "validation_images": 10, "test_images": 10}
+    if name.rstrip("+") in SYSTEMS:
+        data = MnistScaleSpec(augmented=name.endswith("+"), equivariance_images=2, **counts)
+        return RunSpec(model=name.rstrip("+"), data=data, training=recipe, precision=precision)
+    data = DataSpec(distribution=LogUniform(low=1, high=4), shrink=3, **counts)
+    return RunSpec(scales=ScalesSpec(parameterisation=name), data=data, training=recipe, precision=precision)
+
+
+def stopped(spec, file, epoch):
+    """Train until the callback raises after an epoch."""
+
+    def progress(done, epochs):
+        if done == epoch:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(spec, progress=progress, checkpoint=CheckpointFile(file.path))
+    assert file.progress().epochs_done == epoch
+
+
+def interrupted(spec, file, *stops):
+    """Train with a stop after each of these epochs; global generators are elsewhere each time."""
+    for part, epoch in enumerate(stops):
+        torch.manual_seed(part)
+        stopped(spec, file, epoch)
+    torch.manual_seed(12345)
+    return train(spec, checkpoint=CheckpointFile(file.path))
+
+
+@pytest.fixture(scope="module")
+def whole(mnist):
+    """A run with everything that a state can have: a learned scale, augmentation, dropout, batch norm."""
+    return train(spec_of("single_scale+"))
+
+
+@pytest.mark.parametrize("name", ["fixed", "isr", "step_ratio", "spacing", "direct", "cnn", "float64"])
+def test_a_stopped_run_has_the_result_of_one_that_was_not(name, file, mnist):
+    spec = spec_of("spacing", "float64") if name == "float64" else spec_of(name)
+    record = interrupted(spec, file, 2)
+    assert record.metrics == train(spec).metrics
+    assert record.provenance.resumed == 1
+
+
+@pytest.mark.parametrize("stops", [(1,), (EPOCHS,), (1, 2, 3)])
+def test_wherever_and_however_often_it_is_stopped(stops, whole, file):
+    record = interrupted(whole.spec, file, *stops)
+    assert record.metrics == whole.metrics
+    assert record.provenance.resumed == len(stops)
+
+
+def test_the_tested_network_may_be_one_from_before_the_stop(monkeypatch, file, mnist):
+    """The first epoch is the best one."""
+    errors = {}
+
+    def worse_each_epoch(task, net):
+        return 10.0 + errors.setdefault(next(net.parameters()).detach().sum().item(), len(errors))
+
+    monkeypatch.setattr(training.Task, "validation_error", worse_each_epoch)
+    whole = train(spec_of("isr"))
+    record = interrupted(spec_of("isr"), file, 3)
+    assert record.metrics == whole.metrics
+    assert record.metrics.selected_epoch == 1
+
+
+@pytest.mark.parametrize("part", ["net", "optimiser", 0, 1, 2, "best"])
+def test_every_part_of_the_state_matters(part, whole, file, monkeypatch):
+    """Negative controls: with one part (a number: of the generators) as a new run has it, the result is another one."""
+    load = torch.load
+
+    def without(*arguments, **options):
+        content, fresh = load(*arguments, **options), fresh_state(whole.spec)
+        assert len(content["generators"]) == 3  # shuffling, augmentation, dropout
+        if isinstance(part, int):
+            content["generators"][part] = fresh["generators"][part]
+        elif part == "best":
+            content["history"]["best"] = fresh["net"]
+            content["history"]["validation_error"] = [0.0] * len(content["history"]["validation_error"])
+        else:
+            content[part] = fresh[part]
+        return content
+
+    monkeypatch.setattr(torch, "load", without)
+    assert interrupted(whole.spec, file, 2).metrics != whole.metrics
+
+
+def fresh_state(spec):
+    """The state of a run of which no step was made."""
+    net = training.build_model(spec)
+    generators = (*training.task_of(spec, torch.device("cpu")).generators, training.random_stream("dropout", spec.seed))
+    parts = {"net": net.state_dict(), "optimiser": training.make_optimiser(net).state_dict()}
+    return copy.deepcopy({**parts, "generators": [generator.get_state() for generator in generators]})
+
+
+def test_times_are_those_of_all_parts(file, monkeypatch, mnist):
+    """With a clock that goes on by one second each time it is looked at, and is another one in each process."""
+    spec, clocks = spec_of("fixed"), [itertools.count(start) for start in (0, 1_000_000, 0)]
+    monkeypatch.setattr(training.time, "perf_counter", lambda: float(next(clocks[0])))
+    whole = train(spec).provenance
+    clocks.pop(0)
+    stopped(spec, file, 3)
+    clocks.pop(0)
+    parts = train(spec, checkpoint=file).provenance
+    assert parts.train_ms_per_image == whole.train_ms_per_image == round(1000 / 24, 6)
+    assert parts.seconds == whole.seconds + 1  # the checkpoint asks once more
+    assert (whole.resumed, parts.resumed) == (None, 1)
+
+
+def test_kept_as_often_as_the_interval_says(file, mnist):
+    """Within it nothing is written, and the record has no new field."""
+    record = train(spec_of("fixed"), checkpoint=file)
+    assert not file.path.exists()
+    assert "resumed" not in record.model_dump(mode="json")["provenance"]
+    seen, often = [], CheckpointFile(file.path, interval=0.0)
+    train(spec_of("fixed"), progress=lambda *_: seen.append(often.progress()), checkpoint=often)
+    assert [kept and kept.epochs_done for kept in (*seen, often.progress())] == [None, 1, 2, 3, EPOCHS]
+
+
+@pytest.mark.parametrize("changed", ["code", "torch", "device", "instructions", "threads"])
+def test_what_made_it_must_go_on_with_it(changed, file, monkeypatch, caplog, mnist):
+    stopped(spec_of("fixed"), file, 2)
+    if changed == "code":
+        monkeypatch.setattr(training, "source_digest", lambda: "another")
+    else:
+        here = training.machine(torch.device("cpu"))
+        monkeypatch.setattr(training, "machine", lambda device: here | {changed: 64 if changed == "threads" else "x"})
+    calls = []
+    record = train(spec_of("fixed"), progress=lambda done, epochs: calls.append(done), checkpoint=file)
+    assert calls == [1, 2, 3, 4]
+    assert record.provenance.resumed is None
+    assert f"was made by something else ({changed} " in caplog.text
+
+
+@pytest.mark.parametrize("place", ["a folder", "a file that torch cannot read"])
+def test_a_run_is_made_whatever_lies_in_the_place_of_its_checkpoint(place, file, caplog, mnist):
+    spec, file = spec_of("fixed"), CheckpointFile(file.path, interval=0.0)
+    if place == "a folder":
+        file.path.mkdir(parents=True)
+        file.remove()
+        assert file.progress() is None
+    else:
+        made_by = {"run": spec.key, "code": source_digest(), **training.machine(torch.device("cpu"))}
+        file.write(Progress(2, EPOCHS, made_by), b"no state")
+    record = train(spec, checkpoint=file)
+    assert record.metrics == train(spec).metrics
+    assert record.provenance.resumed is None
+    assert f"the checkpoint {file.path} cannot be read (" in caplog.text
+    assert ("goes on, but cannot be kept" in caplog.text) == (place == "a folder")
+
+
+@pytest.mark.parametrize("name", ["isr", *SYSTEMS])
+def test_a_state_has_less_than_10_mb(name, file):
+    """The network, the best one so far and the moments of Adam; docs/cluster.md says so."""
+    net = training.build_model(spec_of(name))
+    state = RunState(net, training.make_optimiser(net), (), History([()]), 60, MADE_BY, 0.0)
+    for parameter in state.net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    state.optimiser.step()
+    for _ in range(60):
+        state.history.add(state.net, 1.0, 50.0, (1.0, 2.0, 4.0))
+    state.keep(file)
+    parameters = sum(parameter.numel() for parameter in state.net.parameters())
+    assert 4 * 4 * parameters < file.path.stat().st_size < 10e6
+
+
+def test_a_checkpoint_holds_no_code(file, tmp_path, caplog):
+    """It is read with torch's restricted unpickler, so a foreign file cannot run anything."""
+
+    class Code:
+        def __reduce__(self):
+            return type(tmp_path).touch, (tmp_path / "touched",)
+
+    torch.save({"net": Code()}, tmp_path / "foreign")
+    file.write(PROGRESS, (tmp_path / "foreign").read_bytes())
+    RunState(None, None, (), History([()]), 60, MADE_BY, 0.0).go_on(file)
+    assert "cannot be read (Weights only load failed" in caplog.text
+    assert not (tmp_path / "touched").exists()
