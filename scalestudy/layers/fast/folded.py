@@ -368,9 +368,9 @@ class ScaleCorrelation:
         """
         lines = self._transform.forward(planes, self._space).view(-1, self._width)  # (V 2 I B, 2 W')
         images = planes.shape[-1] // (in_channels * self._width)
-        products = self._horizontal.apply(lines, self._space, keep and images == 1)
+        stays = images == 1 or len(self._cols) == 1  # no axis changes place: `reshape` below copies nothing
+        products = self._horizontal.apply(lines, self._space, keep and stays)
         inside = products.view(-1, images, len(self._cols), self._width).transpose(1, 2)
-        # for several images this is a copy, which may be kept as it is
         return inside.reshape(-1, 2 * in_channels * len(self._cols), images * self._width)
 
     def respond(self, projected: Tensor, mixing: Tensor) -> Tensor:

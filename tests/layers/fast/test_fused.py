@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scalestudy.layers import conv as conv_module
-from scalestudy.layers.basis import VaryingOrderBasis, VaryingSigmaBasis
+from scalestudy.layers.basis import HermiteBasis, VaryingOrderBasis, VaryingSigmaBasis
 from scalestudy.layers.conv import LiftingConv
 from scalestudy.layers.fast import folded, separable
 from scalestudy.layers.fast import pooled as fused
@@ -169,6 +169,33 @@ def test_scales_bases_and_several_channels(scales, basis, training) -> None:
     """One scale and many, two input channels, kernels that are larger than the image."""
     block = Block(scales=scales, basis=BASES[basis], channels=2).train(training)
     assert_equals_modules(block, images(3, 2, 8, 12))
+
+
+def columns_only(basis: HermiteBasis, col: int) -> HermiteBasis:
+    """The functions of a basis with one and the same horizontal function."""
+    basis = copy.copy(basis)
+    pairs = [pair for pair in zip(basis.rows, basis.cols, strict=True) if pair[1] == col]
+    basis.rows, basis.cols = (tuple(pair[axis] for pair in pairs) for axis in (0, 1))
+    return basis
+
+
+ONE_COLUMN = {
+    "one function": VaryingOrderBasis(1),
+    "one function of basis B": VaryingSigmaBasis(1, max_order=0, mult=1.4),
+    "even column": columns_only(VaryingOrderBasis(3), 2),
+    "odd column": columns_only(VaryingOrderBasis(3), 1),
+    "two columns": VaryingOrderBasis(2),
+}
+
+
+@pytest.mark.parametrize("lengths", [(5,), (1, 4), (3, 2)], ids=str)
+@pytest.mark.parametrize("values", [(6.0, 9.0), (2.0, 1.5, 1.0), (1.0, 1.5, 2.0)], ids=str)
+@pytest.mark.parametrize("basis", ONE_COLUMN)
+def test_what_is_kept_for_the_way_back_is_not_overwritten(basis, values, lengths, monkeypatch) -> None:
+    """Scales that fit the memory of the one before, and bases for whose products nothing need change place."""
+    monkeypatch.setattr(SeparableLayer, "chunks", in_chunks_of(*lengths))
+    block = Block(scales=FixedScales.from_values(values), basis=ONE_COLUMN[basis])
+    assert_equals_modules(block, images(5, 1, 8, 12))
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
