@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from scalestudy.layers import precision as arithmetic
+from scalestudy.training import device
 from scalestudy.training.device import DTYPES, deterministic_convolutions, float32_products, require_precision
 
 MATMUL, CUDNN = torch.backends.cuda.matmul, torch.backends.cudnn
@@ -49,7 +49,7 @@ def test_older_switches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch before 2.9 has `allow_tf32` only."""
     matmul, cudnn = types.SimpleNamespace(allow_tf32=False), types.SimpleNamespace(allow_tf32=True)
     backends = types.SimpleNamespace(cudnn=cudnn, cuda=types.SimpleNamespace(matmul=matmul))
-    monkeypatch.setattr(arithmetic, "torch", types.SimpleNamespace(backends=backends))
+    monkeypatch.setattr(device, "torch", types.SimpleNamespace(backends=backends))
     for name, expected in (("float32", False), ("tf32", True)):
         with float32_products(name):
             assert (matmul.allow_tf32, cudnn.allow_tf32) == (expected, expected)
