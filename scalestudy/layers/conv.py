@@ -14,6 +14,7 @@ depends on the scales.  "auto" takes the one with fewer multiplications: "separa
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -29,7 +30,7 @@ from scalestudy.layers.basis import (
     kernel_size_on_device,
 )
 from scalestudy.layers.fast.fourier import correlate_fourier, fourier_cost
-from scalestudy.layers.fast.pooled import can_pool_folded, project_relu_norm_pool
+from scalestudy.layers.fast.pooled import can_pool_folded, is_plain, project_relu_norm_pool
 from scalestudy.layers.fast.separable import correlate_separable, separable_cost
 from scalestudy.layers.scales import InternalScales
 
@@ -240,17 +241,6 @@ class LiftingConv(_ScaleConv):
         self._check(x)
         return self._with_bias(self._correlate(x, project=True))
 
-    def project_relu_norm_pool(self, x: Tensor, norm: nn.BatchNorm2d, window: int) -> Tensor:
-        """``max_pool2d(norm(relu(conv.project(x))), window)`` in one step, where sizes, algorithm and norm allow it.
-
-        (B, I, H, W) -> (B, O, H // window, W // window); see `scalestudy.layers.fast.pooled`.
-        """
-        self._check(x)
-        scales, basis, algorithm = self._sampled(x.shape[-2:])
-        if algorithm == "separable" and self.bias is None and can_pool_folded(x.shape[-2:], norm, window):
-            return project_relu_norm_pool(x, self.weight, basis, scales, norm, window)
-        return functional.max_pool2d(norm(self.project(x).relu()), window)
-
 
 class GroupConv(_ScaleConv):
     """Scale convolution H -> H (Eq. 4): each scale convolved with its own kernel, no mixing of scales.
@@ -280,3 +270,23 @@ class ScaleProjection(nn.Module):
         if x.dim() != 5:
             raise ValueError(f"ScaleProjection takes a tensor (B, C, S, H, W), got shape {tuple(x.shape)}")
         return x.max(dim=2).values
+
+
+def run_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """``nn.Sequential(*layers)(x)``, those of Table 1 from convolution to pooling in one step where it can.
+
+    A step that stands for several layers is taken only where nobody can tell, see `is_plain` and `can_pool_folded`.
+    """
+    layers = list(layers)
+    if len(layers) > 1 and is_plain(layers[0], LiftingConv) and is_plain(layers[1], ScaleProjection):
+        conv, _, *layers = layers
+        conv._check(x)
+        scales, basis, algorithm = conv._sampled(x.shape[-2:])
+        if algorithm == "separable" and conv.bias is None and can_pool_folded(x, conv.out_channels, layers[:3]):
+            _, norm, pool, *layers = layers
+            x = project_relu_norm_pool(x, conv.weight, basis, scales, norm, pool.kernel_size)
+        else:
+            x = conv.project(x)
+    for layer in layers:
+        x = layer(x)
+    return x

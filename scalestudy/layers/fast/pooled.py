@@ -11,6 +11,7 @@ The networks of Table 5 pool 2 x 2 pixels; for them there is a quicker maximum b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.nn.modules.module import _has_any_global_hook
 
 from scalestudy.layers.basis import SeparableBasis
 from scalestudy.layers.fast.folded import fold, unfold
@@ -26,13 +28,32 @@ from scalestudy.layers.fast.separable import SeparableLayer
 from scalestudy.layers.precision import full_precision, in_full_precision
 
 
-def can_pool_folded(size: tuple[int, int], norm: nn.BatchNorm2d, window: int) -> bool:
-    """Whether `project_relu_norm_pool` takes images of this size (H, W) and this norm.
+def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a call of the layer runs the forward pass of this very class and nothing else, such as hooks."""
+    hooks = (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_pre_hooks, layer._backward_hooks)
+    return type(layer) is kind and "forward" not in vars(layer) and not any(hooks) and not _has_any_global_hook()
 
-    Windows must tile both halves of each side; the norm must be affine, with running statistics and a momentum.
+
+def can_pool_folded(x: Tensor, channels: int, layers: Sequence[nn.Module]) -> bool:
+    """Whether `project_relu_norm_pool` does all that these layers [relu, norm, pool] do to so many responses to x.
+
+    Windows must tile both halves of each side.  No images: torch then leaves the running statistics as they are.
     """
-    plain = norm.affine and norm.track_running_stats and norm.momentum is not None
-    return plain and all(side % (2 * window) == 0 for side in size)
+    kinds = (nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d)
+    if len(layers) != len(kinds) or not all(map(is_plain, layers, kinds)):
+        return False
+    _, norm, pool = layers
+    window = pool.kernel_size
+    return (
+        x.numel() > 0
+        and norm.num_features == channels
+        and norm.track_running_stats
+        and all(part is not None for part in (norm.weight, norm.bias, norm.running_mean, norm.momentum))
+        and isinstance(window, int)
+        and (pool.stride, pool.padding, pool.dilation) == (window, 0, 1)
+        and not (pool.ceil_mode or pool.return_indices)
+        and all(side % (2 * window) == 0 for side in x.shape[-2:])
+    )
 
 
 def project_relu_norm_pool(
