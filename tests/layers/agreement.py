@@ -68,8 +68,8 @@ def assert_right_derivatives(layer: nn.Module, x: Tensor, run: Callable = lambda
 def in_chunks_of(*lengths: int) -> Callable:
     """A `SeparableLayer.chunks` that cuts the batch into these."""
 
-    def chunks(_: object, batch: int) -> Iterator[slice]:
-        assert sum(lengths) == batch
+    def chunks(_: object, x: Tensor) -> Iterator[slice]:
+        assert sum(lengths) == len(x)
         ends = itertools.accumulate(lengths)
         return (slice(end - length, end) for end, length in zip(ends, lengths, strict=True))
 

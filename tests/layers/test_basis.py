@@ -9,8 +9,8 @@ from scalestudy.layers.basis import (
     HermiteBasis,
     VaryingOrderBasis,
     VaryingSigmaBasis,
+    dynamic_size,
     hermite_gaussians,
-    kernel_size,
     supports,
 )
 
@@ -74,8 +74,8 @@ def test_derivative_in_the_logarithm_of_the_scale(sigma: float) -> None:
         ([math.nan, 1.0], 4.0, 3),
     ],
 )
-def test_kernel_size(scales: list[float], extent: float, expected: int) -> None:
-    assert kernel_size(torch.tensor(scales), extent) == expected
+def test_dynamic_size(scales: list[float], extent: float, expected: int) -> None:
+    assert dynamic_size(torch.tensor(scales), extent) == expected
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ BASES = [
 @pytest.mark.parametrize("basis", BASES)
 @pytest.mark.parametrize("scales", [(4.0,), (4.0, 5.6, 8.0), (8.0, 4.0)])
 def test_unit_norm_at_the_first_scale_and_natural_amplitude_after(basis: HermiteBasis, scales) -> None:
-    size = kernel_size(double(*scales))
+    size = dynamic_size(double(*scales))
     dense = basis.sample(double(*scales), size).dense()
     assert dense.shape == (basis.num_functions, len(scales), size, size)
     assert basis.num_functions == basis.effective_size**2

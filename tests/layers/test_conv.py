@@ -259,7 +259,7 @@ SCALES = FixedScales(1.0, 2.0, 2)
         ({"effective_size": 0}, "effective_size must be an integer >= 1, got 0"),
         ({"extent": 0.0}, r"extent .* must be finite and > 0, got 0\.0"),
         ({"extent": math.nan}, "extent .* got nan"),
-        ({"kernel_size": 4}, "kernel_size must be an odd integer >= 3 pixels or None, got 4"),
+        ({"kernel_size": 4}, "kernel_size must be an odd integer >= 3 pixels, got 4"),
         ({"kernel_size": 1}, "kernel_size must be an odd integer >= 3 .* got 1"),
         ({"kernel_size": 5.0}, r"kernel_size must be an odd integer >= 3 .* got 5\.0"),
         ({"kernel_size": True}, "kernel_size must be an odd integer >= 3 .* got True"),

@@ -235,7 +235,7 @@ class _FourierCorrelation(torch.autograd.Function):
         for scale in range(len(spectrum)):
             for chunk in chunks(x, 4 * len(plan.analysis.cols) * height * (ins + outs), _CHUNK_BYTES):
                 count = len(x[chunk])
-                along = plan.analysis.along_columns(plane_lines(_planes(x[chunk], scale)))
+                along = plan.analysis.along_columns(plane_lines(plane_of(x[chunk], scale)))
                 response = along.new_empty(*along.shape[:2], count * outs)
                 for part in plan.blocks(count, ins, outs):
                     c, d = _kernels(spectrum[scale], _frequencies(part, plan), columns, ins)
@@ -260,7 +260,7 @@ class _FourierCorrelation(torch.autograd.Function):
         for scale in range(len(spectrum)):
             for chunk in chunks(x, 4 * len(plan.analysis.cols) * height * (ins + outs), _CHUNK_BYTES):
                 count = len(x[chunk])
-                along = plan.analysis.along_columns(plane_lines(_planes(x[chunk], scale)))
+                along = plan.analysis.along_columns(plane_lines(plane_of(x[chunk], scale)))
                 response = plan.synthesis.along_columns(plane_lines(grad[chunk, :, scale]))
                 for part in plan.blocks(count, ins, outs):
                     place = _frequencies(part, plan)
@@ -273,7 +273,7 @@ class _FourierCorrelation(torch.autograd.Function):
                             grad_spectrum[scale, index, place].addmm_(moments, columns.T)
                 if need_x:
                     planes = plan.analysis.from_columns(along).view(height, count, ins, width)
-                    _planes(grad_x[chunk], scale).add_(planes.permute(1, 2, 0, 3))
+                    plane_of(grad_x[chunk], scale).add_(planes.permute(1, 2, 0, 3))
         grad_weight = grad_columns.view(-1, ins, outs).permute(2, 1, 0)
         return grad_x, grad_weight, grad_spectrum, None
 
@@ -290,7 +290,7 @@ def fourier_cost(in_channels: int, out_channels: int, size: tuple[int, int], hal
 def chunks(x: Tensor, values_per_image: int, limits: Mapping[str, int]) -> Iterator[slice]:
     """Slices of the batch, so small that intermediate values fit the limit in bytes of the device."""
     step = max(1, limits.get(x.device.type, limits["cuda"]) // (values_per_image * x.element_size()))
-    return (slice(start, start + step) for start in range(0, len(x), step))
+    return (slice(start, min(start + step, len(x))) for start in range(0, len(x), step))
 
 
 def _columns(weight: Tensor) -> Tensor:
@@ -309,5 +309,6 @@ def _kernels(spectrum: Tensor, place: slice, columns: Tensor, ins: int) -> tuple
     return tuple((part[place] @ columns).unflatten(1, (ins, -1)) for part in spectrum)
 
 
-def _planes(x: Tensor, scale: int) -> Tensor:
+def plane_of(x: Tensor, scale: int) -> Tensor:
+    """What a scale sees of (B, I, H, W) or (B, I, S, H, W)."""
     return x[:, :, scale] if x.dim() == 5 else x

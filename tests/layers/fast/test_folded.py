@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from agreement import random
 from torch import Tensor
 from torch.nn import functional
 
@@ -13,6 +14,7 @@ from scalestudy.layers.fast.folded import (
     ScaleCorrelation,
     Workspace,
     circle,
+    correlate_plainly,
     even_first,
     fold,
     toeplitz,
@@ -30,10 +32,6 @@ PAIR_SETS = {
     "only even rows": ((0, 1), (2, 2), (0, 0)),
     "only odd rows": ((1, 1), (3, 2), (1, 0)),
 }
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def unfolded(planes: Tensor, *shape: int) -> Tensor:
@@ -68,6 +66,15 @@ def dense(x: Tensor, weight: Tensor, functions: Tensor, pairs: tuple[tuple[int, 
     return functional.conv2d(x, kernels, padding=functions.shape[1] // 2)
 
 
+@pytest.mark.parametrize("size", [(6, 8), (5, 3)], ids=str)
+def test_what_is_computed_in_plain_words(size: tuple[int, int]) -> None:
+    """The oracle of this file: two matrices for each pair are a convolution with its kernel."""
+    functions, pairs = even_and_odd_functions(3, 4), PAIR_SETS["some"]
+    x, weight = random(2, 2, *size), random(3, 2, len(pairs), seed=1)
+    plain = correlate_plainly(x, weight, functions, pairs)
+    torch.testing.assert_close(plain, dense(x, weight, functions, pairs))
+
+
 def error(
     correlation: ScaleCorrelation, functions: Tensor, pairs: str, size: tuple[int, int], images: int = 3
 ) -> float:
@@ -75,7 +82,7 @@ def error(
     x, weight = random(images, 2, *size), random(3, 2, len(PAIR_SETS[pairs]), seed=1)
     mixing = correlation.mixing(weight, PAIR_SETS[pairs])
     found = unfolded(correlation.respond(correlation.project(fold(x), 2), mixing), images, 3, *size)
-    expected = dense(x, weight, functions, PAIR_SETS[pairs])
+    expected = correlate_plainly(x, weight, functions, PAIR_SETS[pairs])
     return ((found - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
 
 
@@ -219,9 +226,9 @@ def test_every_function_counts(axis: int, parity: int) -> None:
     kept = torch.tensor([ORDERS[pair[axis]] % 2 != parity for pair in pairs])
     projected = correlation.project(fold(x), 2)
     found = unfolded(correlation.respond(projected, correlation.mixing(weight * kept, pairs)), 2, 3, *size)
-    expected = dense(x, weight, functions, pairs)
+    expected = correlate_plainly(x, weight, functions, pairs)
     assert (found - expected).abs().max() > 0.1 * expected.abs().max()
-    torch.testing.assert_close(found, dense(x, weight * kept, functions, pairs))
+    torch.testing.assert_close(found, correlate_plainly(x, weight * kept, functions, pairs))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -249,11 +256,11 @@ def test_moments_with_pairs_that_are_not_mixed() -> None:
     x, g = random(2, 2, *size), random(2, 3, *size, seed=2)
     weight = random(3, 2, len(mixed), seed=1)
     y = unfolded(correlation.respond(correlation.project(fold(x), 2), correlation.mixing(weight, mixed)), *g.shape)
-    torch.testing.assert_close(y, dense(x, weight, functions, mixed))
+    torch.testing.assert_close(y, correlate_plainly(x, weight, functions, mixed))
     projected = correlation.project(fold(x), 2)
     moments = correlation.moments(torch.bmm(projected, correlation.spectrum(fold(g), 3).mT), 3, wanted)
     everywhere = torch.zeros(3, 2, len(wanted), dtype=torch.float64, requires_grad=True)
-    (expected,) = torch.autograd.grad((dense(x, everywhere, functions, wanted) * g).sum(), everywhere)
+    (expected,) = torch.autograd.grad((correlate_plainly(x, everywhere, functions, wanted) * g).sum(), everywhere)
     torch.testing.assert_close(moments, expected)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from agreement import random
 from torch import Tensor
 from torch.nn import functional
 
@@ -9,10 +10,6 @@ from scalestudy.layers.fast import fourier
 from scalestudy.layers.fast.fourier import correlate_fourier, fourier_cost, make_plan, phases
 
 DOUBLE = torch.float64
-
-
-def random(*shape: int, dtype: torch.dtype = DOUBLE, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def direct(x: Tensor, weight: Tensor, basis: Tensor) -> Tensor:

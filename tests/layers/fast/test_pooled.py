@@ -290,8 +290,9 @@ def test_without_gradients(mode, monkeypatch) -> None:
     found = in_one_step(five(), x)
     assert y.grad_fn is None
     without, with_gradients = kept
-    assert not any(without.maps + without.places + without.projected + [won for wins in without.wins for won in wins])
-    assert [len(with_gradients.maps), len(with_gradients.places), len(with_gradients.wins[0])] == [1, 1, 3]
+    assert not without.kept
+    ((_, wins, projected, _),) = with_gradients.kept
+    assert len(wins) == len(projected) == 3
     torch.testing.assert_close(y, found["output"], rtol=1e-13, atol=1e-13)  # with gradients, more functions are at hand
     for name, value in layers.norm.named_buffers():
         torch.testing.assert_close(value, found[f"norm.{name}"], rtol=1e-13, atol=1e-13)
