@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from scalestudy.layers.basis import VaryingOrderBasis, VaryingSigmaBasis
 from scalestudy.layers.conv import GroupConv, LiftingConv, ScaleProjection
-from scalestudy.layers.equivariance import enlarge, layer_equivariance_error, model_equivariance_error, smooth_images
+from scalestudy.layers.equivariance import (
+    assert_equivariant,
+    enlarge,
+    layer_equivariance_error,
+    model_equivariance_error,
+    smooth_images,
+)
 from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales, SpacingScales, StepRatioScales
 
 IMAGES = functools.partial(smooth_images, 2, 128)
@@ -95,6 +101,15 @@ def test_scale_convolutions_are_equivariant(parameterisation) -> None:
     assert errors.shape == (2,)
     assert errors.dtype == torch.float64
     assert errors.max() < 3e-3
+    assert_equivariant(lifting(parameterisation(2.0, 3.0, 3)), IMAGES, tolerance=3e-3)
+
+
+def test_a_diverged_layer_is_not_equivariant() -> None:
+    conv = lifting(DirectScales(2.0, 3.0, 3))
+    scales, margin = conv.scales.values(), conv.kernel_size() // 2
+    conv.weight.data.fill_(torch.nan)
+    with pytest.raises(AssertionError, match="changes by nan"):
+        assert_equivariant(conv, IMAGES, scales, margin)
 
 
 def test_unequal_and_descending_scales() -> None:
@@ -188,6 +203,8 @@ def test_negative_controls(control: str) -> None:
     }[control]
     errors = layer_equivariance_error(layer, IMAGES, conv.scales.values(), conv.kernel_size() // 2)
     assert errors.min() > 0.15
+    with pytest.raises(AssertionError, match=r"not equivariant: from internal scale . to . .* tolerance=0\.01"):
+        assert_equivariant(layer, IMAGES, conv.scales.values(), conv.kernel_size() // 2)
     assert errors.min() > 30 * layer_equivariance_error(conv, IMAGES).max()
 
 
