@@ -2,28 +2,18 @@
 
 import copy
 import functools
-from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
 import torch
-from agreement import (
-    assert_any_set_of_gradients,
-    assert_right_derivatives,
-    assert_same,
-    assert_second_derivatives_are_refused,
-    by_dense,
-    in_chunks_of,
-    outcome,
-    random,
-)
+from agreement import OneStep, assert_same, assert_same_as_dense, by_dense, in_chunks_of, layer_of, outcome, random
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune, spectral_norm
 
 from scalestudy.layers import conv as conv_module
 from scalestudy.layers.basis import HermiteBasis, VaryingOrderBasis, VaryingSigmaBasis
-from scalestudy.layers.conv import LiftingConv, ScaleProjection, run_layers
-from scalestudy.layers.fast import folded, pooled, separable
+from scalestudy.layers.conv import LiftingConv, ScaleProjection
+from scalestudy.layers.fast import folded, pooled
 from scalestudy.layers.fast.pooled import can_pool_folded, max_pool_2x2
 from scalestudy.layers.fast.separable import SeparableLayer
 from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales, StepRatioScales
@@ -33,32 +23,11 @@ BASES = {"varying order": VaryingOrderBasis(3), "varying sigma": VaryingSigmaBas
 MODES = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 
 
-def five(window: int = 2, weights=WEIGHTS["mixed"], channels: int = 1, **options) -> nn.Sequential:
-    """The layers, with a batch norm that has a past; called as they are they run one by one."""
-    options = {"scales": IsrScales(0.9, 2.3, 3), "basis": BASES["varying order"], "algorithm": "separable"} | options
-    torch.manual_seed(0)
-    parts = OrderedDict(
-        conv=LiftingConv(channels, len(weights), **options),
-        projection=ScaleProjection(),
-        relu=nn.ReLU(),
-        norm=nn.BatchNorm2d(len(weights)),
-        pool=nn.MaxPool2d(window),
-    )
-    layers, norm = nn.Sequential(parts), parts["norm"]
-    with torch.no_grad():
-        norm.weight.copy_(torch.tensor(weights))
-        norm.bias.copy_(torch.linspace(-1, 1, len(weights)))
-        norm.running_mean.copy_(torch.linspace(0.1, 0.9, len(weights)))
-        norm.running_var.copy_(torch.linspace(0.5, 2.0, len(weights)))
-    return layers.double()
-
-
-def in_one_step(layers: nn.Sequential, x: Tensor) -> dict[str, Tensor]:
-    return outcome(layers, x, run_layers)
-
-
-def assert_equals_modules(layers: nn.Sequential, x: Tensor, tolerance: float = 1e-10) -> None:
-    assert_same(in_one_step(layers, x), outcome(by_dense(layers), x), tolerance)
+def five(window: int = 2, weights=WEIGHTS["mixed"], channels: int = 1, **options) -> OneStep:
+    """The layers of Table 1 up to the pooling, by `run_layers`; ``five()[:]`` are the same one by one."""
+    layers = layer_of("pool", channels=(channels, len(weights)), window=window, **options)
+    layers.norm.weight.data.copy_(torch.tensor(weights))
+    return layers
 
 
 @pytest.fixture
@@ -78,17 +47,8 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list:
 @pytest.mark.parametrize(("size", "window"), [((12, 8), 1), ((8, 12), 2), ((16, 8), 4)], ids=str)
 def test_equals_the_modules(size, window, weights, training, steps) -> None:
     layers = five(window, weights, scales=StepRatioScales(0.9, 2.3, 3)).train(training)
-    assert_equals_modules(layers, random(4, 1, *size))
+    assert_same_as_dense(layers, random(4, 1, *size))
     assert steps
-
-
-@MODES
-@pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
-def test_float32_is_close_to_the_modules(weights, training) -> None:
-    layers, x = five(2, weights).train(training), random(4, 1, 12, 8)
-    expected = outcome(by_dense(layers), x)
-    expected = {name: value.float() if value.is_floating_point() else value for name, value in expected.items()}
-    assert_same(in_one_step(layers.float(), x.float()), expected, 1e-4)
 
 
 @MODES
@@ -100,7 +60,7 @@ def test_float32_is_close_to_the_modules(weights, training) -> None:
 )
 def test_scales_bases_and_several_channels(scales, basis, training) -> None:
     """One scale and many, two input channels, kernels that are larger than the image."""
-    assert_equals_modules(five(scales=scales, basis=BASES[basis], channels=2).train(training), random(3, 2, 8, 12))
+    assert_same_as_dense(five(scales=scales, basis=BASES[basis], channels=2).train(training), random(3, 2, 8, 12))
 
 
 def columns_only(basis: HermiteBasis, col: int) -> HermiteBasis:
@@ -126,23 +86,7 @@ ONE_COLUMN = {
 def test_what_is_kept_for_the_way_back_is_not_overwritten(basis, values, lengths, monkeypatch) -> None:
     """Scales that fit the memory of the one before, and bases for whose products nothing need change place."""
     monkeypatch.setattr(SeparableLayer, "chunks", in_chunks_of(*lengths))
-    assert_equals_modules(five(scales=FixedScales.from_values(values), basis=ONE_COLUMN[basis]), random(5, 1, 8, 12))
-
-
-@MODES
-@pytest.mark.parametrize("lengths", [(1, 1, 1, 1, 1), (2, 2, 1), (3, 2), (5,)], ids=str)
-def test_chunks_change_nothing(lengths, training, monkeypatch) -> None:
-    """The statistics are those of the whole batch."""
-    monkeypatch.setattr(SeparableLayer, "chunks", in_chunks_of(*lengths))
-    assert_equals_modules(five().train(training), random(5, 1, 8, 12))
-
-
-def test_chunks_of_the_device(monkeypatch) -> None:
-    seen = []
-    monkeypatch.setattr(pooled, "unfold", lambda planes, out: seen.append(len(out)) or folded.unfold(planes, out))
-    monkeypatch.setitem(separable._CHUNK_BYTES, "cpu", 2 * 3 * 8 * 12 * 8)
-    assert_equals_modules(five(), random(5, 1, 8, 12))
-    assert seen == [2, 2, 1]
+    assert_same_as_dense(five(scales=FixedScales.from_values(values), basis=ONE_COLUMN[basis]), random(5, 1, 8, 12))
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.1, 0.7, 1.0])
@@ -151,8 +95,8 @@ def test_running_statistics_follow_the_momentum(momentum) -> None:
     ours.norm.momentum = theirs.norm.momentum = momentum
     for step in range(3):
         x = random(4, 1, 8, 12, seed=step)
-        run_layers(ours, x)
-        theirs(x)
+        ours(x)
+        theirs[:](x)
     assert_same(dict(ours.norm.named_buffers()), dict(theirs.norm.named_buffers()))
     assert ours.norm.num_batches_tracked == 3
     assert torch.equal(ours.norm.running_mean, five().norm.running_mean) == (momentum == 0)
@@ -161,10 +105,10 @@ def test_running_statistics_follow_the_momentum(momentum) -> None:
 def test_eval_mode_leaves_the_norm_alone_and_takes_each_image_for_itself() -> None:
     layers, x = five().eval(), random(4, 1, 8, 12)
     before = dict(copy.deepcopy(layers.norm).named_buffers())
-    torch.testing.assert_close(run_layers(layers, x)[2:3], run_layers(layers, x[2:3]))
+    torch.testing.assert_close(layers(x)[2:3], layers(x[2:3]))
     assert_same(dict(layers.norm.named_buffers()), before, 0)
     layers.train()
-    assert (run_layers(layers, x)[2:3] - run_layers(layers, x[2:3])).abs().max() > 1e-3
+    assert (layers(x)[2:3] - layers(x[2:3])).abs().max() > 1e-3
 
 
 @MODES
@@ -175,7 +119,7 @@ def test_zero_weight_is_the_limit_from_above(training) -> None:
     """
     x, name = random(4, 1, 8, 12), "gradient in norm.weight"
     layers = five(weights=(0.0, 1.0, -1.0)).train(training)
-    ours, theirs = in_one_step(layers, x), outcome(by_dense(layers), x)
+    ours, theirs = outcome(layers, x), outcome(by_dense(layers), x)
     above = outcome(by_dense(five(weights=(1e-9, 1.0, -1.0)).train(training)), x)
     torch.testing.assert_close(ours.pop(name), above[name], rtol=1e-7, atol=1e-7)
     theirs.pop(name)
@@ -191,8 +135,8 @@ def test_channel_that_is_all_zero_after_the_relu(training, weights) -> None:
     layers.conv.weight.data[1] = 0
     layers.conv.weight.data[1, 0, 0] = -1.0  # the Gaussian
     x = random(4, 1, 8, 12).abs() + 0.1
-    assert_equals_modules(layers, x)
-    found = in_one_step(layers, x)
+    assert_same_as_dense(layers, x)
+    found = outcome(layers, x)
     assert all(value.isfinite().all() for value in found.values())
     assert not found["gradient in conv.weight"][1].any()
     if training:
@@ -205,7 +149,7 @@ def test_equal_pixels(training) -> None:
     layers = five(window=4).train(training)
     x = torch.linspace(-1, 1, 4, dtype=torch.float64)[:, None, None, None].expand(4, 1, 48, 40)
     names = ("output", "gradient in norm.bias", "gradient in norm.weight", "norm.running_mean", "norm.running_var")
-    ours, theirs = in_one_step(layers, x), outcome(by_dense(layers), x)
+    ours, theirs = outcome(layers, x), outcome(by_dense(layers), x)
     assert_same(*({name: found[name] for name in names} for found in (ours, theirs)), 1e-10)
 
 
@@ -229,54 +173,7 @@ def test_maxima_of_folded_windows(window, ties) -> None:
     assert torch.equal(numbers.view(-1)[places].flatten(2), own)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# derivatives, and what autograd may ask for
-
-
-@MODES
-@pytest.mark.parametrize("basis", BASES)
-def test_derivatives(basis, training) -> None:
-    layers = five(scales=IsrScales(0.7, 2.1, 3), basis=BASES[basis], extent=2.0).train(training)
-    assert_right_derivatives(layers, random(2, 1, 8, 4), run_layers, fast_mode=True)
-
-
-@MODES
-def test_every_entry_of_the_jacobian(training) -> None:
-    layers = five(weights=(1.5, -0.5), scales=IsrScales(0.7, 2.1, 2), extent=2.0).train(training)
-    assert_right_derivatives(layers, random(2, 1, 4, 4), run_layers)
-
-
-def test_what_autograd_may_ask_for() -> None:
-    layers, x = five(), random(2, 1, 8, 4)
-    assert_any_set_of_gradients(layers, x, run_layers)
-    assert_second_derivatives_are_refused(layers, x, run_layers)
-    y, tensors = run_layers(layers, x.requires_grad_()).square().sum(), [x, *layers.parameters()]
-    first = torch.autograd.grad(y, tensors, retain_graph=True)
-    assert all(torch.equal(*pair) for pair in zip(first, torch.autograd.grad(y, tensors), strict=True))
-
-
-def test_results_are_not_overwritten_by_the_next_call() -> None:
-    """A forward and a backward pass of other images between forward and backward, which even move the statistics."""
-    layers = five().eval()
-    x, other = random(2, 1, 8, 12), random(3, 1, 8, 12, seed=1)
-    expected = in_one_step(layers, x)
-
-    def interrupted(layers: nn.Sequential, x: Tensor) -> Tensor:
-        y = run_layers(layers, x)
-        run_layers(layers, other).sum().backward()
-        run_layers(copy.copy(layers).train(), other)
-        return y
-
-    found = outcome(layers, x, interrupted)
-    names = [name for name in expected if name.startswith(("output", "gradient"))]
-    assert_same({name: found[name] for name in names}, {name: expected[name] for name in names}, 0)
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_without_gradients(mode, monkeypatch) -> None:
-    """The same output and statistics, and nothing kept; what is cached then still serves for training."""
-    for cache in (folded._vertical_transform, folded._places, pooled._first_places):
-        cache.cache_clear()
+def test_without_gradients_nothing_is_kept(monkeypatch) -> None:
     kept, forward = [], pooled._ProjectPool.forward
 
     def spy(ctx, *given):
@@ -284,54 +181,13 @@ def test_without_gradients(mode, monkeypatch) -> None:
         return forward(ctx, *given)
 
     monkeypatch.setattr(pooled._ProjectPool, "forward", staticmethod(spy))
-    layers, x = five(), random(2, 1, 8, 12)
-    with mode():
-        y = run_layers(layers, x)
-    found = in_one_step(five(), x)
-    assert y.grad_fn is None
+    with torch.no_grad():
+        five()(random(2, 1, 8, 12))
+    five()(random(2, 1, 8, 12))
     without, with_gradients = kept
     assert not without.kept
     ((_, wins, projected, _),) = with_gradients.kept
     assert len(wins) == len(projected) == 3
-    torch.testing.assert_close(y, found["output"], rtol=1e-13, atol=1e-13)  # with gradients, more functions are at hand
-    for name, value in layers.norm.named_buffers():
-        torch.testing.assert_close(value, found[f"norm.{name}"], rtol=1e-13, atol=1e-13)
-
-
-def test_no_device_is_asked_for_values(steps) -> None:
-    """A meta tensor has none; on a GPU each question would stop the device."""
-    found = in_one_step(five().to("meta"), torch.zeros(2, 1, 8, 12, device="meta", dtype=torch.float64))
-    expected = in_one_step(five(), random(2, 1, 8, 12))
-    assert {name: value.shape for name, value in found.items()} == {
-        name: value.shape for name, value in expected.items()
-    }
-    assert len(steps) == 2
-
-
-@pytest.mark.parametrize("layout", ["channels last", "transposed", "sliced", "expanded"])
-def test_any_memory_layout(layout) -> None:
-    x = random(3, 2, 8, 12)
-    laid_out = {
-        "channels last": lambda: x.contiguous(memory_format=torch.channels_last),
-        "transposed": lambda: x.mT.contiguous().mT,
-        "sliced": lambda: x.repeat_interleave(2, -1)[..., ::2],
-        "expanded": lambda: x[:1].expand(len(x), -1, -1, -1),
-    }[layout]()
-    assert not laid_out.is_contiguous()
-    layers = five(channels=2)
-    same = run_layers(copy.deepcopy(layers), laid_out.contiguous())
-    y = run_layers(layers, laid_out)
-    assert torch.equal(y, same)
-    expanded = torch.autograd.grad(y, layers.conv.weight, torch.ones((), dtype=y.dtype).expand(y.shape), True)
-    assert torch.equal(*expanded, *torch.autograd.grad(y, layers.conv.weight, torch.ones_like(y)))
-
-
-def test_autocast_changes_neither_type_nor_result() -> None:
-    layers, x = five().float(), random(2, 1, 8, 12).float()
-    with torch.autocast("cpu", torch.bfloat16):
-        y = run_layers(layers, x)
-    assert y.dtype == torch.float32
-    assert torch.equal(y, run_layers(five().float(), x))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -372,7 +228,7 @@ class Negative(LiftingConv):
 
 
 OTHERS = {
-    "conv": [functools.partial(Negative, 1, 3, IsrScales(0.9, 2.3, 3), 3)],
+    "conv": [functools.partial(Negative, 1, 3, IsrScales(0.9, 2.3, 3), 2)],
     "projection": [MeanOfScales],
     "relu": [nn.LeakyReLU, nn.GELU, nn.Identity],
     "norm": [
@@ -408,7 +264,7 @@ def test_other_layers_do_what_they_do(name: str, make: Callable, training: bool,
     layers, x = five(), random(3, 1, 8, 12)
     setattr(layers, name, make().double())
     layers.train(training)
-    assert_same(in_one_step(layers, x), outcome(layers, x))
+    assert_same(outcome(layers, x), outcome(layers[:], x))
     assert not steps
 
 
@@ -416,7 +272,7 @@ def test_a_norm_of_other_channels_is_refused_as_by_torch() -> None:
     layers = five().eval()
     layers.norm = nn.BatchNorm2d(1).double().eval()
     with pytest.raises(RuntimeError, match="running_mean"):
-        run_layers(layers, random(2, 1, 8, 12))
+        layers(random(2, 1, 8, 12))
 
 
 @MODES
@@ -437,7 +293,7 @@ def test_other_sizes_algorithms_and_a_bias_take_the_modules(size, options, train
     layers = five(**options).train(training)
     if layers.conv.bias is not None:
         layers.conv.bias.data.uniform_(-1, 1)
-    assert_equals_modules(layers, random(3, 1, *size))
+    assert_same_as_dense(layers, random(3, 1, *size))
     assert not steps
 
 
@@ -464,10 +320,10 @@ def test_hooks_run(kind: str, name: str, steps: list) -> None:
             nn.modules.module.register_module_forward_hook if "global" in kind else getattr(part, f"register_{kind}")
         )
         undo = register(lambda module, *_: seen.append(module) if module is part else None).remove
-    run_layers(layers, x).sum().backward()
+    layers(x).sum().backward()
     undo()
     assert seen == [part] and not steps
-    run_layers(layers, x).sum().backward()
+    layers(x).sum().backward()
     assert seen == [part] and steps
 
 
@@ -484,7 +340,7 @@ def test_hooks_run(kind: str, name: str, steps: list) -> None:
 def test_tools_that_change_the_weights_change_the_result(tool: Callable) -> None:
     """Over two steps of an optimiser, beside the modules."""
     x, found = random(3, 1, 8, 12), []
-    for run in (run_layers, lambda layers, x: layers(x)):
+    for one_by_one in (False, True):
         torch.manual_seed(0)
         layers = five()
         untouched = outcome(layers, x)["output"]
@@ -492,7 +348,7 @@ def test_tools_that_change_the_weights_change_the_result(tool: Callable) -> None
         optimiser = torch.optim.SGD(layers.parameters(), lr=0.1)
         for _ in range(2):
             optimiser.zero_grad()
-            y = run(layers, x)
+            y = (layers[:] if one_by_one else layers)(x)
             y.square().sum().backward()
             optimiser.step()
         assert (y - untouched).abs().max() > 1e-3
@@ -500,44 +356,16 @@ def test_tools_that_change_the_weights_change_the_result(tool: Callable) -> None
     assert_same(*found)
 
 
-@MODES
-def test_no_images_leave_the_statistics_as_torch_does(training: bool) -> None:
-    layers, expected = five().train(training), five().train(training)
-    nothing = torch.zeros(0, 1, 8, 12, dtype=torch.float64)
-    assert run_layers(layers, nothing).shape == expected(nothing).shape == (0, 3, 4, 6)
-    assert_same(dict(layers.named_buffers()), dict(expected.named_buffers()), 0)
-    assert run_layers(layers.eval(), random(1, 1, 8, 12)).isfinite().all()
-    run_layers(layers, nothing).sum().backward()
-    assert not any(parameter.grad.any() for parameter in layers.parameters())
-
-
 def test_wrong_input_is_refused() -> None:
     with pytest.raises(ValueError, match=r"LiftingConv takes a tensor of shape \(B, C, H, W\) with C = 1, got shape"):
-        run_layers(five(), random(2, 3, 8, 12))
+        five()(random(2, 3, 8, 12))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # limits
 
 
-def test_nan_scales_show() -> None:
-    """A diverged network runs on, and nobody takes its output for a number."""
-    layers = five(scales=DirectScales(1.0, 2.0, 2))
-    layers.conv.scales.sigmas.data.fill_(torch.nan)
-    found = in_one_step(layers, random(2, 1, 8, 12))
-    assert all(found[name].isnan().all() for name in ("output", "gradient in conv.weight", "norm.running_mean"))
-
-
-def test_a_shorter_circle_shows(monkeypatch) -> None:
-    """Negative control of the comparison with the modules."""
-    layers, x = five(), random(2, 1, 8, 12)
-    assert_equals_modules(layers, x)
-    monkeypatch.setattr(separable, "circle", lambda height, half_width: height)
-    with pytest.raises(AssertionError, match="output"):
-        assert_equals_modules(layers, x, 1e-3)
-
-
-def one_pixel_wide(weights: Tensor) -> nn.Sequential:
+def one_pixel_wide(weights: Tensor) -> OneStep:
     """Layers whose convolution multiplies an image by the weight of each channel."""
     layers = five(weights=[1.0] * len(weights), scales=FixedScales(0.1, 1, 1), basis=VaryingOrderBasis(1))
     layers.norm.momentum = 1.0  # the running statistics are those of the batch
@@ -555,7 +383,7 @@ def test_accuracy_of_the_statistics(ratio) -> None:
     exact = x.double().relu()
     for dtype, unit in ((torch.float32, 1e-6), (torch.float64, 1e-12)):
         layers = one_pixel_wide(torch.ones(1)).to(dtype)
-        run_layers(layers, x.to(dtype))
+        layers(x.to(dtype))
         mean, var = layers.norm.running_mean, layers.norm.running_var
         assert mean.dtype == var.dtype == dtype
         assert (var.double() / exact.var() - 1).abs() <= unit * (1 + ratio**2)
@@ -565,7 +393,7 @@ def test_accuracy_of_the_statistics(ratio) -> None:
 def test_variance_is_never_negative() -> None:
     """Constant images are the worst case: nothing is left of the squares when the squared mean is subtracted."""
     layers = one_pixel_wide(torch.linspace(0.1, 1000, 50)).float()
-    y = run_layers(layers, torch.ones(4, 1, 32, 32))
+    y = layers(torch.ones(4, 1, 32, 32))
     mean, var = layers.norm.running_mean, layers.norm.running_var
     assert (var >= 0).all()
     assert (var <= 1e-5 * mean.square()).all()

@@ -1,4 +1,4 @@
-"""The fast algorithm against dense convolution: values, gradients, chunks, what it keeps, what it costs."""
+"""The separable algorithm against dense convolution in every shape; which scale wins; what it costs."""
 
 import dataclasses
 import itertools
@@ -6,27 +6,21 @@ import itertools
 import pytest
 import torch
 from agreement import (
-    assert_any_set_of_gradients,
-    assert_right_derivatives,
+    Projected,
     assert_same,
     assert_same_as_dense,
-    assert_second_derivatives_are_refused,
-    by_dense,
+    conv_of,
+    images_for,
     in_chunks_of,
+    layer_of,
     outcome,
     random,
 )
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from scalestudy.layers.basis import (
-    HermiteBasis,
-    VaryingOrderBasis,
-    VaryingSigmaBasis,
-    dynamic_size,
-    dynamic_size_on_device,
-)
-from scalestudy.layers.conv import GroupConv, LiftingConv, ScaleProjection, correlate_dense
+from scalestudy.layers.basis import VaryingOrderBasis, VaryingSigmaBasis, dynamic_size, dynamic_size_on_device
+from scalestudy.layers.conv import ScaleProjection, correlate_dense
 from scalestudy.layers.fast import folded, separable
 from scalestudy.layers.fast.folded import Workspace
 from scalestudy.layers.fast.separable import (
@@ -36,72 +30,9 @@ from scalestudy.layers.fast.separable import (
     separable_cost,
     split_by_winner,
 )
-from scalestudy.layers.scales import (
-    DirectScales,
-    FixedScales,
-    InternalScales,
-    IsrScales,
-    SpacingScales,
-    StepRatioScales,
-)
+from scalestudy.layers.scales import DirectScales, StepRatioScales
 
 BASES = {"varying order": VaryingOrderBasis(2), "varying sigma": VaryingSigmaBasis(3, max_order=2, mult=1.4)}
-KINDS = pytest.mark.parametrize("kind", ["lift", "project", "group"])
-
-
-class Projected(nn.Module):
-    """`LiftingConv.project` as a module."""
-
-    def __init__(self, conv: LiftingConv) -> None:
-        super().__init__()
-        self.conv = conv
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv.project(x)
-
-
-def images(kind: str, in_channels: int, num_scales: int, size: tuple[int, int], batch: int = 2) -> Tensor:
-    return random(batch, in_channels, *([num_scales] if kind == "group" else []), *size, seed=1)
-
-
-def layer_of(
-    kind: str,
-    scales: InternalScales,
-    channels: tuple[int, int] = (2, 2),
-    basis: HermiteBasis = BASES["varying order"],
-    algorithm: str = "separable",
-    **options,
-) -> nn.Module:
-    torch.manual_seed(0)
-    cls = GroupConv if kind == "group" else LiftingConv
-    conv = cls(*channels, scales, basis=basis, algorithm=algorithm, **options).double()
-    return Projected(conv) if kind == "project" else conv
-
-
-def scales_of(layer: nn.Module) -> InternalScales:
-    return (layer.conv if isinstance(layer, Projected) else layer).scales
-
-
-@KINDS
-@pytest.mark.parametrize("scales", [FixedScales, IsrScales, DirectScales, StepRatioScales, SpacingScales])
-def test_derivatives(kind, scales, monkeypatch) -> None:
-    """Scales away from the steps of their supports: 0.7, 1.014, 1.47 at extent 2 (kernel size 7)."""
-    monkeypatch.setitem(separable._CHUNK_BYTES, "cpu", 1)  # a chunk per image
-    layer = layer_of(kind, scales(0.7, 2.1, 3), (2, 3), extent=2.0, bias=True)
-    assert_right_derivatives(layer, images(kind, 2, 3, (5, 6)), fast_mode=True)
-
-
-@pytest.mark.parametrize("algorithm", ["separable", "fourier", "dense"])
-@KINDS
-def test_derivatives_with_basis_b_and_of_all_algorithms(kind, algorithm) -> None:
-    layer = layer_of(kind, IsrScales(0.7, 2.1, 3), (2, 2), BASES["varying sigma"], algorithm, extent=2.0)
-    assert_right_derivatives(layer, images(kind, 2, 3, (4, 5)), fast_mode=True)
-
-
-def test_every_entry_of_the_jacobian() -> None:
-    """The full gradient check, not the projected one, on one small layer."""
-    layer = layer_of("lift", SpacingScales(0.7, 2.1, 2), (1, 2), extent=2.0)
-    assert_right_derivatives(layer, images("lift", 1, 2, (4, 3)))
 
 
 CASES = {
@@ -120,7 +51,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("basis", BASES)
-@KINDS
+@pytest.mark.parametrize("kind", ["lift", "project", "group"])
 @pytest.mark.parametrize("case", CASES)
 def test_equals_dense(case, kind, basis, monkeypatch) -> None:
     """Three images: in one chunk, and in one of two and one of one."""
@@ -128,8 +59,8 @@ def test_equals_dense(case, kind, basis, monkeypatch) -> None:
     scales = DirectScales(*(values or (1.0, 2.0, 3)))
     if values is None:
         scales.sigmas.data = torch.tensor([2.1, 1.4, 0.9])
-    x = images(kind, channels[0], scales.num_scales, size, batch=3)
     layer = layer_of(kind, scales, channels, BASES[basis], bias=True)
+    x = images_for(layer, size, batch=3)
     assert_same_as_dense(layer, x)
     monkeypatch.setattr(SeparableLayer, "chunks", in_chunks_of(2, 1))
     assert_same_as_dense(layer, x)
@@ -140,27 +71,8 @@ def test_functions_of_one_parity(order: int) -> None:
     """A basis of even or of odd functions only: nothing of the other kind is left to multiply."""
     sampled = VaryingOrderBasis(order + 1).sample(torch.tensor([1.0, 1.8], dtype=torch.float64), 15)
     basis = dataclasses.replace(sampled, rows=(order,), cols=(order,))
-    x, weight = images("lift", 2, 2, (9, 8)), random(3, 2, 1)
+    x, weight = random(2, 2, 9, 8), random(3, 2, 1, seed=1)
     torch.testing.assert_close(correlate_separable(x, weight, basis), correlate_dense(x, weight, basis))
-
-
-def test_a_shorter_circle_wraps_round(monkeypatch) -> None:
-    """Negative control of the comparison with dense convolution."""
-    layer, x = layer_of("lift", FixedScales(1.0, 2.0, 2)), images("lift", 2, 2, (9, 8))
-    assert_same_as_dense(layer, x)
-    monkeypatch.setattr(separable, "circle", lambda height, half_width: height)
-    with pytest.raises(AssertionError, match="output"):
-        assert_same_as_dense(layer, x, 0.1)
-
-
-@KINDS
-@pytest.mark.parametrize("lengths", [(1, 1, 1, 1, 1), (2, 2, 1), (3, 2), (1, 4), (5,)], ids=str)
-def test_chunks_change_nothing(kind, lengths, monkeypatch) -> None:
-    layer, x = layer_of(kind, IsrScales(1.0, 2.3, 3)), images(kind, 2, 3, (6, 7), batch=5)
-    alone, whole = torch.cat([layer(image[None]) for image in x]), outcome(layer, x)
-    monkeypatch.setattr(SeparableLayer, "chunks", in_chunks_of(*lengths))
-    torch.testing.assert_close(layer(x), alone, rtol=0, atol=1e-12)
-    assert_same(outcome(layer, x), whole)
 
 
 def chunks_of(batch: int, dtype: torch.dtype = torch.float64) -> list[tuple[int, int]]:
@@ -184,69 +96,20 @@ def test_chunks_fit_the_device(monkeypatch) -> None:
     assert chunks_of(5) == [(0, 5)]
 
 
-@KINDS
-def test_any_memory_layout(kind) -> None:
-    layer, x = layer_of(kind, IsrScales(0.9, 2.3, 2)), images(kind, 2, 2, (7, 6))
-    for strided in (x.transpose(-1, -2).contiguous().transpose(-1, -2), x[:1].expand(2, *x.shape[1:])):
-        assert not strided.is_contiguous()
-        assert torch.equal(layer(strided), layer(strided.contiguous()))
-    y = layer(x.requires_grad_())
-    expanded = torch.autograd.grad(y, x, torch.ones((), dtype=y.dtype).expand(y.shape), retain_graph=True)
-    assert torch.equal(*expanded, *torch.autograd.grad(y, x, torch.ones_like(y)))
-
-
-@KINDS
-def test_what_autograd_may_ask_for(kind) -> None:
-    layer, x = layer_of(kind, IsrScales(0.9, 2.3, 3), (1, 2)), images(kind, 1, 3, (6, 5))
-    assert_any_set_of_gradients(layer, x)
-    assert_second_derivatives_are_refused(layer, x)
-    y, tensors = layer(x.requires_grad_()).square().sum(), [x, *layer.parameters()]
-    first = torch.autograd.grad(y, tensors, retain_graph=True)
-    other = layer(images(kind, 1, 3, (6, 5), batch=3))  # neither results nor what was kept lie in a workspace
-    other.sum().backward()
-    assert all(torch.equal(*pair) for pair in zip(first, torch.autograd.grad(y, tensors), strict=True))
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-@KINDS
-def test_without_gradients(kind, mode, monkeypatch) -> None:
-    """The same output, and nothing kept; what is cached then still serves for training."""
-    folded._vertical_transform.cache_clear()
-    folded._places.cache_clear()
-    maxima = []
-
-    class Spy(ScaleMaximum):
-        def __init__(self, *arguments) -> None:
-            super().__init__(*arguments)
-            maxima.append(self)
-
-    monkeypatch.setattr(separable, "ScaleMaximum", Spy)
-    layer, x = layer_of(kind, IsrScales(0.9, 2.3, 3)), images(kind, 2, 3, (6, 7))
-    with mode():
-        y = layer(x)
-    assert y.grad_fn is None
-    assert not any(maximum.wins for maximum in maxima)
-    maxima.clear()
-    found = outcome(layer, x)
-    assert torch.equal(y, found["output"])
-    assert all(value.abs().max() > 0 for value in found.values())
-    assert [len(maximum.wins) for maximum in maxima] == ([2] if kind == "project" else [])
-
-
 @pytest.mark.parametrize("size", [(10, 12), (9, 7)], ids=str)
 def test_project_equals_projection(size) -> None:
-    conv = layer_of("lift", StepRatioScales(0.9, 3.0, 4), (2, 3))
-    x = images("lift", 2, 4, size)
-    expected = outcome(nn.Sequential(conv, ScaleProjection()), x)
-    assert_same(outcome(Projected(conv), x), {name.replace("0.", "conv."): one for name, one in expected.items()})
+    conv = layer_of("lift", StepRatioScales(0.9, 3.0, 4))
+    expected = outcome(nn.Sequential(conv, ScaleProjection()), images_for(conv, size))
+    found = outcome(Projected(conv), images_for(conv, size))
+    assert_same(found, {name.replace("0.", "conv."): value for name, value in expected.items()})
 
 
 @pytest.mark.parametrize("size", [(8, 10), (9, 7)], ids=str)
 def test_of_equal_scales_the_earlier_one_gets_the_gradient(size) -> None:
     """Scales 1 and 2 are the same, and larger than scale 0: only the normaliser and the first of the two count."""
-    layer = layer_of("project", DirectScales(0.8, 1.75, 3), (2, 3))
-    layer.conv.scales.sigmas.data = torch.tensor([0.8, 1.4, 1.4], dtype=torch.float64)
-    found = outcome(layer, images("project", 2, 3, size))["gradient in conv.scales.sigmas"]
+    layer = layer_of("project", DirectScales(0.8, 1.75, 3))
+    conv_of(layer).scales.sigmas.data = torch.tensor([0.8, 1.4, 1.4], dtype=torch.float64)
+    found = outcome(layer, images_for(layer, size))["gradient in conv.scales.sigmas"]
     assert not found[2]
     assert (found[:2].abs() > 0.1).all()
 
@@ -274,22 +137,6 @@ def test_half_widths_end_where_the_planes_do() -> None:
     assert basis.half_widths((7, 10)) == (4, 8, 9)
 
 
-def test_detached_basis_has_the_same_values_without_gradient() -> None:
-    basis = VaryingOrderBasis(2).sample(torch.tensor([1.0, 2.0], requires_grad=True), 17)
-    constant = basis.detached()
-    assert basis.functions.requires_grad and basis.norms.requires_grad
-    assert not (constant.functions.requires_grad or constant.norms.requires_grad)
-    assert torch.equal(constant.dense(), basis.dense())
-
-
-@KINDS
-def test_nan_scales_show(kind) -> None:
-    """A diverged network runs on, and nobody takes its output for a number."""
-    layer = layer_of(kind, DirectScales(1.0, 2.0, 2), (1, 2))
-    scales_of(layer).sigmas.data.fill_(torch.nan)
-    assert all(tensor.isnan().all() for tensor in outcome(layer, images(kind, 1, 2, (6, 7))).values())
-
-
 @pytest.mark.parametrize("size", [(8, 6), (5, 9)], ids=str)
 def test_supports_need_not_be_known(size) -> None:
     """As on devices that are not asked for values: a wide window, in which the functions end somewhere."""
@@ -298,30 +145,9 @@ def test_supports_need_not_be_known(size) -> None:
     unknown = VaryingOrderBasis(2).sample_on_device(scales, dynamic_size_on_device(scales), 14)
     assert unknown.supports is None
     assert unknown.half_widths(size) == (max(size) - 1,) * 2
-    x, weight = images("lift", 2, 2, size), random(3, 2, 4)
+    x, weight = random(2, 2, *size), random(3, 2, 4, seed=1)
     expected = correlate_separable(x, weight, known)
     torch.testing.assert_close(correlate_separable(x, weight, unknown), expected, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("fixed_size", [None, 9])
-@KINDS
-def test_no_device_is_asked_for_values(kind, fixed_size) -> None:
-    """A meta tensor has none; on a GPU each question would stop the device."""
-    layer, x = layer_of(kind, IsrScales(0.9, 2.3, 3), kernel_size=fixed_size), images(kind, 2, 3, (6, 7))
-    expected = outcome(layer, x)
-    layer = layer.to("meta")
-    with pytest.raises(RuntimeError, match="meta"):
-        scales_of(layer)().max().item()
-    found = outcome(layer, x.to("meta"))
-    assert [tensor.shape for tensor in found.values()] == [tensor.shape for tensor in expected.values()]
-
-
-def test_float32_is_close_to_float64() -> None:
-    layer, x = layer_of("lift", IsrScales(2.0, 3.0, 3), (1, 4), VaryingOrderBasis(5)), images("lift", 1, 3, (40, 40))
-    expected = {name: value.float() for name, value in outcome(by_dense(layer), x).items()}
-    found = outcome(layer.float(), x.float())
-    assert_same({"output": found["output"]}, {"output": expected["output"]}, 2e-6)
-    assert_same(found, expected, 1e-4)
 
 
 class CountMultiplications(TorchDispatchMode):
