@@ -55,6 +55,8 @@ def correlate_dense(x: Tensor, weight: Tensor, basis: SeparableBasis | SampledBa
 class _ScaleConv(nn.Module):
     """What lifting and group convolutions share: weights, basis, scales, algorithm."""
 
+    _axes: str  # of the input, a letter each
+
     def __init__(
         self,
         in_channels: int,
@@ -181,13 +183,14 @@ class _ScaleConv(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         """Refuse an input of the wrong shape."""
-        raise TypeError(f"{type(self).__name__} does not say which shapes it takes")
-
-    def _check_shape(self, x: Tensor, rank: int, axes: str) -> None:
-        if x.dim() != rank or x.shape[1] != self.in_channels:
+        if x.dim() != len(self._axes) or x.shape[1] != self.in_channels:
             raise ValueError(
-                f"{type(self).__name__} takes a tensor of shape {axes} with C = {self.in_channels}, "
+                f"{type(self).__name__} takes a tensor of shape ({', '.join(self._axes)}) with C = {self.in_channels}, "
                 f"got shape {tuple(x.shape)}"
+            )
+        if "S" in self._axes and x.shape[2] != self.num_scales:
+            raise ValueError(
+                f"{type(self).__name__} has {self.num_scales} internal scales on axis 2, got shape {tuple(x.shape)}"
             )
 
     def extra_repr(self) -> str:
@@ -231,8 +234,7 @@ class LiftingConv(_ScaleConv):
     approximate; see `scalestudy.layers.equivariance`.
     """
 
-    def _check(self, x: Tensor) -> None:
-        self._check_shape(x, 4, "(B, C, H, W)")
+    _axes = "BCHW"
 
     def project(self, x: Tensor) -> Tensor:
         """``ScaleProjection()(conv(x))`` without keeping the response of every scale in memory.
@@ -253,10 +255,7 @@ class GroupConv(_ScaleConv):
     (B, I, S, H, W) -> (B, O, S, H, W), float32 or float64.
     """
 
-    def _check(self, x: Tensor) -> None:
-        self._check_shape(x, 5, "(B, C, S, H, W)")
-        if x.shape[2] != self.num_scales:
-            raise ValueError(f"GroupConv has {self.num_scales} internal scales on axis 2, got shape {tuple(x.shape)}")
+    _axes = "BCSHW"
 
 
 class ScaleProjection(nn.Module):

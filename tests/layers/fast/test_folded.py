@@ -8,7 +8,6 @@ from agreement import random
 from torch import Tensor
 from torch.nn import functional
 
-from scalestudy.layers.fast import folded
 from scalestudy.layers.fast.folded import (
     HorizontalProducts,
     ScaleCorrelation,
@@ -127,23 +126,6 @@ def test_unfold_is_the_inverse_of_fold(size: tuple[int, int]) -> None:
     assert fold(x).square().sum() == pytest.approx(x.square().sum().item())
 
 
-@pytest.mark.parametrize("size", [(4, 6), (5, 7)], ids=str)
-def test_fold_and_unfold_take_any_memory_layout(size: tuple[int, int]) -> None:
-    x = random(2, 3, *size)
-    laid_out = [
-        x.mT.contiguous().mT,
-        x.to(memory_format=torch.channels_last),
-        x.transpose(0, 1).contiguous().transpose(0, 1),
-    ]
-    for one in laid_out:
-        assert not one.is_contiguous()
-        assert torch.equal(fold(one), fold(x))
-        out = torch.empty_like(one)
-        unfold(fold(x), out)
-        assert torch.equal(out, x)
-    assert torch.equal(fold(x[:, :1].expand(-1, 3, -1, -1)), fold(x[:, :1].repeat(1, 3, 1, 1)))
-
-
 def test_workspace_gives_the_same_memory_again() -> None:
     space = Workspace(torch.float32, torch.device("cpu"))
     first = space.take("a", 2, 3)
@@ -199,11 +181,6 @@ def test_a_bound_on_the_half_width_will_do(size: tuple[int, int]) -> None:
     for bound in (2, 3, 4, 30):
         period = circle(size[0], bound)
         assert error(*correlation_of(size, 2, window=9, period=period), "all", size) < 1e-13
-
-
-@pytest.mark.parametrize("images", [1, 2, 5])
-def test_any_number_of_images(images: int) -> None:
-    assert error(*correlation_of((6, 5), 3), "all", (6, 5), images) < 1e-13
 
 
 @pytest.mark.parametrize("half_width", [2, 3, 4, 9])
@@ -272,15 +249,3 @@ def test_a_spectrum_leaves_the_projected_planes_alone(images: int) -> None:
     before = projected.clone()
     correlation.spectrum(fold(random(images, 4, 6, 5, seed=2)), 4)
     assert torch.equal(projected, before)
-
-
-def test_tables_made_in_inference_mode_can_be_used_for_training() -> None:
-    """They are cached; a tensor of inference mode could not be saved for a backward pass."""
-    folded._vertical_transform.cache_clear()
-    folded._places.cache_clear()
-    with torch.inference_mode():
-        transform = folded._vertical_transform(5, 8, torch.float64, torch.device("cpu"))
-        _, places = folded._places(((0, 0),), (0,), (0,), torch.float64, torch.device("cpu"))
-    for table in (transform.cos, transform.sin, transform.cos_offsets, transform.sin_offsets, places):
-        assert not table.is_inference()
-    assert folded._vertical_transform(5, 8, torch.float64, torch.device("cpu")) is transform
