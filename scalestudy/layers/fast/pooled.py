@@ -51,7 +51,7 @@ def can_pool_folded(x: Tensor, channels: int, layers: Sequence[nn.Module]) -> bo
         and all(part is not None for part in (norm.weight, norm.bias, norm.running_mean, norm.momentum))
         and isinstance(window, int)
         and (pool.stride, pool.padding, pool.dilation) == (window, 0, 1)
-        and not (pool.ceil_mode or pool.return_indices)
+        and not pool.return_indices
         and all(side % (2 * window) == 0 for side in x.shape[-2:])
     )
 

@@ -227,6 +227,12 @@ class Negative(LiftingConv):
         return -super().forward(x)
 
 
+def switched_off() -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(3)
+    norm.track_running_stats = False
+    return norm
+
+
 OTHERS = {
     "conv": [functools.partial(Negative, 1, 3, IsrScales(0.9, 2.3, 3), 2)],
     "projection": [MeanOfScales],
@@ -240,6 +246,7 @@ OTHERS = {
         functools.partial(nn.SyncBatchNorm, 3),
         functools.partial(nn.GroupNorm, 1, 3),
         functools.partial(Twice, 3),
+        switched_off,
         nn.Identity,
     ],
     "pool": [
@@ -266,6 +273,12 @@ def test_other_layers_do_what_they_do(name: str, make: Callable, training: bool,
     layers.train(training)
     assert_same(outcome(layers, x), outcome(layers[:], x))
     assert not steps
+
+
+def test_a_pool_that_returns_more() -> None:
+    layers = five()
+    layers.pool.return_indices = True
+    assert [part.shape for part in layers(random(2, 1, 8, 12))] == [(2, 3, 4, 6)] * 2
 
 
 def test_a_norm_of_other_channels_is_refused_as_by_torch() -> None:
