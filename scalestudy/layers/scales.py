@@ -123,10 +123,7 @@ class IsrScales(InternalScales):
 
     The official code computes something else under the same name, see `StepRatioScales`.
 
-    Parameters
-    ----------
-    sigma_basis, isr, num_scales
-        Initial values, as in `FixedScales`; num_scales >= 2.
+    Created with the initial values, as `FixedScales`; num_scales >= 2.
     """
 
     def __init__(self, sigma_basis: float, isr: float, num_scales: int) -> None:
@@ -149,10 +146,7 @@ class SpacingScales(InternalScales):
 
     s_0 = sigma_basis, s_i = s_(i-1) (1 + gamma_i^2), from the official code; the paper gives no formula.
 
-    Parameters
-    ----------
-    sigma_basis, isr, num_scales
-        Initial values, as in `FixedScales`; num_scales >= 2.
+    Created with the initial values, as `FixedScales`; num_scales >= 2.
     """
 
     def __init__(self, sigma_basis: float, isr: float, num_scales: int) -> None:
@@ -179,10 +173,7 @@ class StepRatioScales(SpacingScales):
     Where the paper prints ISR = 1 + gamma^2 (Eq. 5), the released code makes the ratio of *adjacent* scales
     1 + gamma^2, so that ISR = (1 + gamma^2)^(S-1): the same set of scales, other learning dynamics.
 
-    Parameters
-    ----------
-    sigma_basis, isr, num_scales
-        Initial values, as in `FixedScales`; num_scales >= 2.
+    Created with the initial values, as `FixedScales`; num_scales >= 2.
     """
 
     def _gammas(self, start: float) -> Tensor:
@@ -194,10 +185,7 @@ class DirectScales(InternalScales):
 
     As in the released code nothing keeps a scale positive; a network whose scale crosses 0 has diverged.
 
-    Parameters
-    ----------
-    sigma_basis, isr, num_scales
-        Initial values, as in `FixedScales`.
+    Created with the initial values, as `FixedScales`.
     """
 
     def __init__(self, sigma_basis: float, isr: float, num_scales: int) -> None:
@@ -223,10 +211,7 @@ class IntervalScales(InternalScales):
 
     which starts at the log-uniform scales with theta = 0.
 
-    Parameters
-    ----------
-    sigma_basis, isr, num_scales
-        Initial values, as in `FixedScales`; num_scales >= 2.
+    Created with the initial values, as `FixedScales`; num_scales >= 2.
     """
 
     def __init__(self, sigma_basis: float, isr: float, num_scales: int) -> None:

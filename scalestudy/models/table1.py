@@ -14,10 +14,11 @@ Order = Literal["relu_norm", "norm_relu"]
 
 
 class Table1Net(nn.Sequential):
-    """Lifting convolution, scale projection, ReLU and batch norm, max pooling, linear layer.
+    """Lifting convolution, scale projection, ReLU and batch norm, max pooling, linear layer: the lines of Table 1.
 
-    Paper, Table 1.  Not printed there but in the released code: effective size 5 (25 functions of basis A),
-    extent 4, no bias in the convolution, pooling stride equal to its window, linear layer with bias.
+    Not printed there but in the released code: effective size 5 (25 functions of basis A), extent 4, no bias in the
+    convolution, pooling stride equal to its window, linear layer with bias.  Several lines run as one step where nobody
+    can tell, see `scalestudy.layers.conv.run_layers`.
 
     Parameters
     ----------

@@ -78,15 +78,6 @@ def test_against_conv2d_channel_by_channel(algorithm: str) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("parameterisation", [FixedScales, IsrScales, StepRatioScales, SpacingScales, DirectScales])
-def test_scales_in_use(parameterisation, algorithm: str) -> None:
-    """Every parameterisation gives one and the same layer at the start, and each scale has its own response."""
-    y = lifting(parameterisation(1.05, 2.3, 3), algorithm=algorithm)(random(1, 1, 16, 16))
-    torch.testing.assert_close(y, lifting(FixedScales(1.05, 2.3, 3))(random(1, 1, 16, 16)), rtol=1e-5, atol=1e-6)
-    assert (y[:, :, 0] - y[:, :, 1]).abs().max() > 0.01
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_each_option_changes_something(algorithm: str) -> None:
     x = random(1, 1, 24, 24)
     reference = lifting(algorithm=algorithm)(x)
@@ -168,24 +159,6 @@ def test_shared_scales_are_counted_once_and_gather_gradients() -> None:
     assert all(part.abs() > 1e-6 for part in apart)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_gradient_of_the_projection_goes_to_the_maximum_only(algorithm: str) -> None:
-    """A point of light: its own pixel is brightest at the smallest scale, a far one at the largest."""
-    x = torch.zeros(1, 1, 25, 25, dtype=torch.float64)
-    x[0, 0, 12, 12] = 1.0
-    for pixel, winner in ((12, 0), (6, 2)):
-        conv = lifting(DirectScales(1.0, 3.0, 3), (1, 1), algorithm=algorithm)
-        conv.weight.data = torch.tensor([[[1.0, 0, 0, 0]]], dtype=torch.float64)
-        responses = conv(x)[0, 0, :, 12, pixel]
-        assert responses.argmax() == winner
-        (expected,) = torch.autograd.grad(responses[winner], conv.scales.sigmas)
-        (found,) = torch.autograd.grad(conv.project(x)[0, 0, 12, pixel], conv.scales.sigmas)
-        torch.testing.assert_close(found, expected)
-        losers = [i for i in (1, 2) if i != winner]  # the first scale has a gradient by the normaliser, always
-        assert not found[losers].any()
-        assert found[winner].abs() > 1e-4
-
-
 def test_scale_projection() -> None:
     x = random(2, 3, 4, 5, 6).requires_grad_()
     y = ScaleProjection()(x)
@@ -262,12 +235,6 @@ def test_bad_options(kind, options, message) -> None:
 def test_bad_inputs(layer: nn.Module, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         layer(torch.zeros(shape))
-
-
-@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 2, 8, 8), (1, 1, 3, 8, 8)])
-def test_bad_inputs_of_project(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"LiftingConv takes a tensor of shape \(B, C, H, W\)"):
-        lifting().project(torch.zeros(shape))
 
 
 def test_scales_too_small_to_sample_are_refused() -> None:

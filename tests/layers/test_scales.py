@@ -117,11 +117,6 @@ def test_fixed_scales_from_values() -> None:
     assert scales().dtype == torch.float64
 
 
-def test_a_single_scale() -> None:
-    assert FixedScales(2.0, 1, 1).values() == [2.0]
-    assert DirectScales(2.0, 1, 1).values() == [2.0]
-
-
 @pytest.mark.parametrize("kind", [FixedScales, *LEARNED])
 def test_state_dict_dtype_copy_and_pickle(kind) -> None:
     scales = kind(2.0, 3.0, 3)
