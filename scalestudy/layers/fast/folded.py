@@ -284,6 +284,7 @@ class ScaleCorrelation:
         """Weights (O, I, F) of pairs as one matrix per frequency, (V, 2 O, 2 I C): horizontal products to responses."""
         parts = (weight.flatten(0, 1) @ self._synthesis(pairs)).view(*weight.shape[:2], -1, 2, len(self._cols))
         even, odd = parts.permute(3, 2, 0, 1, 4)  # (V, O, I, C)
+        # cosines and sines of the response (rows) from those of the products: odd functions turn one into the other
         whole = torch.stack([torch.stack([even, odd], 2), torch.stack([-odd, even], 2)], 1)  # (V, 2, O, 2, I, C)
         return whole.flatten(3).flatten(1, 2)
 
