@@ -122,12 +122,6 @@ def test_expected_loss_is_the_exact_expectation(size: int) -> None:
     assert expected_loss(kernels, scales, count=9, size=size) == pytest.approx(3 * expected, rel=1e-10)
 
 
-def test_expected_loss_and_drawn_images() -> None:
-    kernels = disco_bank(*TINY)
-    drawn = equivariance_loss(kernels, TINY[0], white_noise_images(8, seed=1))
-    assert drawn == pytest.approx(expected_loss(kernels, TINY[0], count=8), rel=0.01)
-
-
 def test_a_ratio_that_divides_the_size_up_to_rounding() -> None:
     assert [disco.shrunk_size(150, ratio) for ratio in (1.5 - 1e-15, 1.5, 1.5 + 1e-15)] == [100] * 3
     assert disco.shrunk_size(154, 1.26) == 122

@@ -77,11 +77,6 @@ def test_interpolation_error_is_out_of_sight(factor: float) -> None:
     assert relative(bicubic - expected, expected) > 1e-4
 
 
-def test_enlarging_by_one_changes_nothing() -> None:
-    maps = torch.randn(2, 3, 9, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(enlarge(maps, 1.0), maps)
-
-
 def test_shrinking_leaves_zero_outside() -> None:
     shrunk = enlarge(torch.ones(60, 80), 0.5)
     assert shrunk.shape == (60, 80)
@@ -206,14 +201,6 @@ def test_negative_controls(control: str) -> None:
     with pytest.raises(AssertionError, match=r"not equivariant: from internal scale . to . .* tolerance=0\.01"):
         assert_equivariant(layer, IMAGES, conv.scales.values(), conv.kernel_size() // 2)
     assert errors.min() > 30 * layer_equivariance_error(conv, IMAGES).max()
-
-
-def test_any_callable_and_no_gradients() -> None:
-    conv = lifting()
-    expected = layer_equivariance_error(conv, IMAGES)
-    found = layer_equivariance_error(lambda x: conv(x), IMAGES, (2.0, 2 * 3**0.5, 6.0), 24)
-    torch.testing.assert_close(found, expected)
-    assert not found.requires_grad
 
 
 # ---------------------------------------------------------------------------------------------------------------------

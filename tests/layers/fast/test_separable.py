@@ -212,16 +212,6 @@ def test_learning_scales_costs_two_more_horizontal_functions(basis, channels, si
     assert counted(sampled, channels, size, "scales") == expected
 
 
-@pytest.mark.parametrize(("basis", "channels"), COSTS, ids=str)
-@pytest.mark.parametrize("size", [(8, 11), (9, 6), (7, 7)], ids=str)
-def test_odd_sides_cost_no_more_than_the_next_even_ones(basis, channels, size) -> None:
-    sampled = BASES[basis].sample(torch.tensor([0.9, 2.4], dtype=torch.float64), 21)
-    even = tuple(side + side % 2 for side in size)
-    for count, half_width in zip(counted(sampled, channels, size, "forward"), sampled.supports, strict=True):
-        at_least, at_most = (separable_cost(sampled, *channels, sides, half_width) for sides in (size, even))
-        assert at_least < count <= at_most
-
-
 def test_cost_by_hand() -> None:
     """4 x 6 pixels, kernels of half-width 2: a circle of 6 rows, frequencies 0 .. 3; 2 functions; 1 -> 3.
 
