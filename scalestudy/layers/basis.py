@@ -16,26 +16,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from scalestudy.layers.scales import require_integer
+
 
 def hermite_gaussians(sigmas: Tensor, num_orders: int, half_width: int) -> Tensor:
-    """Sampled 1-D Hermite-Gaussian functions of orders 0 .. num_orders - 1.
+    """1-D functions of orders 0 .. num_orders - 1 at sigmas (...), (num_orders, ..., 2 half_width + 1), all in pixels.
 
-    Parameters
-    ----------
-    sigmas : Tensor
-        Standard deviations in pixels, shape (...,).
-    num_orders : int
-        Number of orders, >= 1.
-    half_width : int
-        Samples reach from -half_width to half_width pixels.
-
-    Returns
-    -------
-    Tensor
-        Shape (num_orders, ..., 2 * half_width + 1).
-
-    Examples
-    --------
     >>> hermite_gaussians(torch.tensor([1.0], dtype=torch.float64), 2, 1)[:, 0].round(decimals=4).tolist()
     [[0.6065, 1.0, 0.6065], [-0.6065, 0.0, 0.6065]]
     """
@@ -48,44 +34,32 @@ def hermite_gaussians(sigmas: Tensor, num_orders: int, half_width: int) -> Tenso
     return torch.stack([gaussian * polynomial for polynomial in polynomials[:num_orders]])
 
 
-def kernel_size(scales: Tensor, extent: float = 4.0) -> int:
-    """Dynamic kernel size (Eq. 6): l = 2 ceil(k s_max) + 1 pixels, at least 3.
+def require_odd(name: str, value: object) -> None:
+    """Refuse what is no kernel size."""
+    if not isinstance(value, int) or value < 3 or value % 2 == 0:
+        raise ValueError(f"{name} must be an odd integer >= 3 pixels, got {value!r}")
 
-    The brackets of Eq. 6 are lost in print; the released code rounds up.  NaN scales give 3, so that a
+
+def dynamic_size(scales: Tensor, extent: float = 4.0) -> int:
+    """Dynamic kernel size (Eq. 6): l = 2 ceil(k s_max) + 1 pixels, at least 3, for scales (S,) and k = extent.
+
+    The brackets of Eq. 6 are lost in print; the released code rounds up, and has k = 4.  NaN scales give 3, so that a
     diverged network still runs and shows its NaN.
-
-    Parameters
-    ----------
-    scales : Tensor
-        Internal scales in pixels, shape (S,).
-    extent : float
-        k of Eq. 6: how many sigmas of the largest scale a kernel reaches, > 0 (4 in the released code).
-
-    Returns
-    -------
-    int
-        Odd kernel size in pixels.
     """
     largest = scales.detach().max().item()
     return 3 if math.isnan(largest) else max(3, 2 * math.ceil(extent * largest) + 1)
 
 
-def kernel_size_on_device(scales: Tensor, extent: float = 4.0) -> Tensor:
-    """`kernel_size` without waiting for the device: a tensor () in double precision; NaN for NaN scales."""
+def dynamic_size_on_device(scales: Tensor, extent: float = 4.0) -> Tensor:
+    """`dynamic_size` without waiting for the device: a tensor () in double precision; NaN for NaN scales."""
     return (2 * torch.ceil(extent * scales.detach().max().double()) + 1).clamp(min=3)
 
 
 def supports(scales: Tensor, size: int | Tensor) -> Tensor:
-    """Half-width in pixels of each scale's kernel inside a kernel of `size` pixels (released code).
+    """Half-width in pixels of each scale's functions inside a kernel of `size` pixels, (S,), double precision.
 
-    A kernel of scale s_i is cut to m_i = 2 floor(trunc(size s_i / s_max) / 2) + 1 pixels.  The ratio is
-    taken in the scales' own precision and multiplied in double, as the released code does: at the edge of
-    a pixel this decides on the size.
-
-    Returns
-    -------
-    Tensor
-        (m_i - 1) / 2, shape (S,), in double precision without gradient.
+    A kernel of scale s_i is cut to m_i = 2 floor(trunc(size s_i / s_max) / 2) + 1 pixels (released code).  The ratio is
+    taken in the scales' own precision and multiplied in double, as there: at the edge of a pixel this decides.
     """
     scales = scales.detach()
     return torch.floor(torch.trunc((scales / scales.max()).double() * size) / 2)
@@ -93,7 +67,7 @@ def supports(scales: Tensor, size: int | Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SeparableBasis:
-    """A sampled basis of F separable functions at S scales.
+    """A sampled basis of F separable functions at S scales, in double precision.
 
     Basis function f is the outer product of the 1-D functions rows[f] (vertical axis) and cols[f], divided
     by both their norms.  The 1-D functions include two orders more than the basis, because
@@ -101,30 +75,18 @@ class SeparableBasis:
         d g_n / d ln s = g_(n+2) + n g_n
 
     holds exactly for the sampled functions: the gradient of a loss in the scales needs no others.
-
-    Attributes
-    ----------
-    functions : Tensor
-        Unnormalised 1-D functions, shape (M, S, K), zero outside each scale's support, double precision.
-    norms : Tensor
-        L2 norm of each 1-D function at scale index 0, shape (M,).
-    orders : tuple of int
-        Hermite order n of each 1-D function; order n + 2 of the same sigma stands two places later.
-    rows, cols : tuple of int
-        The two 1-D functions of each basis function, length F.
-    supports : tuple of int or None
-        Half-width in pixels of each scale's functions, length S; None where only the device knows them.
     """
 
-    functions: Tensor
-    norms: Tensor
-    orders: tuple[int, ...]
-    rows: tuple[int, ...]
-    cols: tuple[int, ...]
-    supports: tuple[int, ...] | None
+    scales: Tensor  # (S,), what it was sampled at
+    functions: Tensor  # (M, S, K), unnormalised 1-D functions, zero outside each scale's support
+    norms: Tensor  # (M,), L2 norm of each at scale index 0
+    orders: tuple[int, ...]  # Hermite order n of each; order n + 2 of the same sigma stands two places later
+    rows: tuple[int, ...]  # (F,)
+    cols: tuple[int, ...]  # (F,)
+    supports: tuple[int, ...] | None  # (S,), half-widths in pixels; None where only the device knows them
 
     def dense(self) -> Tensor:
-        """The basis as pictures, shape (F, S, K, K)."""
+        """The basis as pictures, (F, S, K, K)."""
         functions = self.functions / self.norms[:, None, None]
         return functions[list(self.rows), :, :, None] * functions[list(self.cols), :, None, :]
 
@@ -137,7 +99,8 @@ class SeparableBasis:
 
     def detached(self) -> SeparableBasis:
         """The same without gradient."""
-        return replace(self, functions=self.functions.detach(), norms=self.norms.detach())
+        parts = {name: getattr(self, name).detach() for name in ("scales", "functions", "norms")}
+        return replace(self, **parts)
 
     def normalise(self, weight: Tensor) -> Tensor:
         """Weights (..., F) of the basis as weights of the unnormalised products."""
@@ -155,68 +118,38 @@ class HermiteBasis:
     ----------
     effective_size : int
         n; the basis has n^2 functions.
-    rows, cols : tuple of int
-        See `SeparableBasis`.
     """
 
     def __init__(self, effective_size: int, num_orders: int, multipliers: tuple[float, ...]) -> None:
-        if isinstance(effective_size, bool) or not isinstance(effective_size, int) or effective_size < 1:
-            raise ValueError(f"effective_size must be an integer >= 1, got {effective_size!r}")
         self.effective_size = effective_size
         self._num_orders = num_orders
         self._multipliers = multipliers
-        self.rows, self.cols = self._pairs()
+        self.rows, self.cols = zip(*self._pairs(), strict=True)
 
     @property
     def num_functions(self) -> int:
         """Number F of 2-D basis functions."""
         return len(self.rows)
 
-    def _pairs(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _pairs(self) -> list[tuple[int, int]]:
+        """(row, col) of each basis function: which two of the 1-D functions make it."""
         raise TypeError(f"{type(self).__name__} does not say which products make up its basis")
 
     def sample(self, scales: Tensor, size: int) -> SeparableBasis:
-        """Sample the basis on the pixel grid.
+        """The basis on the pixel grid for scales (S,), to which gradients flow, and kernels of odd size, in pixels.
 
-        Parameters
-        ----------
-        scales : Tensor
-            Internal scales in pixels, shape (S,); gradients flow to them.
-        size : int
-            Kernel size K in pixels, odd and >= 3.
-
-        Returns
-        -------
-        SeparableBasis
-            In double precision: 1-D functions are cheap, and what is rounded once stays exact.
-
-        Notes
-        -----
         The support of each scale is a step function of the scales and carries no gradient.
         """
-        if isinstance(size, bool) or not isinstance(size, int) or size < 3 or size % 2 == 0:
-            raise ValueError(f"kernel size must be an odd integer >= 3 pixels, got {size!r}")
+        require_odd("kernel size", size)
         half = size // 2
         reach = supports(scales, size).nan_to_num(half).clamp(min=0)
         return self._sample(scales, size, half, tuple(int(half_width) for half_width in reach.tolist()))
 
     def sample_on_device(self, scales: Tensor, size: int | Tensor, window: int) -> SeparableBasis:
-        """Sample the basis in a window that does not depend on the scales, so that nobody waits for their values.
+        """`sample` in a window that does not depend on the scales, so that nobody waits for their values.
 
-        Parameters
-        ----------
-        scales : Tensor
-            As in `sample`.
-        size : int or Tensor
-            Kernel size K in pixels, see `kernel_size_on_device`.
-        window : int
-            Half-width of the window in pixels.  Exact while no scale reaches beyond it; of larger ones it cuts off more
-            than Eq. 6 does.
-
-        Returns
-        -------
-        SeparableBasis
-            Functions of 2 window + 1 samples; `supports` is None.
+        The window reaches as many pixels to each side.  Exact while no scale reaches beyond it; of larger ones it cuts
+        off more than Eq. 6 does.
         """
         return self._sample(scales, size, window, None)
 
@@ -229,7 +162,7 @@ class HermiteBasis:
         functions = functions.transpose(0, 1).flatten(0, 1)  # (M = J * (orders + 2), S, K)
         norms = torch.linalg.vector_norm(functions[:, 0], dim=-1)
         orders = tuple(range(self._num_orders + 2)) * len(self._multipliers)
-        return SeparableBasis(functions, norms, orders, self.rows, self.cols, known)
+        return SeparableBasis(scales, functions, norms, orders, self.rows, self.cols, known)
 
 
 class VaryingOrderBasis(HermiteBasis):
@@ -244,12 +177,12 @@ class VaryingOrderBasis(HermiteBasis):
     """
 
     def __init__(self, effective_size: int) -> None:
+        require_integer("effective_size", effective_size)
         super().__init__(effective_size, num_orders=effective_size, multipliers=(1.0,))
 
-    def _pairs(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _pairs(self) -> list[tuple[int, int]]:
         orders = range(self.effective_size)
-        pairs = [(row, col) for col in orders for row in orders]
-        return tuple(row for row, _ in pairs), tuple(col for _, col in pairs)
+        return [(row, col) for col in orders for row in orders]
 
 
 class VaryingSigmaBasis(HermiteBasis):
@@ -269,24 +202,19 @@ class VaryingSigmaBasis(HermiteBasis):
     """
 
     def __init__(self, effective_size: int, max_order: int = 4, mult: float = 1.4) -> None:
-        if isinstance(max_order, bool) or not isinstance(max_order, int) or max_order < 0:
-            raise ValueError(f"max_order must be an integer >= 0, got {max_order!r}")
+        require_integer("effective_size", effective_size)
+        require_integer("max_order", max_order, 0)
         if not (math.isfinite(mult) and mult > 1):
             raise ValueError(f"mult (ratio of adjacent sub-sigmas) must be finite and > 1, got {mult!r}")
         per_sigma = (max_order + 1) * (max_order + 2) // 2
-        count = effective_size**2 if isinstance(effective_size, int) else 1
-        multipliers = tuple(mult**j for j in range(math.ceil(count / per_sigma)))
+        multipliers = tuple(mult**j for j in range(math.ceil(effective_size**2 / per_sigma)))
         super().__init__(effective_size, num_orders=max_order + 1, multipliers=multipliers)
 
-    def _pairs(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        orders = self._num_orders
-        pairs = [
-            (j * (orders + 2) + row, j * (orders + 2) + col)
-            for j in range(len(self._multipliers))
-            for col in range(orders)
-            for row in range(orders - col)
-        ][: self.effective_size**2]
-        return tuple(row for row, _ in pairs), tuple(col for _, col in pairs)
+    def _pairs(self) -> list[tuple[int, int]]:
+        orders, step = range(self._num_orders), self._num_orders + 2  # 1-D functions of one sub-sigma
+        offsets = [j * step for j in range(len(self._multipliers))]
+        pairs = [(at + row, at + col) for at in offsets for col in orders for row in orders[: len(orders) - col]]
+        return pairs[: self.effective_size**2]
 
 
 class SampledBasis(nn.Module):
@@ -317,8 +245,8 @@ class SampledBasis(nn.Module):
         """Number F of basis functions."""
         return len(self.functions)
 
-    def sample(self, scales: Tensor, size: int) -> SampledBasis:
-        """Return the basis itself, after a check that it was made for so many scales and this kernel size."""
+    def checked_for(self, scales: Tensor, size: int) -> SampledBasis:
+        """The basis itself, refused where it was made for another number of scales or another kernel size."""
         if self.functions.shape[1:3] != (len(scales), size):
             raise ValueError(
                 f"this basis was made for {self.functions.shape[1]} scales and kernels of {self.functions.shape[2]} "

@@ -14,6 +14,7 @@ depends on the scales.  "auto" takes the one with fewer multiplications: "separa
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -25,13 +26,14 @@ from scalestudy.layers.basis import (
     SampledBasis,
     SeparableBasis,
     VaryingOrderBasis,
-    kernel_size,
-    kernel_size_on_device,
+    dynamic_size,
+    dynamic_size_on_device,
+    require_odd,
 )
 from scalestudy.layers.fast.fourier import correlate_fourier, fourier_cost
-from scalestudy.layers.fast.pooled import can_pool_folded, project_relu_norm_pool
+from scalestudy.layers.fast.pooled import can_pool_folded, is_plain, project_relu_norm_pool
 from scalestudy.layers.fast.separable import correlate_separable, separable_cost
-from scalestudy.layers.scales import InternalScales
+from scalestudy.layers.scales import InternalScales, require_integer
 
 Algorithm = Literal["auto", "separable", "fourier", "dense"]
 _ALGORITHMS = ("auto", "separable", "fourier", "dense")
@@ -53,6 +55,8 @@ def correlate_dense(x: Tensor, weight: Tensor, basis: SeparableBasis | SampledBa
 class _ScaleConv(nn.Module):
     """What lifting and group convolutions share: weights, basis, scales, algorithm."""
 
+    _axes: str  # of the input, a letter each
+
     def __init__(
         self,
         in_channels: int,
@@ -67,9 +71,8 @@ class _ScaleConv(nn.Module):
         algorithm: Algorithm = "auto",
     ) -> None:
         super().__init__()
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+        require_integer("in_channels", in_channels)
+        require_integer("out_channels", out_channels)
         if not isinstance(scales, InternalScales):
             raise ValueError(
                 f"scales must be an InternalScales module such as FixedScales or IsrScales, got {scales!r}"
@@ -81,8 +84,8 @@ class _ScaleConv(nn.Module):
             )
         if not (math.isfinite(extent) and extent > 0):
             raise ValueError(f"extent (k of Eq. 6, in sigmas) must be finite and > 0, got {extent!r}")
-        if kernel_size is not None and (not isinstance(kernel_size, int) or kernel_size < 3 or kernel_size % 2 == 0):
-            raise ValueError(f"kernel_size must be an odd integer >= 3 pixels or None, got {kernel_size!r}")
+        if kernel_size is not None:
+            require_odd("kernel_size", kernel_size)
         if algorithm not in _ALGORITHMS:
             raise ValueError(f"algorithm must be one of {_ALGORITHMS}, got {algorithm!r}")
         if algorithm == "separable" and isinstance(basis, SampledBasis):
@@ -90,7 +93,7 @@ class _ScaleConv(nn.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.scales = scales
         self.basis = VaryingOrderBasis(effective_size) if basis is None else basis
-        self.extent, self.fixed_kernel_size = extent, kernel_size
+        self.extent, self.fixed_size = extent, kernel_size
         self.algorithm = algorithm
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, self.basis.num_functions))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
@@ -104,12 +107,12 @@ class _ScaleConv(nn.Module):
 
     def kernel_size(self) -> int:
         """Present kernel size K in pixels (Eq. 6, unless it was fixed at construction)."""
-        return self.fixed_kernel_size or kernel_size(self.scales(), self.extent)
+        return self.fixed_size or dynamic_size(self.scales(), self.extent)
 
     def kernels(self) -> Tensor:
         """Present dense kernels, shape (out, in, S, K, K): what Fig. 1 calls the multi-scale kernel."""
-        basis = self.basis.sample(self.scales(), self.kernel_size())
-        return torch.einsum("oif,fshw->oishw", self.weight, basis.dense().to(self.weight.dtype))
+        basis = self._sampled(self.scales()).dense()
+        return torch.einsum("oif,fshw->oishw", self.weight, basis.to(self.weight.dtype))
 
     def without_bias(self, x: Tensor) -> Tensor:
         """The response before the bias is added, for whoever pools first: a maximum and a bias can change places."""
@@ -121,7 +124,7 @@ class _ScaleConv(nn.Module):
 
     def chosen_algorithm(self, height: int, width: int) -> Algorithm:
         """What "auto" stands for on images of this size, with the present scales."""
-        return self._sampled((height, width))[2]
+        return self._sampled_for((height, width))[1]
 
     def _algorithm(self, size: tuple[int, int], kernel_size: int) -> Algorithm:
         """The algorithm for planes (H, W): unless one was named, that with fewer multiplications."""
@@ -134,8 +137,13 @@ class _ScaleConv(nn.Module):
             return "dense" if dense < fourier else "fourier"
         return "separable" if separable_cost(self.basis, *channels, size, half_width) <= fourier else "fourier"
 
-    def _sampled(self, size: tuple[int, int]) -> tuple[Tensor, SeparableBasis | SampledBasis, Algorithm]:
-        """Present scales and basis, and the algorithm for planes of this size (H, W).
+    def _sampled(self, scales: Tensor) -> SeparableBasis | SampledBasis:
+        size = self.fixed_size or dynamic_size(scales, self.extent)
+        given = isinstance(self.basis, SampledBasis)
+        return self.basis.checked_for(scales, size) if given else self.basis.sample(scales, size)
+
+    def _sampled_for(self, size: tuple[int, int]) -> tuple[SeparableBasis | SampledBasis, Algorithm]:
+        """The basis at the present scales, and the algorithm, for planes (H, W).
 
         Eq. 6 needs the value of the largest scale.  The CPU has it at hand; any other device would have to stop at each
         step.  There the separable algorithm takes all kernels to be as large as scales of the size of the planes make
@@ -143,17 +151,17 @@ class _ScaleConv(nn.Module):
         """
         scales = self.scales()
         if scales.device.type != "cpu":
-            bound = self.fixed_kernel_size or 2 * math.ceil(self.extent * max(size)) + 1
+            bound = self.fixed_size or 2 * math.ceil(self.extent * max(size)) + 1
             if self._algorithm(size, bound) == "separable":
-                side = self.fixed_kernel_size or kernel_size_on_device(scales, self.extent)
-                return scales, self.basis.sample_on_device(scales, side, bound // 2), "separable"
-        side = self.fixed_kernel_size or kernel_size(scales, self.extent)
-        return scales, self.basis.sample(scales, side), self._algorithm(size, side)
+                side = self.fixed_size or dynamic_size_on_device(scales, self.extent)
+                return self.basis.sample_on_device(scales, side, bound // 2), "separable"
+        basis = self._sampled(scales)
+        return basis, self._algorithm(size, basis.functions.shape[2])
 
     def _correlate(self, x: Tensor, project: bool) -> Tensor:
-        scales, basis, algorithm = self._sampled(x.shape[-2:])
+        basis, algorithm = self._sampled_for(x.shape[-2:])
         if algorithm == "separable":
-            return correlate_separable(x, self.weight, basis, scales, project=project)
+            return correlate_separable(x, self.weight, basis, project=project)
         if algorithm == "dense":
             y = correlate_dense(x, self.weight, basis)
         else:
@@ -163,15 +171,11 @@ class _ScaleConv(nn.Module):
     def _with_bias(self, y: Tensor) -> Tensor:
         return y if self.bias is None else y + self.bias.view(-1, *[1] * (y.dim() - 2))
 
+    @torch.no_grad()
     def _check_sampling(self) -> None:
         """Refuse scales so small that a basis function has no pixel to live on: it could not be normalised."""
-        if isinstance(self.basis, SampledBasis):
-            self.basis.sample(self.scales(), self.kernel_size())
-            return
-        with torch.no_grad():
-            norms = self.basis.sample(self.scales(), self.kernel_size()).norms
-        used = norms[sorted({*self.basis.rows, *self.basis.cols})]
-        if not bool((used > 0).all()):
+        basis = self._sampled(self.scales())
+        if isinstance(basis, SeparableBasis) and not bool((basis.norms[[*basis.rows, *basis.cols]] > 0).all()):
             raise ValueError(
                 f"scales start at {self.scales.values()[0]:.4g} pixels, too small to sample the basis on the pixel "
                 f"grid: at extent {self.extent:g} start at {1.0 / self.extent:.4g} pixels or more, or raise extent"
@@ -179,13 +183,14 @@ class _ScaleConv(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         """Refuse an input of the wrong shape."""
-        raise TypeError(f"{type(self).__name__} does not say which shapes it takes")
-
-    def _check_shape(self, x: Tensor, rank: int, axes: str) -> None:
-        if x.dim() != rank or x.shape[1] != self.in_channels:
+        if x.dim() != len(self._axes) or x.shape[1] != self.in_channels:
             raise ValueError(
-                f"{type(self).__name__} takes a tensor of shape {axes} with C = {self.in_channels}, "
+                f"{type(self).__name__} takes a tensor of shape ({', '.join(self._axes)}) with C = {self.in_channels}, "
                 f"got shape {tuple(x.shape)}"
+            )
+        if "S" in self._axes and x.shape[2] != self.num_scales:
+            raise ValueError(
+                f"{type(self).__name__} has {self.num_scales} internal scales on axis 2, got shape {tuple(x.shape)}"
             )
 
     def extra_repr(self) -> str:
@@ -229,8 +234,7 @@ class LiftingConv(_ScaleConv):
     approximate; see `scalestudy.layers.equivariance`.
     """
 
-    def _check(self, x: Tensor) -> None:
-        self._check_shape(x, 4, "(B, C, H, W)")
+    _axes = "BCHW"
 
     def project(self, x: Tensor) -> Tensor:
         """``ScaleProjection()(conv(x))`` without keeping the response of every scale in memory.
@@ -239,17 +243,6 @@ class LiftingConv(_ScaleConv):
         """
         self._check(x)
         return self._with_bias(self._correlate(x, project=True))
-
-    def project_relu_norm_pool(self, x: Tensor, norm: nn.BatchNorm2d, window: int) -> Tensor:
-        """``max_pool2d(norm(relu(conv.project(x))), window)`` in one step, where sizes, algorithm and norm allow it.
-
-        (B, I, H, W) -> (B, O, H // window, W // window); see `scalestudy.layers.fast.pooled`.
-        """
-        self._check(x)
-        scales, basis, algorithm = self._sampled(x.shape[-2:])
-        if algorithm == "separable" and self.bias is None and can_pool_folded(x.shape[-2:], norm, window):
-            return project_relu_norm_pool(x, self.weight, basis, scales, norm, window)
-        return functional.max_pool2d(norm(self.project(x).relu()), window)
 
 
 class GroupConv(_ScaleConv):
@@ -262,10 +255,7 @@ class GroupConv(_ScaleConv):
     (B, I, S, H, W) -> (B, O, S, H, W), float32 or float64.
     """
 
-    def _check(self, x: Tensor) -> None:
-        self._check_shape(x, 5, "(B, C, S, H, W)")
-        if x.shape[2] != self.num_scales:
-            raise ValueError(f"GroupConv has {self.num_scales} internal scales on axis 2, got shape {tuple(x.shape)}")
+    _axes = "BCSHW"
 
 
 class ScaleProjection(nn.Module):
@@ -280,3 +270,23 @@ class ScaleProjection(nn.Module):
         if x.dim() != 5:
             raise ValueError(f"ScaleProjection takes a tensor (B, C, S, H, W), got shape {tuple(x.shape)}")
         return x.max(dim=2).values
+
+
+def run_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """``nn.Sequential(*layers)(x)``, those of Table 1 from convolution to pooling in one step where it can.
+
+    A step that stands for several layers is taken only where nobody can tell, see `is_plain` and `can_pool_folded`.
+    """
+    layers = list(layers)
+    if len(layers) > 1 and is_plain(layers[0], LiftingConv) and is_plain(layers[1], ScaleProjection):
+        conv, _, *layers = layers
+        conv._check(x)
+        basis, algorithm = conv._sampled_for(x.shape[-2:])
+        if algorithm == "separable" and conv.bias is None and can_pool_folded(x, conv.out_channels, layers[:3]):
+            _, norm, pool, *layers = layers
+            x = project_relu_norm_pool(x, conv.weight, basis, norm, pool.kernel_size)
+        else:
+            x = conv.project(x)
+    for layer in layers:
+        x = layer(x)
+    return x

@@ -12,16 +12,10 @@ from torch import Tensor
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Switch a caller's autocasting off, which would round filters and sums behind our back.
-
-    Parameters
-    ----------
-    device : torch.device
-        Of the tensors; one that has no autocasting (meta, for example) will do, too.
-    """
+    """Switch a caller's autocasting off, which would round filters and sums behind our back."""
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
-    return nullcontext()
+    return nullcontext()  # a device without autocasting, meta for example
 
 
 def in_full_precision(backward: Callable[..., Any]) -> Callable[..., Any]:

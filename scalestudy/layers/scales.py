@@ -9,48 +9,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-Increment = Literal["squared", "linear", "leaky_relu"]
-_INCREMENTS = {
-    "squared": torch.square,
-    "linear": lambda gamma: gamma,
-    "leaky_relu": torch.nn.functional.leaky_relu,
-}
+
+def require_integer(name: str, value: object, least: int = 1) -> None:
+    """Refuse what is no integer, or too small."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
 
 
 def log_spaced_scales(sigma_basis: float, isr: float, num_scales: int) -> tuple[float, ...]:
-    """Internal scales of Eq. 2: log-uniform between ``sigma_basis`` and ``sigma_basis * isr``.
+    """Internal scales of Eq. 2 in double precision: log-uniform from ``sigma_basis`` to ``sigma_basis * isr`` pixels.
 
-    Parameters
-    ----------
-    sigma_basis : float
-        Smallest scale in pixels, > 0.
-    isr : float
-        Internal scale range, largest over smallest scale, > 1 (exactly 1 for a single scale).
-    num_scales : int
-        Number of scales S, >= 1.
-
-    Returns
-    -------
-    tuple of float
-        S sigmas in pixels, ascending, in double precision.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of its range.
-
-    Examples
-    --------
     >>> [round(sigma, 3) for sigma in log_spaced_scales(2.0, 3.0, 3)]
     [2.0, 3.464, 6.0]
     """
-    if isinstance(num_scales, bool) or not isinstance(num_scales, int) or num_scales < 1:
-        raise ValueError(f"num_scales must be an integer >= 1, got {num_scales!r}")
+    require_integer("num_scales", num_scales)
     if not (math.isfinite(sigma_basis) and sigma_basis > 0):
         raise ValueError(f"sigma_basis must be finite and > 0 pixels, got {sigma_basis!r}; the paper uses 1 to 4")
     if num_scales == 1:
@@ -65,6 +41,14 @@ def log_spaced_scales(sigma_basis: float, isr: float, num_scales: int) -> tuple[
     return tuple(sigma_basis * isr ** (i / (num_scales - 1)) for i in range(num_scales))
 
 
+def _two_or_more(sigma_basis: float, isr: float, num_scales: int) -> tuple[float, ...]:
+    """`log_spaced_scales`, of parameterisations that need a range."""
+    scales = log_spaced_scales(sigma_basis, isr, num_scales)
+    if len(scales) < 2:
+        raise ValueError("num_scales must be >= 2 to learn a range of scales, got 1; use DirectScales for one")
+    return scales
+
+
 class InternalScales(nn.Module):
     """Base class: a module whose forward pass returns the internal scales, shape (S,), in pixels.
 
@@ -77,7 +61,6 @@ class InternalScales(nn.Module):
     num_scales: int
 
     def forward(self) -> Tensor:
-        """Return the internal scales in pixels, shape (S,)."""
         raise TypeError(f"{type(self).__name__} does not say how its internal scales are computed")
 
     def parameters_in_pixels(self) -> list[nn.Parameter]:
@@ -105,8 +88,12 @@ class FixedScales(InternalScales):
 
     Parameters
     ----------
-    sigma_basis, isr, num_scales
-        See `log_spaced_scales`.
+    sigma_basis : float
+        Smallest scale in pixels, > 0.
+    isr : float
+        Internal scale range, largest over smallest scale, > 1 (exactly 1 for a single scale).
+    num_scales : int
+        Number of scales S, >= 1.
     """
 
     def __init__(self, sigma_basis: float, isr: float, num_scales: int) -> None:
@@ -136,16 +123,12 @@ class IsrScales(InternalScales):
 
     The official code computes something else under the same name, see `StepRatioScales`.
 
-    Parameters
-    ----------
-    sigma_basis, isr, num_scales
-        Initial values, see `log_spaced_scales`; num_scales >= 2.
+    Created with the initial values, as `FixedScales`; num_scales >= 2.
     """
 
     def __init__(self, sigma_basis: float, isr: float, num_scales: int) -> None:
         super().__init__()
-        _require_a_range(log_spaced_scales(sigma_basis, isr, num_scales))
-        self.num_scales = num_scales
+        self.num_scales = len(_two_or_more(sigma_basis, isr, num_scales))
         self.sigma_basis = nn.Parameter(torch.tensor(float(sigma_basis)))
         self.gamma = nn.Parameter(torch.tensor(math.sqrt(isr - 1.0)))
         steps = torch.arange(num_scales, dtype=torch.float64) / (num_scales - 1)
@@ -158,63 +141,43 @@ class IsrScales(InternalScales):
         return [self.sigma_basis]
 
 
-class _SteppedScales(InternalScales):
-    """Scales built step by step: s_0 = sigma_basis, s_i = s_(i-1) (1 + increment(gamma_i))."""
+class SpacingScales(InternalScales):
+    """Learnable sigma_basis and individual spacings (Section 4.2, parameterisation 2).
 
-    def __init__(self, sigma_basis: float, isr: float, num_scales: int, increment: Increment, shared: bool) -> None:
+    s_0 = sigma_basis, s_i = s_(i-1) (1 + gamma_i^2), from the official code; the paper gives no formula.
+
+    Created with the initial values, as `FixedScales`; num_scales >= 2.
+    """
+
+    def __init__(self, sigma_basis: float, isr: float, num_scales: int) -> None:
         super().__init__()
-        _require_a_range(log_spaced_scales(sigma_basis, isr, num_scales))
-        if increment not in _INCREMENTS:
-            raise ValueError(f"increment must be one of {sorted(_INCREMENTS)}, got {increment!r}")
-        self.num_scales = num_scales
-        self.increment = increment
-        step = isr ** (1.0 / (num_scales - 1)) - 1.0
-        gamma = math.sqrt(step) if increment == "squared" else step
+        self.num_scales = len(_two_or_more(sigma_basis, isr, num_scales))
         self.sigma_basis = nn.Parameter(torch.tensor([float(sigma_basis)]))
-        self.gamma = nn.Parameter(torch.tensor(gamma) if shared else torch.full((num_scales - 1,), gamma))
+        gamma = math.sqrt(isr ** (1.0 / (num_scales - 1)) - 1.0)
+        self.gamma = nn.Parameter(self._gammas(gamma))
+
+    def _gammas(self, start: float) -> Tensor:
+        return torch.full((self.num_scales - 1,), start)
 
     def forward(self) -> Tensor:
-        ratio = 1 + _INCREMENTS[self.increment](self.gamma)
+        ratio = 1 + self.gamma.square()
         return torch.cat([self.sigma_basis, ratio.expand(self.num_scales - 1)]).cumprod(0)
 
     def parameters_in_pixels(self) -> list[nn.Parameter]:
         return [self.sigma_basis]
 
 
-class StepRatioScales(_SteppedScales):
-    """Learnable sigma_basis and one shared step ratio, as the official code computes its "ISR".
+class StepRatioScales(SpacingScales):
+    """Learnable sigma_basis and one step ratio for all spacings, as the official code computes its "ISR".
 
     Where the paper prints ISR = 1 + gamma^2 (Eq. 5), the released code makes the ratio of *adjacent* scales
     1 + gamma^2, so that ISR = (1 + gamma^2)^(S-1): the same set of scales, other learning dynamics.
 
-    Parameters
-    ----------
-    sigma_basis, isr, num_scales
-        Initial values, see `log_spaced_scales`; num_scales >= 2.
-    increment : {"squared", "linear", "leaky_relu"}
-        What is added to 1 for a gamma.  "squared" is the one used for the paper's tables; the released
-        code also holds the two others.
+    Created with the initial values, as `FixedScales`; num_scales >= 2.
     """
 
-    def __init__(self, sigma_basis: float, isr: float, num_scales: int, increment: Increment = "squared") -> None:
-        super().__init__(sigma_basis, isr, num_scales, increment, shared=True)
-
-
-class SpacingScales(_SteppedScales):
-    """Learnable sigma_basis and individual spacings (Section 4.2, parameterisation 2).
-
-    s_i = s_(i-1) (1 + gamma_i^2), from the official code; the paper gives no formula.
-
-    Parameters
-    ----------
-    sigma_basis, isr, num_scales
-        Initial values, see `log_spaced_scales`; num_scales >= 2.
-    increment : {"squared", "linear", "leaky_relu"}
-        As in `StepRatioScales`; with "linear" a spacing can shrink below 1.
-    """
-
-    def __init__(self, sigma_basis: float, isr: float, num_scales: int, increment: Increment = "squared") -> None:
-        super().__init__(sigma_basis, isr, num_scales, increment, shared=False)
+    def _gammas(self, start: float) -> Tensor:
+        return torch.tensor(start)
 
 
 class DirectScales(InternalScales):
@@ -222,10 +185,7 @@ class DirectScales(InternalScales):
 
     As in the released code nothing keeps a scale positive; a network whose scale crosses 0 has diverged.
 
-    Parameters
-    ----------
-    sigma_basis, isr, num_scales
-        Initial values, see `log_spaced_scales`.
+    Created with the initial values, as `FixedScales`.
     """
 
     def __init__(self, sigma_basis: float, isr: float, num_scales: int) -> None:
@@ -251,16 +211,12 @@ class IntervalScales(InternalScales):
 
     which starts at the log-uniform scales with theta = 0.
 
-    Parameters
-    ----------
-    sigma_basis, isr, num_scales
-        Initial values, see `log_spaced_scales`; num_scales >= 2.
+    Created with the initial values, as `FixedScales`; num_scales >= 2.
     """
 
     def __init__(self, sigma_basis: float, isr: float, num_scales: int) -> None:
         super().__init__()
-        centres = log_spaced_scales(sigma_basis, isr, num_scales)
-        _require_a_range(centres)
+        centres = _two_or_more(sigma_basis, isr, num_scales)
         self.num_scales = num_scales
         self.theta = nn.Parameter(torch.zeros(num_scales))
         self.register_buffer("centres", torch.tensor(centres))
@@ -268,8 +224,3 @@ class IntervalScales(InternalScales):
     def forward(self) -> Tensor:
         ratio = self.centres[1] / self.centres[0]
         return self.centres * ratio ** (self.theta.sigmoid() - 0.5)
-
-
-def _require_a_range(scales: Sequence[float]) -> None:
-    if len(scales) < 2:
-        raise ValueError("num_scales must be >= 2 to learn a range of scales, got 1; use DirectScales for one")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Literal
 
 from torch import Tensor, nn
 
-from scalestudy.layers.conv import Algorithm, LiftingConv
+from scalestudy.layers.conv import Algorithm, LiftingConv, ScaleProjection, run_layers
 from scalestudy.layers.scales import InternalScales
 
 Order = Literal["relu_norm", "norm_relu"]
 
 
-class Table1Net(nn.Module):
-    """Lifting convolution, scale projection, ReLU and batch norm, max pooling, linear layer.
+class Table1Net(nn.Sequential):
+    """Lifting convolution, scale projection, ReLU and batch norm, max pooling, linear layer: the lines of Table 1.
 
-    Paper, Table 1.  Not printed there but in the released code: effective size 5 (25 functions of basis A),
-    extent 4, no bias in the convolution, pooling stride equal to its window, linear layer with bias.
+    Not printed there but in the released code: effective size 5 (25 functions of basis A), extent 4, no bias in the
+    convolution, pooling stride equal to its window, linear layer with bias.  Several lines run as one step where nobody
+    can tell, see `scalestudy.layers.conv.run_layers`.
 
     Parameters
     ----------
@@ -54,16 +56,24 @@ class Table1Net(nn.Module):
         order: Order = "relu_norm",
         algorithm: Algorithm = "auto",
     ) -> None:
-        super().__init__()
         if not 1 <= pool_size <= image_size:
             raise ValueError(f"pool_size must be between 1 and image_size = {image_size}, got {pool_size!r}")
         if order not in ("relu_norm", "norm_relu"):
             raise ValueError(f"order must be 'relu_norm' or 'norm_relu', got {order!r}")
+        relu, norm = ("relu", nn.ReLU()), ("norm", nn.BatchNorm2d(num_filters))
+        lines = [
+            ("conv", LiftingConv(1, num_filters, scales, effective_size, algorithm=algorithm)),
+            ("projection", ScaleProjection()),
+            *((relu, norm) if order == "relu_norm" else (norm, relu)),
+            ("pool", nn.MaxPool2d(pool_size)),
+            ("flatten", nn.Flatten()),
+            ("linear", nn.Linear(num_filters * (image_size // pool_size) ** 2, num_classes)),
+        ]
+        super().__init__(OrderedDict(lines))
         self.image_size, self.order = image_size, order
-        self.conv = LiftingConv(1, num_filters, scales, effective_size, algorithm=algorithm)
-        self.norm = nn.BatchNorm2d(num_filters)
-        self.pool = nn.MaxPool2d(pool_size)
-        self.linear = nn.Linear(num_filters * (image_size // pool_size) ** 2, num_classes)
+
+    def __getitem__(self, index: int | slice) -> nn.Module:
+        return nn.Sequential(OrderedDict(self._modules))[index]  # a part of this network is no Table1Net
 
     def forward(self, images: Tensor) -> Tensor:
         if images.shape[1:] != (1, self.image_size, self.image_size):
@@ -71,8 +81,4 @@ class Table1Net(nn.Module):
                 f"Table1Net takes images of shape (B, 1, {self.image_size}, {self.image_size}), "
                 f"got {tuple(images.shape)}"
             )
-        if self.order == "relu_norm":
-            pooled = self.conv.project_relu_norm_pool(images, self.norm, self.pool.kernel_size)
-        else:
-            pooled = self.pool(self.norm(self.conv.project(images)).relu())
-        return self.linear(pooled.flatten(1))
+        return run_layers(self, images)

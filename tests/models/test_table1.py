@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from scalestudy.layers.conv import ScaleProjection
 from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales, SpacingScales, StepRatioScales
 from scalestudy.models import Table1Net
 
@@ -33,7 +32,8 @@ def test_number_of_parameters(parameterisation, count: int) -> None:
     net = Table1Net(parameterisation(2.0, 3.0, 3))
     assert sum(parameter.numel() for parameter in net.parameters()) == count
     by_layer = {name: sum(p.numel() for p in part.parameters()) for name, part in net.named_children()}
-    assert by_layer == {"conv": 400 + count - 3002, "norm": 32, "pool": 0, "linear": 2570}
+    nothing = dict.fromkeys(("projection", "relu", "pool", "flatten"), 0)
+    assert by_layer == nothing | {"conv": 400 + count - 3002, "norm": 32, "linear": 2570}
 
 
 def test_defaults_are_those_of_the_paper() -> None:
@@ -44,18 +44,32 @@ def test_defaults_are_those_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("order", ["relu_norm", "norm_relu"])
+def test_lines_of_the_table_in_their_order(order: str) -> None:
+    names = [type(layer).__name__ for layer in small(order=order)]
+    middle = ["ReLU", "BatchNorm2d"] if order == "relu_norm" else ["BatchNorm2d", "ReLU"]
+    assert names == ["LiftingConv", "ScaleProjection", *middle, "MaxPool2d", "Flatten", "Linear"]
+    printed = str(small(order=order))
+    assert sorted(names, key=printed.index) == names
+    assert type(small()[:3]) is nn.Sequential and small()[-1].out_features == 10
+
+
+@pytest.mark.parametrize("order", ["relu_norm", "norm_relu"])
 @pytest.mark.parametrize("training", [True, False])
-def test_layers_in_their_order(order: str, training: bool) -> None:
+def test_is_its_lines_one_by_one(order: str, training: bool) -> None:
     net = small(order=order).train(training)
     net.norm.bias.data.uniform_(-1, 1)
     net.norm.running_mean.uniform_(-1, 1)
-    middle = [nn.ReLU(), net.norm] if order == "relu_norm" else [net.norm, nn.ReLU()]
-    apart = nn.Sequential(net.conv, ScaleProjection(), *middle, net.pool, nn.Flatten(), net.linear)
+    other = small(order="norm_relu" if order == "relu_norm" else "relu_norm").train(training)
+    other.load_state_dict(net.state_dict())
     with torch.no_grad():
-        expected = apart(images())
-        torch.testing.assert_close(net(images()), expected)
-        net.order = "norm_relu" if order == "relu_norm" else "relu_norm"
-        assert (net(images()) - expected).abs().max() > 1e-3
+        torch.testing.assert_close(net(images()), net[:](images()))
+        assert (net(images()) - other(images())).abs().max() > 1e-3
+
+
+def test_no_images_do_no_harm() -> None:
+    net = small().train()
+    assert net(images(0)).shape == (0, 10)
+    assert net.eval()(images()).isfinite().all()
 
 
 def test_algorithms_agree() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from reference_files import reference_file
 
-from scalestudy.layers.basis import HermiteBasis, SeparableBasis, VaryingOrderBasis, VaryingSigmaBasis, kernel_size
+from scalestudy.layers.basis import HermiteBasis, SeparableBasis, VaryingOrderBasis, VaryingSigmaBasis, dynamic_size
 
 FILE = "basis_vectors.npz"
 ATOL = 1e-6  # of the largest value
@@ -75,7 +75,7 @@ def test_kernel_size_follows_from_the_scales_or_is_named(name: str) -> None:
     case = case_of(name)
     size = int(case["kernel_size"])
     named = re.search(rf"(?<!\d){size}(?!\d)", name)
-    assert named or kernel_size(torch.from_numpy(case["scales"])) == size
+    assert named or dynamic_size(torch.from_numpy(case["scales"])) == size
 
 
 @pytest.mark.parametrize("name", cases())

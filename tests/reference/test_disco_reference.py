@@ -1,37 +1,21 @@
 """DISCO's bank and basis against the released ones, and against a bank optimised by other means."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
+from disco_loss import equivariance_loss, expected_loss, white_noise_images
 from reference_files import reference_file
 from torch import Tensor
 
-from scalestudy.layers.disco import (
-    SCALES,
-    disco_bank,
-    disco_basis,
-    equivariance_loss,
-    expected_loss,
-    white_noise_images,
-)
+from scalestudy.layers.disco import SCALES, disco_bank, disco_basis
 
 RELEASED, RECOMPUTED = "disco_released_basis.npz", "disco_basis.npz"
 MULTS = (1.5, 1.9)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Tensor:
-    return disco_bank(folder=tmp_path_factory.mktemp("disco"))  # a folder of its own: solved here, not read
+def ours() -> Tensor:
+    return disco_bank()
 
 
 def array(name: str, key: str) -> Tensor:

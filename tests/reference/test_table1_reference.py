@@ -27,9 +27,7 @@ LARGEST_DENSE = 25  # pixels; larger kernels take minutes on a CPU
 SCALES = {
     "OFF": FixedScales,
     "DIRECT_SCALES": DirectScales,
-    "RATIO": functools.partial(SpacingScales, increment="linear"),
     "RATIO_SQUARED": SpacingScales,
-    "SINGLE_RATIO": functools.partial(StepRatioScales, increment="leaky_relu"),
     "SINGLE_RATIO_SQUARED": StepRatioScales,
 }
 LAYERS = {"0": "conv", "3": "norm", "6": "linear"}
@@ -216,7 +214,7 @@ def test_negative_controls(name: str) -> None:
     assert max(in_training, deviation(eval_logits(network(case, order="norm_relu")), expected)) > 1e-2
     for change in (2, -2):
         net = network(case)
-        net.conv.fixed_kernel_size = net.conv.kernel_size() + change
+        net.conv.fixed_size = net.conv.kernel_size() + change
         pixel = net.conv(images_and_labels()[0])[..., 84, 61]  # of every scale, winner or not
         seen = max(deviation(eval_logits(net), expected), deviation(pixel, case["conv_pix"]))
         assert seen > 10 * LOGITS, f"kernel size off by {change}"

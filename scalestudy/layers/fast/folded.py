@@ -1,23 +1,31 @@
 """Separable correlation of planes that are folded about their middle: Fourier down the image, matrices across it.
 
-Each basis function is a product of two 1-D functions, one along each axis, so the axes can be treated differently.
-Vertically a plane is turned into cosine and sine coefficients, on which correlating with a function is a
-multiplication.  Horizontally it is multiplied with the banded Toeplitz matrices of the few distinct functions.  Then
-one small matrix per frequency, made of weights and vertical functions, mixes all of that into output channels, and only
-those are transformed back:
+What is computed are the six lines of `correlate_plainly`: each basis function is a product of two 1-D functions, so a
+correlation with it is a matrix down the image and a matrix across it.  This module does the same in four steps, each
+with its adjoint for the way back, and `ScaleCorrelation` is their sequence:
 
-    x -> coefficients -> one product per horizontal function -> weights and vertical functions -> back.
+    planes --forward--> coefficients --apply--> products --mixing--> mixed coefficients --back--> responses
+
+1. forward: down the image, cosine and sine coefficients (`VerticalTransform`), on a circle so long that nothing wraps
+   round.  There, correlating with a vertical function is a multiplication.
+2. apply: across it, the banded Toeplitz matrices of the few distinct horizontal functions (`HorizontalProducts`).
+3. mixing: one small matrix per frequency, made of weights and vertical functions, from products to output channels.
+4. back: to rows, of the output channels only.
 
 Everything is symmetric about the middle of the image: cosines and functions of even order are even, sines and functions
-of odd order odd.  So planes are folded about their middle row and column, and each product takes sums and differences
-of mirrored halves, at half the cost.  Folded planes stay folded from layer to pooling: to a maximum over scales, a ReLU
-or a sum the order of pixels means nothing.
+of odd order odd.  So planes are folded there (`fold`), and steps 1, 2 and 4 take sums and differences of mirrored
+halves, at half the cost.  A row of five columns a b c d e becomes
+
+    left half  a b c    right half, mirrored  e d 0        sums a+e b+d c    differences a-e b-d c
+
+Folded planes stay folded from layer to pooling: to a maximum over scales, a ReLU or a sum the order of pixels means
+nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -29,22 +37,8 @@ Pair = tuple[int, int]
 
 
 def toeplitz(functions: Tensor, length: int) -> Tensor:
-    """Matrices that correlate a signal of `length` samples with 1-D functions, zero padded.
+    """Matrices (..., L, L) that correlate L samples with functions (..., 2 h + 1) at offsets -h .. h, zero padded.
 
-    Parameters
-    ----------
-    functions : Tensor
-        Samples at offsets -h .. h, shape (..., 2h + 1).
-    length : int
-        Number of samples L of the signal.
-
-    Returns
-    -------
-    Tensor
-        T[..., i, j] = function at offset j - i, shape (..., L, L).
-
-    Examples
-    --------
     >>> toeplitz(torch.tensor([1.0, 2.0, 3.0]), 3).tolist()
     [[2.0, 3.0, 0.0], [1.0, 2.0, 3.0], [0.0, 1.0, 2.0]]
     """
@@ -53,20 +47,19 @@ def toeplitz(functions: Tensor, length: int) -> Tensor:
     return offsets.unfold(-1, length, 1).flip(-2)
 
 
+def correlate_plainly(x: Tensor, weight: Tensor, functions: Tensor, pairs: Sequence[Pair]) -> Tensor:
+    """Planes (B, I, H, W) to (B, O, H, W), by weights (O, I, F) of pairs of functions (M, K): for readers and tests."""
+    rows, cols = zip(*pairs, strict=True)
+    down, across = toeplitz(functions[list(rows)], x.shape[2]), toeplitz(functions[list(cols)], x.shape[3])
+    products = torch.einsum("fhi,bcij,fwj->bcfhw", down, x, across)
+    return torch.einsum("ocf,bcfhw->bohw", weight, products)
+
+
 def fold(planes: Tensor) -> Tensor:
-    """Fold planes about their middle row and their middle column.
+    """Planes (B, C, H, W) folded about their middles: (2, H', C B 2 W') with H' = ceil(H / 2), W' = ceil(W / 2).
 
-    Parameters
-    ----------
-    planes : Tensor
-        (B, C, H, W).
-
-    Returns
-    -------
-    Tensor
-        (2, H', C B 2 W') with H' = ceil(H / 2) and W' = ceil(W / 2): the upper half of the rows, and the lower half
-        mirrored; in each row the left half, and the right half mirrored.  A middle row belongs to the upper half, a
-        middle column to the left one; their mirror images are zeros.
+    The upper half of the rows, then the lower half mirrored; in each row the left half, then the right half mirrored.
+    A middle row belongs to the upper half, a middle column to the left one; their mirror images are zeros.
     """
     batch, channels, height, width = planes.shape
     folded = planes.new_zeros(2, (height + 1) // 2, channels, batch, 2, (width + 1) // 2)
@@ -76,15 +69,7 @@ def fold(planes: Tensor) -> Tensor:
 
 
 def unfold(folded: Tensor, out: Tensor) -> None:
-    """Write folded planes to planes in their natural order: the inverse of `fold`.
-
-    Parameters
-    ----------
-    folded : Tensor
-        (2, H', C B 2 W').
-    out : Tensor
-        (B, C, H, W), overwritten.
-    """
+    """Write folded planes to planes (B, C, H, W) in their natural order: the inverse of `fold`."""
     batch, channels, height, width = out.shape
     parts = folded.view(2, -1, channels, batch, 2, (width + 1) // 2).permute(0, 4, 3, 2, 1, 5)
     for quadrant, rows, cols, mirrored in _quadrants(parts, height, width):
@@ -125,27 +110,19 @@ def circle(height: int, half_width: int) -> int:
 
 
 @dataclass(frozen=True)
-class _VerticalTransform:
-    """Cosine and sine coefficients of folded rows, on a circle of N rows.
+class VerticalTransform:
+    """Cosine and sine coefficients of folded rows, at V = floor(N / 2) + 1 frequencies of a circle of N rows.
 
     Positions are counted from the middle of the image, so cosines see the even part only and sines the odd part.
-
-    Attributes
-    ----------
-    cos, sin : Tensor
-        (ceil(H / 2), V): of each row and each of V = floor(N / 2) + 1 frequencies 2 pi v / N.
-    cos_offsets, sin_offsets : Tensor
-        (2 H - 1, V), double precision: of each distance -(H - 1) .. H - 1 between two rows, divided by N and counted
-        twice where a frequency stands for its negative, too.
     """
 
-    cos: Tensor
+    cos: Tensor  # (H', V), of each row and frequency
     sin: Tensor
-    cos_offsets: Tensor
-    sin_offsets: Tensor
+    cos_offsets: Tensor  # (2 H - 1, V), of each distance between two rows, divided by N and counted twice where a
+    sin_offsets: Tensor  # frequency stands for its negative, too; double precision
 
     @classmethod
-    def make(cls, height: int, period: int, dtype: torch.dtype, device: torch.device) -> _VerticalTransform:
+    def make(cls, height: int, period: int, dtype: torch.dtype, device: torch.device) -> VerticalTransform:
         frequencies = torch.arange(period // 2 + 1, dtype=torch.float64)
         rows = torch.arange((height + 1) // 2, dtype=torch.float64) - (height - 1) / 2
         offsets = torch.arange(1 - height, height, dtype=torch.float64)
@@ -181,22 +158,18 @@ class _VerticalTransform:
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
-def _vertical_transform(height: int, period: int, dtype: torch.dtype, device: torch.device) -> _VerticalTransform:
-    return _VerticalTransform.make(height, period, dtype, device)
+def _vertical_transform(height: int, period: int, dtype: torch.dtype, device: torch.device) -> VerticalTransform:
+    return VerticalTransform.make(height, period, dtype, device)
 
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _places(
-    pairs: tuple[Pair, ...],
-    orders: tuple[int, ...],
-    cols: tuple[int, ...],
-    dtype: torch.dtype,
-    device: torch.device,
+    pairs: tuple[Pair, ...], orders: tuple[int, ...], cols: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Vertical function of each pair, (F,), and where the pair belongs.
+    """Vertical function of each pair, (F,), and where the pair belongs, (F, 1, 2, C) of 0 and 1.
 
-    The second is (F, 1, 2, C) of 0 and 1: parity of its vertical function, place of its horizontal one.
+    That is by the parity of its vertical function and by the place of its horizontal one.
     """
     places = torch.zeros(len(pairs), 1, 2, len(cols), dtype=dtype)
     for number, (row, col) in enumerate(pairs):
@@ -213,21 +186,7 @@ def _are_odd(orders: tuple[int, ...], device: torch.device) -> Tensor:
 def vertical_spectra(
     functions: Tensor, orders: tuple[int, ...], height: int, period: int, dtype: torch.dtype
 ) -> Tensor:
-    """Coefficients of the 1-D functions (M, K) of one scale, (M, V): of cosines if they are even, of sines if odd.
-
-    Parameters
-    ----------
-    functions : Tensor
-        In double precision.
-    orders : tuple of int
-        Hermite order of each.
-    height : int
-        H of the planes.
-    period : int
-        See `circle`.
-    dtype : torch.dtype
-        Of the result.
-    """
+    """Coefficients of the 1-D functions (M, K) of one scale, (M, V): of cosines if they are even, of sines if odd."""
     transform = _vertical_transform(height, period, dtype, functions.device)
     margin = height - 1 - functions.shape[-1] // 2
     padded = functional.pad(functions, (margin, margin))  # a negative margin crops
@@ -246,19 +205,11 @@ class HorizontalProducts:
 
     An even function adds what it makes of the sums and of the differences of mirrored columns to the left half of the
     result, and subtracts them for the right half; an odd function the other way round.
-
-    Attributes
-    ----------
-    cols : tuple of int
-        The functions, see `even_first`, (C,).
-    num_even : int
-    sums, differences : Tensor
-        (W', C W'): from sums and from differences of mirrored columns.
     """
 
-    cols: tuple[int, ...]
+    cols: tuple[int, ...]  # the functions (C,), see `even_first`
     num_even: int
-    sums: Tensor
+    sums: Tensor  # (W', C W'), from sums of mirrored columns
     differences: Tensor
 
     @classmethod
@@ -304,25 +255,11 @@ class HorizontalProducts:
 
 
 class ScaleCorrelation:
-    """Correlation of planes with the basis functions of one scale.
+    """Correlation of planes with the basis functions of one scale, and the adjoints of its steps.
 
-    Signals are some folded images, see `fold`; N below is images times (folded) width.  What the methods return lies in
-    the workspace, where the next call of any of them may overwrite it; `spectrum` leaves alone what `project` returned.
-
-    Parameters
-    ----------
-    spectra : Tensor
-        Coefficients of the 1-D functions of the scale, see `vertical_spectra`.
-    orders : tuple of int
-        Hermite order of each function, (M,).
-    horizontal : HorizontalProducts
-        For the horizontal functions of all pairs.
-    height : int
-        H of the planes.
-    period : int
-        Rows of the circle on which the vertical correlation has no wrap-around, see `circle`.
-    space : Workspace
-        For all that is computed; it also says in which type.
+    Signals are some folded images; N below is images times (folded) width.  What the methods return lies in the
+    workspace, where the next call of any of them may overwrite it; `spectrum` leaves alone what `project` returned.
+    Spectra are those of `vertical_spectra`; the horizontal products are for the functions of all pairs.
     """
 
     def __init__(
@@ -347,14 +284,12 @@ class ScaleCorrelation:
         """Weights (O, I, F) of pairs as one matrix per frequency, (V, 2 O, 2 I C): horizontal products to responses."""
         parts = (weight.flatten(0, 1) @ self._synthesis(pairs)).view(*weight.shape[:2], -1, 2, len(self._cols))
         even, odd = parts.permute(3, 2, 0, 1, 4)  # (V, O, I, C)
+        # cosines and sines of the response (rows) from those of the products: odd functions turn one into the other
         whole = torch.stack([torch.stack([even, odd], 2), torch.stack([-odd, even], 2)], 1)  # (V, 2, O, 2, I, C)
         return whole.flatten(3).flatten(1, 2)
 
     def moments(self, mixing_grad: Tensor, out_channels: int, pairs: tuple[Pair, ...]) -> Tensor:
-        """Adjoint of `mixing`, for any pairs: correlations (O, I, F) of the response gradient with basis functions.
-
-        Takes the gradient in the transposed matrices, (V, 2 I C, 2 O).
-        """
+        """Adjoint of `mixing`, for any pairs: (O, I, F) from the gradient in transposed matrices (V, 2 I C, 2 O)."""
         parts = mixing_grad.view(len(mixing_grad), 2, -1, len(self._cols), 2, out_channels)
         even = parts[:, 0, ..., 0, :] + parts[:, 1, ..., 1, :]
         odd = parts[:, 1, ..., 0, :] - parts[:, 0, ..., 1, :]
@@ -364,13 +299,13 @@ class ScaleCorrelation:
     def project(self, planes: Tensor, in_channels: int, keep: bool = False) -> Tensor:
         """Coefficients of folded planes (2, H', I N), correlated with each horizontal function: (V, 2 I C, N).
 
-        To be kept, they lie in new memory.
+        To be kept, they are put in new memory.
         """
         lines = self._transform.forward(planes, self._space).view(-1, self._width)  # (V 2 I B, 2 W')
         images = planes.shape[-1] // (in_channels * self._width)
-        products = self._horizontal.apply(lines, self._space, keep and images == 1)
+        stays = images == 1 or len(self._cols) == 1  # no axis changes place: `reshape` below copies nothing
+        products = self._horizontal.apply(lines, self._space, keep and stays)
         inside = products.view(-1, images, len(self._cols), self._width).transpose(1, 2)
-        # for several images this is a copy, which may be kept as it is
         return inside.reshape(-1, 2 * in_channels * len(self._cols), images * self._width)
 
     def respond(self, projected: Tensor, mixing: Tensor) -> Tensor:

@@ -3,8 +3,7 @@
 A correlation with kernels of half-width h becomes a product of spectra once the planes are padded to H + h samples.
 For many channels that saves almost everything: per pair of channels, one complex product per frequency stands for
 K^2 products per pixel.  Transforms of such small planes are best written as products with cosine and sine matrices:
-they run at the speed of matrix products, any length will do, and whatever is done to a plane before or after the
-convolution along its axes only multiplies those matrices (see `scalestudy.models.strongest`).
+they run at the speed of matrix products, and any length will do.
 
 The spectrum of a kernel is its weights times the spectrum of its basis, so no K x K kernel is ever built.  The backward
 pass is written by hand: it keeps the input only, and recomputes its spectrum chunk by chunk.
@@ -34,18 +33,10 @@ _BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 1 << 30}
 
 @dataclass(frozen=True)
 class PlaneTransform:
-    """Separable transform of real planes (H, W) to half a spectrum (V, U) of numbers a - i b.
+    """Separable transform of real planes (H, W) to half a spectrum (V, U) of numbers a - i b."""
 
-    Attributes
-    ----------
-    cols : Tensor
-        (V, 2, W): cosine and sine of each frequency along the columns, 0 .. N/2; the others are their conjugates.
-    rows : Tensor
-        (U, 2, 2 H): makes a and b of each frequency along the rows of what `cols` made, cosine part before sine part.
-    """
-
-    cols: Tensor
-    rows: Tensor
+    cols: Tensor  # (V, 2, W): cosine and sine of each frequency 0 .. N/2; the others are their conjugates
+    rows: Tensor  # (U, 2, 2 H): makes a and b of what `cols` made, cosine part before sine part
 
     @classmethod
     def from_phases(
@@ -76,22 +67,11 @@ def plane_lines(planes: Tensor) -> Tensor:
 
 
 def phases(count: int, half_width: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
-    """Angles of the discrete Fourier transform of a signal that is convolved with a kernel.
+    """Angles of the discrete Fourier transform of n = `count` samples that are convolved with a kernel of half-width h.
 
-    Parameters
-    ----------
-    count : int
-        Samples n of the signal.
-    half_width : int
-        h of the kernel; n + h samples are the least that keeps the far border from wrapping round.
-
-    Returns
-    -------
-    every, half : (Tensor, Tensor)
-        Cosine and sine (frequencies, offsets), float64, at offsets -h .. n - 1 (or h, if that is more): of all
-        frequencies, and of one of each conjugate pair.
-    share : Tensor
-        Weight of each of the latter in the inverse transform.
+    The period is n + h, the least that keeps the far border from wrapping round.  Returns cosine and sine of all
+    frequencies and of one of each conjugate pair (frequencies, offsets), at offsets -h .. n - 1 (or h, if that is
+    more), and the weights of the latter in the inverse transform; float64.
     """
     period = count + half_width
     offsets = torch.arange(-half_width, max(count, half_width + 1), dtype=torch.float64)
@@ -110,18 +90,11 @@ class FourierPlan:
 
     The spectrum a - i b of an input and c - i d of a kernel make the response (a c + b d) - i (b c - a d), that is
     [a, b] c + [b, -a] d: the spectrum of the input is made as [a, b, -a], of which both are parts.
-
-    Attributes
-    ----------
-    analysis, kernel : PlaneTransform
-        Planes, and kernels, to spectrum.
-    synthesis : PlaneTransform
-        Its adjoint takes a spectrum to planes.
     """
 
-    analysis: PlaneTransform
-    kernel: PlaneTransform
-    synthesis: PlaneTransform
+    analysis: PlaneTransform  # of planes
+    kernel: PlaneTransform  # of kernels
+    synthesis: PlaneTransform  # its adjoint takes a spectrum to planes
 
     @cached_property
     def _rows(self) -> Tensor:
@@ -191,22 +164,11 @@ _cached_plan = lru_cache(maxsize=64)(make_plan)
 
 
 def correlate_fourier(x: Tensor, weight: Tensor, basis: Tensor) -> Tensor:
-    """Scale convolution with kernels that are weights times a basis (Eq. 3 and 4).
+    """Scale convolution with kernels that are weights (O, I, F) times a basis (F, S, K, K), K odd (Eq. 3 and 4).
 
-    Parameters
-    ----------
-    x : Tensor
-        (B, I, H, W), seen by every scale, or (B, I, S, H, W), one plane per scale.
-    weight : Tensor
-        (O, I, F), shared by the scales.
-    basis : Tensor
-        (F, S, K, K), K odd; zero padded to one size for all scales.  Gradients flow through it.  What lies beyond the
-        reach of any pixel is cut off.
-
-    Returns
-    -------
-    Tensor
-        (B, O, S, H, W), of the wider type of x and weight, also under autocast.
+    x is (B, I, H, W), seen by every scale, or (B, I, S, H, W), one plane per scale.  Returns (B, O, S, H, W), of the
+    wider type of x and weight, also under autocast.  Gradients flow through the basis, too; what of it lies beyond the
+    reach of any pixel is cut off.
     """
     dtype = torch.promote_types(x.dtype, weight.dtype)
     with full_precision(x.device):
@@ -235,7 +197,7 @@ class _FourierCorrelation(torch.autograd.Function):
         for scale in range(len(spectrum)):
             for chunk in chunks(x, 4 * len(plan.analysis.cols) * height * (ins + outs), _CHUNK_BYTES):
                 count = len(x[chunk])
-                along = plan.analysis.along_columns(plane_lines(_planes(x[chunk], scale)))
+                along = plan.analysis.along_columns(plane_lines(plane_of(x[chunk], scale)))
                 response = along.new_empty(*along.shape[:2], count * outs)
                 for part in plan.blocks(count, ins, outs):
                     c, d = _kernels(spectrum[scale], _frequencies(part, plan), columns, ins)
@@ -260,7 +222,7 @@ class _FourierCorrelation(torch.autograd.Function):
         for scale in range(len(spectrum)):
             for chunk in chunks(x, 4 * len(plan.analysis.cols) * height * (ins + outs), _CHUNK_BYTES):
                 count = len(x[chunk])
-                along = plan.analysis.along_columns(plane_lines(_planes(x[chunk], scale)))
+                along = plan.analysis.along_columns(plane_lines(plane_of(x[chunk], scale)))
                 response = plan.synthesis.along_columns(plane_lines(grad[chunk, :, scale]))
                 for part in plan.blocks(count, ins, outs):
                     place = _frequencies(part, plan)
@@ -273,7 +235,7 @@ class _FourierCorrelation(torch.autograd.Function):
                             grad_spectrum[scale, index, place].addmm_(moments, columns.T)
                 if need_x:
                     planes = plan.analysis.from_columns(along).view(height, count, ins, width)
-                    _planes(grad_x[chunk], scale).add_(planes.permute(1, 2, 0, 3))
+                    plane_of(grad_x[chunk], scale).add_(planes.permute(1, 2, 0, 3))
         grad_weight = grad_columns.view(-1, ins, outs).permute(2, 1, 0)
         return grad_x, grad_weight, grad_spectrum, None
 
@@ -290,7 +252,7 @@ def fourier_cost(in_channels: int, out_channels: int, size: tuple[int, int], hal
 def chunks(x: Tensor, values_per_image: int, limits: Mapping[str, int]) -> Iterator[slice]:
     """Slices of the batch, so small that intermediate values fit the limit in bytes of the device."""
     step = max(1, limits.get(x.device.type, limits["cuda"]) // (values_per_image * x.element_size()))
-    return (slice(start, start + step) for start in range(0, len(x), step))
+    return (slice(start, min(start + step, len(x))) for start in range(0, len(x), step))
 
 
 def _columns(weight: Tensor) -> Tensor:
@@ -309,5 +271,6 @@ def _kernels(spectrum: Tensor, place: slice, columns: Tensor, ins: int) -> tuple
     return tuple((part[place] @ columns).unflatten(1, (ins, -1)) for part in spectrum)
 
 
-def _planes(x: Tensor, scale: int) -> Tensor:
+def plane_of(x: Tensor, scale: int) -> Tensor:
+    """What a scale sees of (B, I, H, W) or (B, I, S, H, W)."""
     return x[:, :, scale] if x.dim() == 5 else x

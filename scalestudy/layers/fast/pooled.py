@@ -11,6 +11,8 @@ The networks of Table 5 pool 2 x 2 pixels; for them there is a quicker maximum b
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,52 +20,56 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.nn.modules.module import _has_any_global_hook
 
 from scalestudy.layers.basis import SeparableBasis
 from scalestudy.layers.fast.folded import fold, unfold
-from scalestudy.layers.fast.maximum import ScaleMaximum, split_by_winner
-from scalestudy.layers.fast.separable import SeparableLayer
+from scalestudy.layers.fast.separable import ScaleMaximum, SeparableLayer, split_by_winner
 from scalestudy.layers.precision import full_precision, in_full_precision
 
 
-def can_pool_folded(size: tuple[int, int], norm: nn.BatchNorm2d, window: int) -> bool:
-    """Whether `project_relu_norm_pool` takes images of this size (H, W) and this norm.
+def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a call of the layer runs the forward pass of this very class and nothing else, such as hooks."""
+    hooks = (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_pre_hooks, layer._backward_hooks)
+    return type(layer) is kind and "forward" not in vars(layer) and not any(hooks) and not _has_any_global_hook()
 
-    Windows must tile both halves of each side; the norm must be affine, with running statistics and a momentum.
+
+def can_pool_folded(x: Tensor, channels: int, layers: Sequence[nn.Module]) -> bool:
+    """Whether `project_relu_norm_pool` does all that these layers [relu, norm, pool] do to so many responses to x.
+
+    Windows must tile both halves of each side.  No images: torch then leaves the running statistics as they are.
     """
-    plain = norm.affine and norm.track_running_stats and norm.momentum is not None
-    return plain and all(side % (2 * window) == 0 for side in size)
+    kinds = (nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d)
+    if len(layers) != len(kinds) or not all(map(is_plain, layers, kinds)):
+        return False
+    _, norm, pool = layers
+    window = pool.kernel_size
+    return (
+        x.numel() > 0
+        and norm.num_features == channels
+        and norm.track_running_stats
+        and all(part is not None for part in (norm.weight, norm.bias, norm.running_mean, norm.momentum))
+        and isinstance(window, int)
+        and (pool.stride, pool.padding, pool.dilation) == (window, 0, 1)
+        and not pool.return_indices
+        and all(side % (2 * window) == 0 for side in x.shape[-2:])
+    )
 
 
 def project_relu_norm_pool(
-    x: Tensor, weight: Tensor, basis: SeparableBasis, scales: Tensor, norm: nn.BatchNorm2d, window: int
+    x: Tensor, weight: Tensor, basis: SeparableBasis, norm: nn.BatchNorm2d, window: int
 ) -> Tensor:
-    """``max_pool2d(norm(relu(correlate_separable(x, weight, basis, scales, project=True))), window)``.
+    """``max_pool2d(norm(relu(correlate_separable(x, weight, basis, project=True))), window)``, (B, O, H', W').
 
-    Updates the running statistics of `norm` as `norm` itself would.
-
-    Parameters
-    ----------
-    x : Tensor
-        (B, I, H, W); `can_pool_folded` must hold.
-    weight, basis, scales
-        See `scalestudy.layers.fast.separable.correlate_separable`.
-    norm : BatchNorm2d
-        With weight, bias, running statistics and a momentum; in training mode it uses the statistics of the batch.
-    window : int
-        Pooling window and stride in pixels.
-
-    Returns
-    -------
-    Tensor
-        (B, O, H / window, W / window), of the wider type of x and weight, also under autocast.
+    Updates the running statistics as `norm` itself would; `can_pool_folded` must hold.
     """
     dtype = torch.promote_types(x.dtype, weight.dtype)
     with full_precision(x.device):
-        constant = basis.detached()
         weight = basis.normalise(weight.to(dtype))
         track = torch.is_grad_enabled()
-        return _ProjectPool.apply(x.to(dtype), weight, scales, norm.weight, norm.bias, constant, norm, window, track)
+        return _ProjectPool.apply(
+            x.to(dtype), weight, basis.scales, norm.weight, norm.bias, basis.detached(), norm, window, track
+        )
 
 
 def _statistics(norm: nn.BatchNorm2d, sums: Tensor, squares: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -83,21 +89,12 @@ def _statistics(norm: nn.BatchNorm2d, sums: Tensor, squares: Tensor, count: int)
 
 
 class _FoldedWindows:
-    """Maxima over pooling windows of folded maps.
-
-    Parameters
-    ----------
-    maps : Tensor
-        (2, H', O B 2 W').
-    batch : int
-    window : int
-    """
+    """Maxima over pooling windows of folded maps (2, H', O B 2 W')."""
 
     def __init__(self, maps: Tensor, channels: int, batch: int, window: int) -> None:
         rows = maps.shape[1] // window
         cols = maps.shape[2] // (channels * batch * 2 * window)
         self._windows = maps.view(2, rows, window, channels, batch, 2, cols, window)
-
         self._over_rows = self._windows.amax(2)
 
     def maxima(self) -> Tensor:
@@ -116,10 +113,20 @@ class _FoldedWindows:
 @lru_cache(maxsize=16)
 def _first_places(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Place of the first pixel of each window in the flattened maps, for windows as in `_FoldedWindows`."""
-    count = 1
-    for side in shape:
-        count *= side
-    return torch.arange(count, device=device).view(shape)[:, :, 0, ..., 0].contiguous()
+    return torch.arange(math.prod(shape), device=device).view(shape)[:, :, 0, ..., 0].contiguous()
+
+
+def _rectified_maximum(
+    layer: SeparableLayer, x: Tensor, num_scales: int, track: bool
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Folded maximum over all scales and 0, and for the way back who won and what `SeparableLayer.project` made."""
+    planes = fold(x)
+    floor = x.new_zeros(*planes.shape[:2], layer.out_channels * planes.shape[2] // x.shape[1])
+    maximum, projected = ScaleMaximum(floor, track, layer.space), []
+    for scale in range(num_scales):
+        projected.append(layer.project(planes, scale, keep=track))
+        maximum.add(layer.respond(projected[scale], scale))
+    return maximum.values, maximum.wins, projected
 
 
 class _ProjectPool(torch.autograd.Function):
@@ -127,47 +134,28 @@ class _ProjectPool(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        scales: Tensor,
-        gain: Tensor,
-        bias: Tensor,
-        basis: SeparableBasis,
-        norm: nn.BatchNorm2d,
-        window: int,
-        track: bool,
+        ctx: Any, x: Tensor, weight: Tensor, scales: Tensor, gain: Tensor, bias: Tensor, *others: Any
     ) -> Tensor:
+        basis, norm, window, track = others
         (batch, _, height, width), channels = x.shape, len(weight)
         layer = SeparableLayer(weight, basis, (height, width), derivatives=track and ctx.needs_input_grad[2])
         # where the affine map turns the order round, the maximum comes from the minimum
         sign = torch.where(gain < 0, -1.0, 1.0).to(x.dtype)
         sums, squares = x.new_zeros(2, channels, dtype=torch.float64)
         pooled = x.new_empty(batch, channels, height // window, width // window)
-        ctx.projected, ctx.maps, ctx.wins, ctx.places = [], [], [], []
-        for chunk in layer.chunks(batch):
-            images = chunk.stop - chunk.start
-            planes = fold(x[chunk])
-            floor = x.new_zeros(*planes.shape[:2], channels * planes.shape[2] // x.shape[1])
-            maximum = ScaleMaximum(floor, track, layer.space)
-            projected = []
-            for scale in range(len(scales)):
-                projected.append(layer.project(planes, scale, keep=track))
-                maximum.add(layer.respond(projected[scale], scale))
-            maps = maximum.values
+        ctx.kept = []
+        for chunk in layer.chunks(x):
+            maps, wins, projected = _rectified_maximum(layer, x[chunk], len(scales), track)
+            lines = maps.view(height, channels, -1)
             if norm.training:
-                lines = maps.view(height, channels, -1)
                 sums += lines.sum(2).double().sum(0)
                 squares += torch.linalg.vector_norm(lines, dim=2).double().square().sum(0)
             signed = layer.space.take("signed", *maps.shape)
-            torch.mul(maps.view(height, channels, -1), sign[:, None], out=signed.view(height, channels, -1))
-            windows = _FoldedWindows(signed, channels, images, window)
+            torch.mul(lines, sign[:, None], out=signed.view_as(lines))
+            windows = _FoldedWindows(signed, channels, chunk.stop - chunk.start, window)
             unfold(windows.maxima().flatten(2), pooled[chunk])
             if track:
-                ctx.projected.append(projected)
-                ctx.maps.append(maps)
-                ctx.wins.append(maximum.wins)
-                ctx.places.append(windows.places())
+                ctx.kept.append((maps, wins, projected, windows.places()))
         if norm.training:
             mean, var = _statistics(norm, sums, squares, batch * height * width)
         else:
@@ -194,15 +182,14 @@ class _ProjectPool(torch.autograd.Function):
         layer = ctx.layer
         layer.begin_gradients()
         grad_x = torch.zeros_like(x) if need_x else None
-        for number, chunk in enumerate(layer.chunks(len(x))):
-            maps = ctx.maps[number]
+        for chunk, (maps, wins, projected, places) in zip(layer.chunks(x), ctx.kept, strict=True):
             lines = maps.view(x.shape[2], len(weight), -1)
             gradient = layer.space.take("gradient", *maps.shape)
             torch.addcmul(level[:, None], lines, slope[:, None], out=gradient.view_as(lines))
-            gradient.view(-1).index_add_(0, ctx.places[number].flatten(), fold(grad[chunk]).flatten())
-            parts = split_by_winner(gradient, ctx.wins[number], layer.space)
+            gradient.view(-1).index_add_(0, places.flatten(), fold(grad[chunk]).flatten())
+            parts = split_by_winner(gradient, wins, layer.space)
             for scale, part in zip(reversed(range(len(scales))), parts, strict=True):
-                spectrum = layer.accumulate(ctx.projected[number][scale], part, scale)
+                spectrum = layer.accumulate(projected[scale], part, scale)
                 if need_x:
                     layer.add_adjoint(spectrum, scale, grad_x[chunk])
         grad_weight, grad_scales = layer.gradients(scales)
@@ -215,18 +202,7 @@ def _per_channel(values: Tensor) -> Tensor:
 
 
 def max_pool_2x2(x: Tensor) -> Tensor:
-    """``max_pool2d(x, 2)`` of maps with even sides; on a CPU several times faster, with the same gradient.
-
-    Parameters
-    ----------
-    x : Tensor
-        (B, C, H, W), H and W even.
-
-    Returns
-    -------
-    Tensor
-        (B, C, H / 2, W / 2).
-    """
+    """``max_pool2d(x, 2)`` of maps with even sides; on a CPU several times faster, with the same gradient."""
     return _MaxPool.apply(x) if x.device.type == "cpu" else functional.max_pool2d(x, 2)
 
 

@@ -33,41 +33,25 @@ from scalestudy.layers.fast.folded import (
     unfold,
     vertical_spectra,
 )
-from scalestudy.layers.fast.maximum import ScaleMaximum, split_by_winner
+from scalestudy.layers.fast.fourier import chunks, plane_of
 from scalestudy.layers.precision import full_precision, in_full_precision
 
 _CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 512 << 20}
 """Responses of one scale held at once: about the caches of two cores, or a small part of a GPU's memory."""
 
 
-def correlate_separable(
-    x: Tensor, weight: Tensor, basis: SeparableBasis, scales: Tensor, *, project: bool = False
-) -> Tensor:
-    """Scale convolution with a separable basis (Eq. 3 and 4).
+def correlate_separable(x: Tensor, weight: Tensor, basis: SeparableBasis, *, project: bool = False) -> Tensor:
+    """Scale convolution with a separable basis (Eq. 3 and 4), or its maximum over scales.
 
-    Parameters
-    ----------
-    x : Tensor
-        (B, I, H, W), seen by every scale, or (B, I, S, H, W), one plane per scale.
-    weight : Tensor
-        (O, I, F).
-    basis : SeparableBasis
-        Sampled at `scales`; gradients flow through its norms and through `scales`.
-    scales : Tensor
-        Internal scales in pixels, (S,).
-    project : bool
-        Return the maximum over scales instead of every scale's response.
-
-    Returns
-    -------
-    Tensor
-        (B, O, S, H, W), or (B, O, H, W) with `project`; of the wider type of x and weight, also under autocast.
+    x is (B, I, H, W), seen by every scale, or (B, I, S, H, W), one plane per scale; weights are (O, I, F).  Gradients
+    flow through the norms of the basis and its scales.  Returns (B, O, S, H, W), or (B, O, H, W) with `project`, of the
+    wider type of x and weight, also under autocast.
     """
     dtype = torch.promote_types(x.dtype, weight.dtype)
     with full_precision(x.device):
-        constant = basis.detached()
         weight = basis.normalise(weight.to(dtype))
-        return _SeparableCorrelation.apply(x.to(dtype), weight, scales, constant, project, torch.is_grad_enabled())
+        track = torch.is_grad_enabled()
+        return _SeparableCorrelation.apply(x.to(dtype), weight, basis.scales, basis.detached(), project, track)
 
 
 def separable_cost(
@@ -75,17 +59,8 @@ def separable_cost(
 ) -> int:
     """Multiplications of one scale and image, forward: two transforms, horizontal products, and the mix per frequency.
 
-    The backward pass to the weights takes as many again; with learned scales, those of two more horizontal functions
-    (basis A; two more per sub-sigma with basis B).
-
-    Parameters
-    ----------
-    basis : HermiteBasis or SeparableBasis
-    in_channels, out_channels : int
-    size : (int, int)
-        Height and width of the planes in pixels.
-    half_width : int
-        Half-width of the scale's kernel in pixels.
+    For planes of size (H, W) and kernels of this half-width, in pixels.  The backward pass to the weights takes as many
+    again; with learned scales, those of two more horizontal functions (basis A; two more per sub-sigma with basis B).
     """
     height, width = size
     num_cols = len(set(basis.cols))
@@ -96,22 +71,15 @@ def separable_cost(
 
 
 class SeparableLayer:
-    """The scale convolution of one batch, chunk by chunk, on folded planes.
+    """The scale convolution of one batch on folded planes, chunk by chunk.
 
-    Parameters
-    ----------
-    weight : Tensor
-        (O, I, F), of the unnormalised functions (see `SeparableBasis.normalise`).
-    basis : SeparableBasis
-        Without gradient.
-    size : (int, int)
-        H and W of the planes.
-    derivatives : bool
-        Whether `gradients` will be asked for those in the scales.
+    Weights (O, I, F) are those of the unnormalised functions; the basis has no gradient.  With `derivatives`,
+    `gradients` gives those in the scales, too.
     """
 
     def __init__(self, weight: Tensor, basis: SeparableBasis, size: tuple[int, int], derivatives: bool = False) -> None:
         self._weight, self._size = weight, size
+        self.out_channels = len(weight)
         self.space = Workspace(weight.dtype, weight.device)
         self._pairs = tuple(zip(basis.rows, basis.cols, strict=True))
         periods = [circle(size[0], half_width) for half_width in basis.half_widths(size)]
@@ -134,12 +102,9 @@ class SeparableLayer:
         """Pairs whose correlations with the gradient are needed; those of the basis come first."""
         return self._pairs if self._derivatives is None else self._derivatives.pairs
 
-    def chunks(self, batch: int) -> Iterator[slice]:
+    def chunks(self, x: Tensor) -> Iterator[slice]:
         """Slices of the batch, so small that the responses of one scale fit the device's chunk."""
-        weight = self._weight
-        bytes_per_image = len(weight) * self._size[0] * self._size[1] * weight.element_size()
-        step = max(1, _CHUNK_BYTES.get(weight.device.type, _CHUNK_BYTES["cuda"]) // bytes_per_image)
-        return (slice(start, min(start + step, batch)) for start in range(0, batch, step))
+        return chunks(x, len(self._weight) * self._size[0] * self._size[1], _CHUNK_BYTES)
 
     def project(self, planes: Tensor, scale: int, keep: bool = False) -> Tensor:
         """Coefficients of the horizontal products of one scale, (V, 2 I C, N), of folded planes (2, H', I N).
@@ -159,10 +124,7 @@ class SeparableLayer:
     def accumulate(self, projected: Tensor, gradient: Tensor, scale: int) -> Tensor:
         """Add what a chunk gives to `gradients`, for what `project` made and the folded gradient in its responses.
 
-        Returns
-        -------
-        Tensor
-            The gradient's coefficients, for `add_adjoint`; good until the next call.
+        Returns the gradient's coefficients, for `add_adjoint`; good until the next call.
         """
         spectrum = self._correlations[scale].spectrum(gradient, len(self._weight))
         self._mixing_grads[scale].baddbmm_(projected, spectrum.mT)  # the other way round takes twice as long
@@ -191,18 +153,10 @@ class SeparableLayer:
 
 @dataclass(frozen=True)
 class _Derivatives:
-    """How the derivative of a basis in its scale is made of basis functions, d g_n / d ln s = g_(n+2) + n g_n.
+    """How the derivative of a basis in its scale is made of basis functions, d g_n / d ln s = g_(n+2) + n g_n."""
 
-    Attributes
-    ----------
-    pairs : tuple of (int, int)
-        Those of the basis, then the others of their derivatives, with one order raised by two; F' in all.
-    made_of : Tensor
-        How often each of them is in the derivative of each basis function in the logarithm of the scale, (F', F).
-    """
-
-    pairs: tuple[Pair, ...]
-    made_of: Tensor
+    pairs: tuple[Pair, ...]  # those of the basis, then the others, with one order raised by two; F' in all
+    made_of: Tensor  # (F', F): how often each is in the derivative of each basis function in ln s
 
 
 @lru_cache(maxsize=32)
@@ -212,6 +166,34 @@ def _derivatives(pairs: tuple[Pair, ...], orders: tuple[int, ...], device: torch
     together = (*pairs, *sorted({pair for part in parts for pair in part} - {*pairs}))
     made_of = torch.tensor([[part.get(pair, 0) for part in parts] for pair in together], dtype=torch.float64)
     return _Derivatives(together, made_of.to(device))
+
+
+class ScaleMaximum:
+    """Running maximum over scales, in place of the first response (or a floor); `wins` says which attained it."""
+
+    def __init__(self, start: Tensor, track: bool, space: Workspace) -> None:
+        self.values = start
+        self.wins: list[Tensor] = []
+        self._track, self._space = track, space
+
+    def add(self, response: Tensor) -> None:
+        """Take in the response of the next scale; where it is equal, the earlier one keeps the maximum."""
+        if self._track:
+            won = torch.gt(response, self.values, out=self._space.take("won", *response.shape))
+            self.wins.append(won.to(torch.int8))  # not bool: the CPU converts that several times slower
+        torch.maximum(self.values, response, out=self.values)
+
+
+def split_by_winner(gradient: Tensor, wins: list[Tensor], space: Workspace) -> Iterator[Tensor]:
+    """Divide the gradient of a `ScaleMaximum` among the responses that were added, last one first.
+
+    Each part lies in the workspace, where the next one overwrites it; what remains of the gradient is the first's.
+    """
+    part = space.take("won", *gradient.shape)
+    for won in reversed(wins):
+        part.copy_(won)
+        gradient -= part.mul_(gradient)
+        yield part
 
 
 class _SeparableCorrelation(torch.autograd.Function):
@@ -225,7 +207,7 @@ class _SeparableCorrelation(torch.autograd.Function):
         layer = SeparableLayer(weight, basis, size)
         y = x.new_empty(len(x), len(weight), *(() if project else (num_scales,)), *size)
         ctx.wins = []
-        for chunk in layer.chunks(len(x)):
+        for chunk in layer.chunks(x):
             planes = _folded_for_scales(x[chunk], num_scales)
             responses = (layer.respond(layer.project(folded, scale), scale) for scale, folded in enumerate(planes))
             if project:
@@ -251,20 +233,15 @@ class _SeparableCorrelation(torch.autograd.Function):
         layer = SeparableLayer(weight, ctx.basis, x.shape[-2:], derivatives=need_scales)
         layer.begin_gradients()
         grad_x = torch.zeros_like(x) if need_x else None
-        for number, chunk in enumerate(layer.chunks(len(x))):
+        for number, chunk in enumerate(layer.chunks(x)):
             planes = _folded_for_scales(x[chunk], num_scales)
             gradients = _gradients_for_scales(grad[chunk], ctx.wins[number] if ctx.wins else None, layer.space)
             for scale, gradient in zip(reversed(range(num_scales)), gradients, strict=True):
                 spectrum = layer.accumulate(layer.project(planes[scale], scale), gradient, scale)
                 if need_x:
-                    layer.add_adjoint(spectrum, scale, _plane(grad_x[chunk], scale))
+                    layer.add_adjoint(spectrum, scale, plane_of(grad_x[chunk], scale))
         grad_weight, grad_scales = layer.gradients(scales)
         return grad_x, grad_weight, grad_scales if need_scales else None, None, None, None
-
-
-def _plane(x: Tensor, scale: int) -> Tensor:
-    """What a scale sees of (B, I, H, W) or (B, I, S, H, W)."""
-    return x[:, :, scale] if x.dim() == 5 else x
 
 
 def _folded_for_scales(x: Tensor, num_scales: int) -> list[Tensor]:

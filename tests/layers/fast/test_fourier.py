@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from agreement import random
 from torch import Tensor
 from torch.nn import functional
 
@@ -9,10 +10,6 @@ from scalestudy.layers.fast import fourier
 from scalestudy.layers.fast.fourier import correlate_fourier, fourier_cost, make_plan, phases
 
 DOUBLE = torch.float64
-
-
-def random(*shape: int, dtype: torch.dtype = DOUBLE, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def direct(x: Tensor, weight: Tensor, basis: Tensor) -> Tensor:
@@ -55,12 +52,6 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(correlate_fourier, inputs)
 
 
-def test_only_the_wanted_gradients() -> None:
-    x, weight, basis = random(2, 2, 6, 6), random(3, 2, 4).requires_grad_(), random(4, 2, 3, 3)
-    correlate_fourier(x, weight, basis).square().sum().backward()
-    assert weight.grad is not None and x.grad is None and basis.grad is None
-
-
 def test_single_precision() -> None:
     shapes = ((4, 8, 3, 28, 28), (6, 8, 25), (25, 3, 15, 15))
     inputs = [random(*shape, seed=seed) for seed, shape in enumerate(shapes)]
@@ -80,13 +71,6 @@ def test_chunks_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     pieces = torch.autograd.grad(correlate_fourier(*inputs).square().sum(), inputs)
     for first, second in zip(whole, pieces, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-12)
-
-
-def test_autocast_changes_nothing() -> None:
-    x, weight, basis = random(2, 2, 8, 8).float(), random(3, 2, 4).float(), random(4, 2, 5, 5)
-    expected = correlate_fourier(x, weight, basis)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        torch.testing.assert_close(correlate_fourier(x, weight, basis), expected, rtol=0, atol=0)
 
 
 def test_cost_counts_channels_and_pixels() -> None:

@@ -1,0 +1,223 @@
+"""What holds for every layer and algorithm: the same numbers, right derivatives, all that autograd may ask for."""
+
+import copy
+
+import pytest
+import torch
+from agreement import (
+    KINDS,
+    assert_any_set_of_gradients,
+    assert_right_derivatives,
+    assert_same,
+    assert_same_as_dense,
+    assert_second_derivatives_are_refused,
+    by_dense,
+    conv_of,
+    images_for,
+    in_chunks_of,
+    layer_of,
+    outcome,
+)
+from torch import nn
+
+from scalestudy.layers.basis import VaryingSigmaBasis
+from scalestudy.layers.conv import _ScaleConv
+from scalestudy.layers.fast import folded, fourier, pooled, separable
+from scalestudy.layers.fast.separable import SeparableLayer
+from scalestudy.layers.scales import (
+    DirectScales,
+    FixedScales,
+    IntervalScales,
+    IsrScales,
+    SpacingScales,
+    StepRatioScales,
+)
+
+EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
+BY_HAND = pytest.mark.parametrize("algorithm", ["separable", "fourier"])  # whose way back is written by hand
+EVERY = pytest.mark.parametrize("algorithm", ["separable", "fourier", "dense"])
+
+
+@EVERY_KIND
+@pytest.mark.parametrize(
+    "scales", [FixedScales, IsrScales, DirectScales, StepRatioScales, SpacingScales, IntervalScales]
+)
+def test_derivatives_of_every_parameterisation(kind, scales, monkeypatch) -> None:
+    """Scales away from the steps of their supports: 0.7, 1.014, 1.47 at extent 2 (kernel size 7)."""
+    monkeypatch.setitem(separable._CHUNK_BYTES, "cpu", 1)  # a chunk per image
+    layer = layer_of(kind, scales(0.7, 2.1, 3), extent=2.0, bias=kind != "pool")
+    assert_right_derivatives(layer, images_for(layer, (4, 8)), fast_mode=True)
+
+
+@EVERY
+@EVERY_KIND
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_derivatives_of_every_algorithm(kind, algorithm, training) -> None:
+    basis = VaryingSigmaBasis(3, max_order=2, mult=1.4)
+    layer = layer_of(kind, IsrScales(0.7, 2.1, 3), (2, 2), basis, algorithm, extent=2.0).train(training)
+    assert_right_derivatives(layer, images_for(layer, (4, 4)), fast_mode=True)
+
+
+@pytest.mark.parametrize("kind", ["lift", "pool"])
+def test_every_entry_of_the_jacobian(kind) -> None:
+    """The full gradient check, not the projected one, on one small layer."""
+    layer = layer_of(kind, SpacingScales(0.7, 2.1, 2), (1, 2), extent=2.0)
+    assert_right_derivatives(layer, images_for(layer, (4, 4)))
+
+
+@BY_HAND
+@EVERY_KIND
+def test_what_autograd_may_ask_for(kind, algorithm) -> None:
+    layer = layer_of(kind, channels=(1, 2), algorithm=algorithm)
+    x = images_for(layer, (8, 4))
+    assert_any_set_of_gradients(layer, x)
+    assert_second_derivatives_are_refused(layer, x)
+
+
+@BY_HAND
+@EVERY_KIND
+def test_results_are_not_overwritten_by_the_next_call(kind, algorithm) -> None:
+    """Neither outputs nor what is kept lie in a workspace; a backward pass may come late, and twice."""
+    layer = layer_of(kind, algorithm=algorithm)
+    x, other = images_for(layer).requires_grad_(), images_for(layer, batch=3)
+    y, tensors = layer(x), [x, *layer.parameters()]
+    kept = y.detach().clone()
+    first = torch.autograd.grad(y.square().sum(), tensors, retain_graph=True)
+    layer(other).sum().backward()
+    assert torch.equal(y, kept)
+    second = torch.autograd.grad(y.square().sum(), tensors, retain_graph=True)
+    assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@BY_HAND
+@EVERY_KIND
+def test_without_gradients(kind, algorithm, mode) -> None:
+    """The same output and statistics; what is cached then still serves for training."""
+    caches = (folded._vertical_transform, folded._places, pooled._first_places, separable._derivatives)
+    for cache in (*caches, fourier._cached_plan):
+        cache.cache_clear()
+    layer = layer_of(kind, algorithm=algorithm)
+    x, fresh = images_for(layer), copy.deepcopy(layer)
+    with mode():
+        y = layer(x)
+    found = outcome(fresh, x)
+    assert y.grad_fn is None
+    torch.testing.assert_close(y, found["output"], rtol=1e-13, atol=1e-13)  # with gradients, more functions are at hand
+    for name, value in layer.named_buffers():
+        torch.testing.assert_close(value, found[name], rtol=1e-13, atol=1e-13)
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("lengths", [(1, 1, 1, 1, 1), (2, 2, 1), (1, 4), (5,)], ids=str)
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_chunks_change_nothing(kind, lengths, training, monkeypatch) -> None:
+    """The statistics of a norm are those of the whole batch."""
+    monkeypatch.setattr(SeparableLayer, "chunks", in_chunks_of(*lengths))
+    layer = layer_of(kind).train(training)
+    assert_same_as_dense(layer, images_for(layer, batch=5))
+
+
+@pytest.mark.parametrize("layout", ["transposed", "sliced", "expanded"])
+@BY_HAND
+@EVERY_KIND
+def test_any_memory_layout(kind, algorithm, layout) -> None:
+    layer = layer_of(kind, algorithm=algorithm).eval()
+    x = images_for(layer, batch=3)
+    laid_out = {
+        "transposed": lambda: x.mT.contiguous().mT,
+        "sliced": lambda: x.repeat_interleave(2, -1)[..., ::2],
+        "expanded": lambda: x[:1].expand(x.shape),
+    }[layout]()
+    assert not laid_out.is_contiguous()
+    y = layer(laid_out)
+    assert torch.equal(y, layer(laid_out.contiguous()))
+    weight = conv_of(layer).weight
+    expanded = torch.autograd.grad(y, weight, torch.ones((), dtype=y.dtype).expand(y.shape), retain_graph=True)
+    torch.testing.assert_close(*expanded, *torch.autograd.grad(y, weight, torch.ones_like(y)), rtol=1e-12, atol=0)
+
+
+@EVERY
+@EVERY_KIND
+def test_single_precision(kind, algorithm) -> None:
+    layer = layer_of(kind, algorithm=algorithm)
+    x = images_for(layer)
+    expected = {
+        name: value.float() if value.dtype == torch.float64 else value
+        for name, value in outcome(by_dense(layer), x).items()
+    }
+    found = outcome(layer.float(), x.float())
+    torch.testing.assert_close(found["output"], expected["output"], rtol=0, atol=5e-6)
+    assert_same(found, expected, 1e-4)
+
+
+@BY_HAND
+@EVERY_KIND
+def test_autocast_changes_nothing(kind, algorithm) -> None:
+    """Filters and sums stay in the layer's precision, forward and backward."""
+    layer = layer_of(kind, algorithm=algorithm).float()
+    x = images_for(layer).float()
+    expected = outcome(layer, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_same(outcome(layer, x), expected, 0)
+        narrow = layer.eval()(x.bfloat16())
+    assert narrow.dtype == torch.float32  # inputs that come in half precision are widened
+
+
+@EVERY
+@EVERY_KIND
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_no_images(kind, algorithm, training) -> None:
+    """An empty batch gives an empty result and gradients of 0, and leaves the statistics of a norm as torch does."""
+    layer = layer_of(kind, algorithm=algorithm).train(training)
+    one_by_one = copy.deepcopy(layer[:] if kind == "pool" else layer)
+    y = layer(images_for(layer, batch=0))
+    assert y.shape == (0, *layer(images_for(layer)).shape[1:])
+    layer = layer_of(kind, algorithm=algorithm).train(training)
+    layer(images_for(layer, batch=0)).sum().backward()
+    assert not any(parameter.grad.any() for parameter in layer.parameters())
+    one_by_one(images_for(layer, batch=0))
+    assert_same(dict(layer.named_buffers()), dict(one_by_one.named_buffers()), 0)
+    assert layer.eval()(images_for(layer)).isfinite().all()
+
+
+@EVERY_KIND
+def test_nan_scales_show(kind) -> None:
+    """A diverged network runs on, and nobody takes its output for a number."""
+    layer = layer_of(kind, DirectScales(1.0, 2.0, 2))
+    conv_of(layer).scales.sigmas.data.fill_(torch.nan)
+    found = outcome(layer, images_for(layer))
+    assert all(value.isnan().all() for name, value in found.items() if name in ("output", "norm.running_mean"))
+    assert all(value.isnan().all() for name, value in found.items() if name.endswith("conv.weight"))
+
+
+@pytest.mark.parametrize("fixed_size", [None, 9])
+@EVERY_KIND
+def test_no_device_is_asked_for_values(kind, fixed_size) -> None:
+    """A meta tensor has none; on a GPU each question would stop the device."""
+    layer = layer_of(kind, kernel_size=fixed_size)
+    x = images_for(layer)
+    expected = outcome(layer, x)
+    layer = layer.to("meta")
+    with pytest.raises(RuntimeError, match="meta"):
+        conv_of(layer).scales().max().item()
+    found = outcome(layer, x.to("meta"))
+    assert [tensor.shape for tensor in found.values()] == [tensor.shape for tensor in expected.values()]
+
+
+@EVERY_KIND
+def test_a_shorter_circle_shows(kind, monkeypatch) -> None:
+    """Negative control of the comparisons with dense convolution."""
+    layer = layer_of(kind)
+    assert_same_as_dense(layer, images_for(layer))
+    monkeypatch.setattr(separable, "circle", lambda height, half_width: height)
+    with pytest.raises(AssertionError, match="output"):
+        assert_same_as_dense(layer, images_for(layer), 1e-2)
+
+
+def test_the_layers_compared_are_those_meant() -> None:
+    """So that no comparison in this file is of a layer with itself."""
+    for kind in KINDS:
+        layer = layer_of(kind)
+        assert isinstance(conv_of(layer), _ScaleConv) and conv_of(by_dense(layer)).algorithm == "dense"
+    assert isinstance(layer_of("pool")[:], nn.Sequential)
