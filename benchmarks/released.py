@@ -14,7 +14,14 @@ from torch.nn import functional
 
 from scalestudy.layers.conv import GroupConv, LiftingConv
 from scalestudy.models.kernels import COLUMN_KERNEL_SIZE, COLUMN_SCALES, FILTER_SIZES, KERNEL_SIZE
-from scalestudy.models.sevf import VectorFieldConv, interpolated, strongest
+from scalestudy.models.sevf import (
+    ANGLES,
+    RESIZE_FACTORS,
+    MagnitudeConv,
+    ScalarFieldConv,
+    VectorFieldConv,
+    interpolated,
+)
 from scalestudy.models.si_convnet import ScaleInvariantConv
 from scalestudy.models.sicnn import ColumnConv
 from scalestudy.models.ss_cnn import SteerableConv
@@ -67,11 +74,28 @@ def _rescaled(conv: ScaleInvariantConv, x: Tensor) -> Tensor:
     return torch.stack(responses).max(0).values
 
 
-def _vectors(conv: VectorFieldConv, x: Tensor) -> tuple[Tensor, Tensor]:
-    return strongest(x.flatten(1, 2), conv.turned_weights(), interpolated)
+def responses_to_resized(x: Tensor, weights: list[Tensor]) -> Tensor:
+    """SEVF: images resized, convolved and resized back, (8, B, O, H, H)."""
+    size, found = x.shape[-1], []
+    for factor, weight in zip(RESIZE_FACTORS, weights, strict=True):
+        response = functional.conv2d(interpolated(x, round(size * factor)), weight, padding=KERNEL_SIZE // 2)
+        found.append(interpolated(response, size))
+    return torch.stack(found)
 
 
-STEPS = {ColumnConv: _columns, SteerableConv: _steered, ScaleInvariantConv: _rescaled, VectorFieldConv: _vectors}
+def _field(x: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
+    maximum, index = responses_to_resized(x, weights).max(0)
+    return maximum.relu(), maximum.new_tensor(ANGLES)[index]
+
+
+STEPS = {
+    ColumnConv: _columns,
+    SteerableConv: _steered,
+    ScaleInvariantConv: _rescaled,
+    ScalarFieldConv: lambda conv, x: _field(x, [conv.weight] * len(ANGLES)),
+    MagnitudeConv: lambda conv, x: _field(x, [conv.weight] * len(ANGLES))[0],
+    VectorFieldConv: lambda conv, x: _field(x.flatten(1, 2), conv.turned_weights()),
+}
 """Forward pass of each layer for which ours takes other steps; dense kernels for the others."""
 
 

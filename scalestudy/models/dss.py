@@ -10,11 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scalestudy.models.frame import BlockNet
-from scalestudy.models.kernels import KERNEL_SIZE
+from scalestudy.models.kernels import DILATIONS, KERNEL_SIZE
 from scalestudy.models.pooling import larger
-
-DILATIONS = (1, 2)
-"""Of the kernel on each level of the scale space."""
 
 BLUR_VARIANCE = 0.25**2 * (2**2 - 1)
 """Variance in square pixels that takes an image of sigma 0.25 to one of sigma 0.5 (released code)."""

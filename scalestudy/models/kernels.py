@@ -20,6 +20,9 @@ COLUMN_SCALES = (0.3, 0.45, 0.67, 1.0, 1.49, 2.23, 3.33)
 
 COLUMN_KERNEL_SIZE = int(KERNEL_SIZE * max(COLUMN_SCALES))  # 23 pixels
 
+DILATIONS = (1, 2)
+"""Of DSS's kernels on the levels of its scale space."""
+
 FILTER_SIZES = (7, 9, 11, 13, 15, 17)
 """SS-CNN's kernel sizes in pixels: the scales of its filters."""
 
@@ -55,13 +58,13 @@ def pixels() -> Tensor:
     return _pictures([torch.eye(KERNEL_SIZE, dtype=torch.float64)])
 
 
-def dilated_pixels(dilations: tuple[int, ...] = (1, 2)) -> Tensor:
+def dilated_pixels() -> Tensor:
     """Pixels moved apart, (49, 2, 13, 13): DSS."""
-    half, size = KERNEL_SIZE // 2, max(dilations) * (KERNEL_SIZE - 1) + 1
-    matrices = [torch.zeros(size, KERNEL_SIZE, dtype=torch.float64) for _ in dilations]
-    for matrix, dilation in zip(matrices, dilations, strict=True):
-        reach = half * dilation
-        matrix[size // 2 - reach : size // 2 + reach + 1 : dilation] = torch.eye(KERNEL_SIZE)
+    centre = KERNEL_SIZE // 2 * max(DILATIONS)
+    matrices = [torch.zeros(2 * centre + 1, KERNEL_SIZE, dtype=torch.float64) for _ in DILATIONS]
+    for matrix, dilation in zip(matrices, DILATIONS, strict=True):
+        reach = KERNEL_SIZE // 2 * dilation
+        matrix[centre - reach : centre + reach + 1 : dilation] = torch.eye(KERNEL_SIZE)
     return _pictures(matrices)
 
 

@@ -143,7 +143,7 @@ class VectorNorm(nn.Module):
             count = lengths.numel() // lengths.shape[1]
             var = lengths.var((0, 2, 3), correction=0, keepdim=True)
             with torch.no_grad():
-                self.running_var.lerp_(var * (count / (count - 1)), NORM_MOMENTUM)
+                self.running_var.lerp_((var * (count / (count - 1))).to(self.running_var), NORM_MOMENTUM)
         return vectors / (var + NORM_EPS).sqrt().unsqueeze(1)
 
 

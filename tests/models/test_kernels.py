@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from released import rescaled_images, resized_kernels
+from released import rescaled_images, resized_kernels, responses_to_resized
 from torch import Tensor, nn
 
 from scalestudy.layers.basis import SampledBasis
@@ -110,23 +110,7 @@ def test_resizing_as_products(new_size: int) -> None:
     torch.testing.assert_close(multiplied(x, new_size), interpolated(x, new_size))
 
 
-def responses(x: Tensor, weight: Tensor) -> Tensor:
-    """R_q(x, w) of all scales, (8, B, O, H, H)."""
-    size = x.shape[-1]
-    resized = [interpolated(x, round(size * factor)) for factor in RESIZE_FACTORS]
-    return torch.stack([interpolated(nn.functional.conv2d(one, weight, padding=3), size) for one in resized])
-
-
-def test_magnitude_and_angle_of_the_strongest_scale() -> None:
-    torch.manual_seed(0)
-    conv, x = ScalarFieldConv(2, 3).double(), randn(1, 2, 12, 12)
-    magnitude, angle = conv(x)
-    found = responses(x, conv.weight)
-    for j, expected in enumerate(ANGLES):
-        chosen = found.argmax(0) == j
-        assert chosen.any()
-        assert (angle[chosen] == expected).all()
-        assert torch.equal(magnitude[chosen], found[j][chosen].clamp(min=0))
+def test_factors_and_angles() -> None:
     assert [round(56 * factor) for factor in RESIZE_FACTORS] == [22, 28, 35, 44, 56, 71, 89, 112]
     assert (ANGLES[4], ANGLES[7] - ANGLES[0]) == (0, pytest.approx(2 * math.pi / 3))
 
@@ -134,7 +118,8 @@ def test_magnitude_and_angle_of_the_strongest_scale() -> None:
 def test_rounding_chooses_the_angle_on_a_constant_background() -> None:
     """Why the first layer of the vector net keeps the released steps: elsewhere its angles would be others."""
     torch.manual_seed(0)
-    inner = responses(torch.full((1, 1, 56, 56), -0.28), ScalarFieldConv(1, 8).weight)[..., 24:32, 24:32]
+    weights = [ScalarFieldConv(1, 8).weight] * len(ANGLES)
+    inner = responses_to_resized(torch.full((1, 1, 56, 56), -0.28), weights)[..., 24:32, 24:32]
     assert 0 < (inner.amax(0) - inner.amin(0)).abs().max() < 1e-6
 
 
