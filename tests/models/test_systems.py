@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 from scalestudy.layers.basis import SampledBasis, VaryingSigmaBasis
 from scalestudy.layers.conv import LiftingConv
 from scalestudy.layers.disco import disco_basis
-from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales
+from scalestudy.layers.scales import FixedScales, IsrScales
 from scalestudy.models import SYSTEMS, MnistScaleNet, build, frame, sesn, sevf
 from scalestudy.models.cnn import CNN
+from scalestudy.models.dss import DSS, ScalarDSS
 from scalestudy.models.frame import BlockNet
 from scalestudy.models.sesn import ScaleAxisNet, disco, learned
 from scalestudy.models.sevf import SEVF, ScalarSEVF
+from scalestudy.models.si_convnet import SIConvNet
 from scalestudy.models.sicnn import SiCNN
 from scalestudy.models.ss_cnn import SSCNN
 
@@ -145,16 +148,6 @@ def test_fast_and_step_by_step_agree(name: str, monkeypatch: pytest.MonkeyPatch)
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8 * max(1.0, theirs.abs().max().item()))
 
 
-@pytest.mark.parametrize("name", ["cnn", "sicnn", "si_convnet", "sevf", "ss_cnn", "dss", "ours_isr"])
-def test_training_after_inference_mode(name: str) -> None:
-    """What was made and kept in inference mode serves training, too."""
-    net = made(name)
-    with torch.inference_mode():
-        net.eval()(images(2))
-    learn(net.train(), images(2))
-    assert next(net.conv1.parameters()).grad.abs().max() > 0
-
-
 @pytest.mark.parametrize("name", ["cnn", "dss_scalar", "si_convnet", "sevf_scalar"])
 def test_second_derivatives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hessian times a vector, against differences of gradients."""
@@ -178,21 +171,30 @@ def test_second_derivatives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.parametrize("make", [CNN, SiCNN, SEVF, ScalarSEVF, SSCNN])
-def test_other_images(make: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Channels, classes and size of the images are arguments of the frame."""
-    few_channels(monkeypatch)
-    assert learn(make(3, 4, 36), images(2, 3, 36)).shape == (2, 4)
+def scale_axis(pooling: str, *images: int) -> ScaleAxisNet:
+    shape = dict(zip(("in_channels", "num_classes", "image_size"), images, strict=True))
+    return ScaleAxisNet(FixedScales(1.5, 2.0, 4), VaryingSigmaBasis(7), pooling=pooling, **shape)
 
 
-@pytest.mark.parametrize("pooling", ["max", "average"])
-def test_other_images_with_a_scale_axis(pooling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "make",
+    [CNN, SiCNN, SIConvNet, SEVF, ScalarSEVF, DSS, ScalarDSS, SSCNN]
+    + [functools.partial(scale_axis, pooling) for pooling in ("max", "average")],
+)
+def test_other_images(make: Callable[..., MnistScaleNet], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Channels, classes and size of the images are arguments; of a new size, nothing is kept from other tests.
+
+    What is made and kept in inference mode serves training, too.
+    """
     few_channels(monkeypatch)
-    options = {"in_channels": 2, "num_classes": 4, "image_size": 48}
-    net = ScaleAxisNet(FixedScales(1.5, 2.0, 4), VaryingSigmaBasis(7), pooling=pooling, **options)
-    assert learn(net, images(2, 2, 48)).shape == (2, 4)
-    with pytest.raises(ValueError, match=r"takes images of shape \(B, 2, 48, 48\), got \(1, 1, 28, 28\)"):
-        net(images(1))
+    net, batch = make(2, 4, 36), images(2, 2, 36)
+    with torch.inference_mode():
+        assert net.eval()(batch).shape == (2, 4)
+        assert net(batch[:0]).shape == (0, 4)
+    learn(net.train(), batch)
+    assert next(net.conv1.parameters()).grad.any()
+    with pytest.raises(ValueError, match=r"takes images of shape \(B, 2, 36, 36\), got \(3, 1, 28, 28\)"):
+        net(images())
 
 
 @pytest.mark.parametrize(
@@ -234,11 +236,6 @@ def test_classifier(bias: bool) -> None:
     assert [type(part) for part in head] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout, nn.Linear]
     assert (head[0].in_features, head[0].out_features, head[0].bias is not None) == (360, frame.HIDDEN_FEATURES, bias)
     assert (head[3].p, head[4].out_features, head[4].bias is not None) == (0.7, 10, True)
-
-
-@pytest.mark.parametrize("name", ["cnn", "sesn"])
-def test_no_images(name: str) -> None:
-    assert made(name)(images(0)).shape == (0, 10)
 
 
 @pytest.mark.parametrize(
@@ -294,8 +291,7 @@ def test_other_scales_and_bases() -> None:
     """Any may be put in, such as Eq. 5 as printed."""
     functions = torch.randn(4, 2, 5, 5, generator=torch.Generator().manual_seed(0))
     for net in (
-        learned(IsrScales(1.5, 2.0, 4), like_sesn=True),
-        learned(DirectScales(1.5, 2.0, 3), mult=1.6),
+        learned(IsrScales(1.5, 2.0, 3), mult=1.6, like_sesn=True),
         ScaleAxisNet(FixedScales(1.0, 2.0, 2), SampledBasis(functions), kernel_size=5),
     ):
         assert net.eval()(images(1)).shape == (1, 10)
