@@ -29,27 +29,19 @@ class ColumnConv(nn.Module):
         covered = self.functions.any(0).any(-1).int()  # rows of each column's kernel that are not zero, (7, 23)
         self._edges = torch.minimum(covered.argmax(1), covered.flip(1).argmax(1)).tolist()
 
-    def columns(self) -> list[tuple[Tensor, Tensor]]:
-        """Weights (O, I, 49) and basis (49, 1, K, K) of each column, without the zeros around small kernels."""
-        found, weight = [], self.weight.flatten(2)
-        norm = weight.abs().sum(2)
-        for q, edge in enumerate(self._edges):
-            end = self.functions.shape[-1] - edge
-            basis = self.functions[:, q, edge:end, edge:end]
-            enlarged = torch.einsum("oif,fp->oip", weight, basis.flatten(1).to(weight.dtype))
-            found.append((weight * (norm / enlarged.abs().sum(2))[..., None], basis[:, None]))
-        return found
-
     def forward(self, x: Tensor) -> Tensor:
-        lifting = x.shape[1] == self.weight.shape[1]
-        inputs = [x] * len(COLUMN_SCALES) if lifting else x.chunk(len(COLUMN_SCALES), 1)
-        responses = []
-        for column, (weight, basis) in zip(inputs, self.columns(), strict=True):
-            if lifting:  # from a single channel, kernels are quicker than spectra
-                kernels = torch.einsum("oif,fsyx->oiyx", weight, basis.to(weight.dtype))
-                responses.append(functional.conv2d(column, kernels, padding=kernels.shape[-1] // 2))
+        weight, lifting = self.weight.flatten(2), x.shape[1] == self.weight.shape[1]
+        norm, responses = weight.abs().sum(2), []
+        columns = [x] * len(COLUMN_SCALES) if lifting else x.chunk(len(COLUMN_SCALES), 1)
+        for q, (column, edge) in enumerate(zip(columns, self._edges, strict=True)):
+            end = self.functions.shape[-1] - edge  # without the zeros around small kernels
+            basis = self.functions[:, q, edge:end, edge:end]
+            kernels = torch.einsum("oif,fyx->oiyx", weight, basis.to(weight.dtype))
+            gain = norm / kernels.abs().sum((2, 3))
+            if lifting:  # from few channels, kernels are quicker than spectra
+                responses.append(functional.conv2d(column, kernels * gain[..., None, None], padding=len(basis[0]) // 2))
             else:
-                responses.append(correlate_fourier(column, weight, basis).squeeze(2))
+                responses.append(correlate_fourier(column, weight * gain[..., None], basis[:, None]).squeeze(2))
         return torch.cat(responses, 1)
 
 
