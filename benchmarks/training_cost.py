@@ -1,9 +1,9 @@
 """What a training step of each system of Table 5 costs on one CPU thread: ours beside its authors' algorithm.
 
 Both are timed in one process, in turn, on the same images: forward pass, cross-entropy, backward pass.  "Authors'
-algorithm" is our own implementation of the steps of the released code (dense kernels padded to one size, images and
-kernels resized one by one), which `tests` hold equal to the fast one.  Times of the authors' own programs, taken on
-another machine, stand beside them.
+algorithm" is our own implementation of the steps of the released code (see `released`), which `tests` hold equal to
+ours; CNN and DSS take those steps themselves.  Times of the authors' own programs, taken on another machine, stand
+beside them.
 
     python benchmarks/training_cost.py --help
 """
@@ -17,10 +17,9 @@ from pathlib import Path
 import click
 import torch
 from machine import machine_rates, software_and_processor, step_seconds
-from torch import nn
+from released import as_released
 from tqdm import tqdm
 
-from scalestudy.layers.conv import GroupConv, LiftingConv
 from scalestudy.models import SYSTEMS, build
 from scalestudy.training.device import keep_freed_memory
 
@@ -30,16 +29,6 @@ AUTHORS_MS = {
     "ours_spacings": (575, 715), "ours_direct": (575, 715),
 }  # fmt: skip
 """Milliseconds per image of a training step of the released programs, one thread of another CPU: (least, most)."""
-
-
-def as_released(net: nn.Module) -> nn.Module:
-    """Switch every layer to the algorithm of the released code."""
-    for module in net.modules():
-        if isinstance(module, (LiftingConv, GroupConv)):
-            module.algorithm = "dense"
-        elif hasattr(module, "algorithm"):
-            module.algorithm = "direct"
-    return net
 
 
 def measure(name: str, batch: int, repeats: int, released: bool) -> dict[str, float | str | int]:

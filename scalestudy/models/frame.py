@@ -1,4 +1,4 @@
-"""What all systems of Table 5 share: input, size of the blocks, classifier."""
+"""What all systems of Table 5 share: doubled images, three blocks, classifier."""
 
 from __future__ import annotations
 
@@ -6,78 +6,93 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scalestudy.layers.scales import InternalScales
-
-IMAGE_SIZE = 28
-"""Height and width of an MNIST-Scale image in pixels."""
+from scalestudy.models.pooling import block_pool
 
 CHANNELS = (32, 63, 95)
-"""Channels of the three blocks; SEVF, DSS's relatives and SS-CNN take fewer to stay near 495k parameters."""
+"""Channels of the three blocks; SEVF and SS-CNN take fewer to stay near 495k parameters."""
 
-DROPOUT = 0.7
 HIDDEN_FEATURES = 256
-NUM_CLASSES = 10
+DROPOUT = 0.7
 
 
 class MnistScaleNet(nn.Module):
-    """A system of Table 5: images doubled in size, three convolution blocks, classifier.
+    """A system of Table 5: images doubled in size, convolutions, classifier; subclasses add `head` and `features`.
 
-    Released code of SESN and of the paper (the paper prints none of it): 28 x 28 images are enlarged to 56 x 56 by
-    doubling each pixel; the blocks end on 56 -> 28 -> 14 -> 2 pixels.  Subclasses say what the blocks are.
-
-    Attributes
-    ----------
-    scales : InternalScales or None
-        The internal scales where the system has some that are modules (fixed or learned), else None.
-    head : nn.Sequential
-        See `classifier`.
+    Released code of SESN and of the paper (the paper prints none of it): each pixel is doubled, the blocks end on
+    56 -> 28 -> 14 -> 2 pixels.  `scales` are the internal scales, where a system has some that are modules.
 
     Shape
     -----
-    (B, 1, 28, 28) -> logits (B, 10).
+    (B, C, N, N) -> logits (B, num_classes); C = 1, N = 28 and 10 classes on MNIST-Scale.
     """
 
-    scales: InternalScales | None
-    head: nn.Sequential
+    head: nn.Module
 
-    def __init__(self) -> None:
+    def __init__(self, in_channels: int = 1, num_classes: int = 10, image_size: int = 28) -> None:
         super().__init__()
-        self.scales = None
+        if image_size < 16 or image_size % 2:
+            raise ValueError(
+                f"image_size must be even and at least 16 pixels, got {image_size!r}; pad images of another size"
+            )
+        self.in_channels, self.num_classes, self.image_size = in_channels, num_classes, image_size
+        self.scales: InternalScales | None = None
 
     def features(self, x: Tensor) -> Tensor:
-        """Map enlarged images (B, 1, 56, 56) to features (B, C, 2, 2)."""
+        """Enlarged images (B, C, 2 N, 2 N) to features (B, C', n, n); n = 2 for N = 28."""
         raise TypeError(f"{type(self).__name__} does not say what its convolution blocks are")
 
+    def classifier(self, channels: int, side: int | None = None, *, bias: bool = False) -> nn.Sequential:
+        """Linear, batch norm, ReLU, dropout 0.7, linear (released code); `side` n is that of the usual last pooling."""
+        side = (self.image_size // 2 + 4) // 8 if side is None else side
+        return nn.Sequential(
+            nn.Linear(channels * side**2, HIDDEN_FEATURES, bias=bias),
+            nn.BatchNorm1d(HIDDEN_FEATURES),
+            nn.ReLU(),
+            nn.Dropout(DROPOUT),
+            nn.Linear(HIDDEN_FEATURES, self.num_classes),
+        )
+
     def forward(self, images: Tensor) -> Tensor:
-        if images.shape[1:] != (1, IMAGE_SIZE, IMAGE_SIZE):
+        name, shape = type(self).__name__, (self.in_channels, self.image_size, self.image_size)
+        if images.shape[1:] != shape:
             raise ValueError(
-                f"{type(self).__name__} takes images of shape (B, 1, {IMAGE_SIZE}, {IMAGE_SIZE}), "
-                f"got {tuple(images.shape)}"
+                f"{name} takes images of shape (B, {', '.join(map(str, shape))}), got {tuple(images.shape)}"
             )
         if not images.is_floating_point():
             raise ValueError(
-                f"{type(self).__name__} takes normalised images of a floating point type, got {images.dtype}; see "
+                f"{name} takes normalised images of a floating point type, got {images.dtype}; see "
                 "scalestudy.data.mnist_scale"
             )
         if not len(images):
-            return images.new_zeros(0, NUM_CLASSES)
+            return images.new_zeros(0, self.num_classes)
         enlarged = functional.interpolate(images, scale_factor=2, mode="nearest")
         return self.head(self.features(enlarged).flatten(1))
 
 
-def classifier(channels: int, *, bias: bool = False) -> nn.Sequential:
-    """Linear, batch norm, ReLU, dropout 0.7, linear (released code; not in the paper).
+class BlockNet(MnistScaleNet):
+    """A system whose three blocks are `convolution`, max pooling, ReLU, batch norm; ReLU and pooling commute.
 
-    Parameters
-    ----------
-    channels : int
-        Channels C of the last block, whose maps are 2 x 2: the input is (B, 4 C), channel-major.
-    bias : bool
-        Of the first linear layer; SEVF and SS-CNN have it.
+    `copies` groups of channels lie side by side between the blocks; `bias` is that of the first linear layer.
     """
-    return nn.Sequential(
-        nn.Linear(4 * channels, HIDDEN_FEATURES, bias=bias),
-        nn.BatchNorm1d(HIDDEN_FEATURES),
-        nn.ReLU(),
-        nn.Dropout(DROPOUT),
-        nn.Linear(HIDDEN_FEATURES, NUM_CLASSES),
-    )
+
+    channels = CHANNELS
+    norm: type[nn.Module] = nn.BatchNorm2d
+    copies = 1
+    bias = False
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 10, image_size: int = 28) -> None:
+        super().__init__(in_channels, num_classes, image_size)
+        first, second, third = self.channels
+        self.conv1, self.norm1 = self.convolution(in_channels, first), self.norm(self.copies * first)
+        self.conv2, self.norm2 = self.convolution(first, second), self.norm(self.copies * second)
+        self.conv3, self.norm3 = self.convolution(second, third), self.norm(self.copies * third)
+        self.head = self.classifier(third, bias=self.bias)
+
+    def convolution(self, in_channels: int, out_channels: int) -> nn.Module:
+        """The convolution of a block, with initial weights."""
+        raise TypeError(f"{type(self).__name__} does not say what its convolutions are")
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.norm1(block_pool(self.conv1(x), 1).relu())
+        x = self.norm2(block_pool(self.conv2(x), 2).relu())
+        return self.norm3(block_pool(self.conv3(x), 3).relu())

@@ -18,7 +18,6 @@ from torch.nn import functional
 from scalestudy.layers.basis import SampledBasis, VaryingSigmaBasis
 from scalestudy.layers.conv import Algorithm, GroupConv, LiftingConv
 from scalestudy.layers.disco import disco_basis
-from scalestudy.layers.fast.pooled import max_pool_2x2
 from scalestudy.layers.scales import (
     DirectScales,
     FixedScales,
@@ -27,7 +26,8 @@ from scalestudy.layers.scales import (
     SpacingScales,
     StepRatioScales,
 )
-from scalestudy.models.frame import CHANNELS, MnistScaleNet, classifier
+from scalestudy.models.frame import CHANNELS, MnistScaleNet
+from scalestudy.models.pooling import block_pool, max_pool_2x2
 
 EFFECTIVE_SIZE = 7
 """n of the bases: n^2 = 49 functions."""
@@ -49,21 +49,10 @@ class ScaleAxisNet(MnistScaleNet):
     Each of the first two blocks is convolution, ReLU, 2 x 2 pooling, batch norm with statistics over all scales; the
     third is convolution, scale projection, ReLU, pooling to 2 x 2, batch norm.
 
-    Parameters
-    ----------
-    scales : InternalScales
-        Internal scales in pixels of the enlarged images, shared by the three convolutions.
-    basis : VaryingSigmaBasis or SampledBasis
-        Shared, too.
-    kernel_size : int, optional
-        Fixed kernel size in pixels; None: it follows the largest scale (Eq. 6).
-    relu : bool
-        Whether the first two blocks have their ReLU.  The released code of the paper leaves it out.
-    pooling : {"max", "average"}
-        "max": SESN and the paper.  "average": DISCO, whose tail is a 7 x 7 maximum with stride 1, then means of
-        2 x 2 with stride 4.
-    algorithm : {"auto", "separable", "fourier", "dense"}
-        See `LiftingConv`.
+    `scales` (in pixels of the enlarged images) and `basis` are shared by the convolutions.  `kernel_size` in pixels is
+    fixed, or None and follows the largest scale (Eq. 6).  `relu` is that of the first two blocks; the released code of
+    the paper leaves it out.  `pooling` "average" is DISCO's, whose tail is a 7 x 7 maximum with stride 1, then means of
+    2 x 2 with stride 4.
     """
 
     def __init__(
@@ -75,38 +64,31 @@ class ScaleAxisNet(MnistScaleNet):
         relu: bool = True,
         pooling: Pooling = "max",
         algorithm: Algorithm = "auto",
+        in_channels: int = 1,
+        num_classes: int = 10,
+        image_size: int = 28,
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels, num_classes, image_size)
         if pooling not in ("max", "average"):
             raise ValueError(f"pooling must be 'max' or 'average', got {pooling!r}")
         self.scales, self.relu, self.pooling = scales, relu, pooling
         first, second, third = CHANNELS
-
-        def convolution(kind: type, in_channels: int, out_channels: int) -> LiftingConv | GroupConv:
-            return kind(
-                in_channels,
-                out_channels,
-                scales,
-                basis=basis,
-                kernel_size=kernel_size,
-                bias=True,
-                algorithm=algorithm,
-            )
-
-        self.conv1 = convolution(LiftingConv, 1, first)
+        shared = {"basis": basis, "kernel_size": kernel_size, "bias": True, "algorithm": algorithm}
+        self.conv1 = LiftingConv(in_channels, first, scales, **shared)
         self.norm1 = nn.BatchNorm2d(first)
-        self.conv2 = convolution(GroupConv, first, second)
+        self.conv2 = GroupConv(first, second, scales, **shared)
         self.norm2 = nn.BatchNorm2d(second)
-        self.conv3 = convolution(GroupConv, second, third)
+        self.conv3 = GroupConv(second, third, scales, **shared)
         self.norm3 = nn.BatchNorm2d(third)
-        self.head = classifier(third)
+        side = None if pooling == "max" else (image_size // 2 - 8) // 4 + 1
+        self.head = self.classifier(third, side)
 
     def features(self, x: Tensor) -> Tensor:
         x = self._block(x, self.conv1, self.norm1)
         x = self._block(x, self.conv2, self.norm2)
         x = self.conv3.without_bias(x).max(dim=2).values
         if self.pooling == "max":
-            x = _bias_relu_(functional.max_pool2d(x, 8, 8, padding=2), self.conv3.bias)
+            x = _bias_relu_(block_pool(x, 3), self.conv3.bias)
         else:
             x = _bias_relu_(functional.max_pool2d(x, 7, 1), self.conv3.bias)
             x = functional.avg_pool2d(x, 2, 4)
@@ -132,60 +114,38 @@ def _bias_relu_(x: Tensor, bias: Tensor, relu: bool = True) -> Tensor:
     return x.relu_() if relu else x
 
 
-def sesn(augmented: bool = False, algorithm: Algorithm = "auto") -> ScaleAxisNet:
-    """SESN with Hermite basis: fixed scales sigma 2^(i/3), kernels of 15 pixels.
+def sesn(sigma: float = 1.5, mult: float = 1.4, algorithm: Algorithm = "auto") -> ScaleAxisNet:
+    """SESN with Hermite basis: fixed scales sigma 2^(i/3), rounded to two decimals, kernels of 15 pixels.
 
-    sigma 1.5 and sub-sigma ratio 1.4; with "+" 1.7 and 1.5: the configuration of the DISCO repository, which the paper
-    says it took its baselines from.  (SESN's own repository has sigma 2.0, ratio 1.5; with "+" 1.5, 1.4 and 13 pixels.)
-    Scales are rounded to two decimals, as there.
+    The configuration of the DISCO repository, which the paper says it took its baselines from.  (SESN's own repository
+    has sigma 2.0, ratio 1.5; with "+" 1.5, 1.4 and 13 pixels.)
     """
-    sigma, mult = (1.7, 1.5) if augmented else (1.5, 1.4)
-    return ScaleAxisNet(
-        FixedScales.from_values([round(sigma * 2 ** (i / 3), 2) for i in range(NUM_SCALES)]),
-        VaryingSigmaBasis(EFFECTIVE_SIZE, mult=mult),
-        algorithm=algorithm,
-    )
+    scales = FixedScales.from_values([round(sigma * 2 ** (i / 3), 2) for i in range(NUM_SCALES)])
+    return ScaleAxisNet(scales, VaryingSigmaBasis(EFFECTIVE_SIZE, mult=mult), algorithm=algorithm)
 
 
-def disco(augmented: bool = False, algorithm: Algorithm = "auto", basis: Tensor | None = None) -> ScaleAxisNet:
+def disco(mult: float = 1.5, algorithm: Algorithm = "auto", basis: Tensor | None = None) -> ScaleAxisNet:
     """DISCO: SESN's network with the optimised basis of `scalestudy.layers.disco`, and average pooling.
 
-    sigma 1.9 and sub-sigma ratio 1.5, with "+" 1.9 (released configuration; the paper's Table 6 lists scales that
-    start at 1.8).
-
-    Parameters
-    ----------
-    augmented : bool
-        With the ratio for training with random rescaling.
-    algorithm
-        See `LiftingConv`.
-    basis : Tensor, optional
-        (49, 4, 15, 15) in place of our own solution, which is read from a cache or solved (seconds).
+    Sigma 1.9 as in the released configuration (the paper's Table 6 lists scales that start at 1.8).  A `basis`
+    (49, 4, 15, 15) may take the place of our own solution.
     """
     sigma = 1.9
     if basis is None:
-        basis = disco_basis(mult=1.9 if augmented else 1.5, sigma=sigma, scales=DISCO_STEPS)
+        basis = disco_basis(mult=mult, sigma=sigma, scales=DISCO_STEPS)
     scales = FixedScales.from_values([sigma * step for step in DISCO_STEPS])
     return ScaleAxisNet(scales, SampledBasis(basis), pooling="average", algorithm=algorithm)
 
 
 def learned(
-    scales: InternalScales, augmented: bool = False, *, like_sesn: bool = False, algorithm: Algorithm = "auto"
+    scales: InternalScales, mult: float = 1.4, *, like_sesn: bool = False, algorithm: Algorithm = "auto"
 ) -> ScaleAxisNet:
     """The paper's network: SESN's with learned scales.
 
-    Parameters
-    ----------
-    scales : InternalScales
-        Learnable.
-    augmented : bool
-        No difference as released; with `like_sesn` the sub-sigma ratio is SESN's for "+".
-    like_sesn : bool
-        False: as released, without ReLU in the first two blocks, and with kernels that follow the largest scale
-        (27 pixels at the start; Eq. 6).  True: in nothing but its scales different from `sesn`, for "all methods adopt
-        the same training strategy" (Section 4.3).
+    As released, without ReLU in the first two blocks, and with kernels that follow the largest scale (27 pixels at the
+    start; Eq. 6).  `like_sesn`: in nothing but its scales different from `sesn`, for "all methods adopt the same
+    training strategy" (Section 4.3).
     """
-    mult = 1.5 if augmented and like_sesn else 1.4
     return ScaleAxisNet(
         scales,
         VaryingSigmaBasis(EFFECTIVE_SIZE, mult=mult),
@@ -195,35 +155,35 @@ def learned(
     )
 
 
-_START = (1.5, 2.0, 4)
+_START = (1.5, 2.0, NUM_SCALES)
 """sigma_basis (pixels), ISR and number of scales that the paper's networks start from (released code)."""
 
 
-def ours_isr(augmented: bool = False) -> ScaleAxisNet:
+def ours_isr() -> ScaleAxisNet:
     """Ours (Learn ISR)."""
-    return learned(StepRatioScales(*_START), augmented)
+    return learned(StepRatioScales(*_START))
 
 
-def ours_spacings(augmented: bool = False) -> ScaleAxisNet:
+def ours_spacings() -> ScaleAxisNet:
     """Ours (Learn Spacings)."""
-    return learned(SpacingScales(*_START), augmented)
+    return learned(SpacingScales(*_START))
 
 
-def ours_direct(augmented: bool = False) -> ScaleAxisNet:
+def ours_direct() -> ScaleAxisNet:
     """Ours (Learn Scales Directly)."""
-    return learned(DirectScales(*_START), augmented)
+    return learned(DirectScales(*_START))
 
 
-def ours_isr_like_sesn(augmented: bool = False) -> ScaleAxisNet:
+def ours_isr_like_sesn(sigma: float = 1.5, mult: float = 1.4) -> ScaleAxisNet:
     """Ours (Learn ISR) in a network that differs from SESN's in nothing else."""
-    return learned(StepRatioScales(1.7 if augmented else 1.5, 2.0, 4), augmented, like_sesn=True)
+    return learned(StepRatioScales(sigma, 2.0, NUM_SCALES), mult, like_sesn=True)
 
 
-def single_scale(augmented: bool = False) -> ScaleAxisNet:
+def single_scale() -> ScaleAxisNet:
     """One learned scale."""
-    return learned(DirectScales(_START[0], 1.0, 1), augmented)
+    return learned(DirectScales(_START[0], 1.0, 1))
 
 
-def interval_scales(augmented: bool = False) -> ScaleAxisNet:
+def interval_scales() -> ScaleAxisNet:
     """Scales learned in fixed intervals."""
-    return learned(IntervalScales(*_START), augmented)
+    return learned(IntervalScales(*_START))

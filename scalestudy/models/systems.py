@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ class System:
     title : str
         Name for people; where Table 5 has the system, the name there.
     factory : str
-        ``module:function`` in `scalestudy.models`.
+        ``module:callable`` in `scalestudy.models`.
     panel : str
         Systems of one panel are drawn together.
     cost : tuple of float
@@ -27,6 +28,8 @@ class System:
         to foresee the time of a run where no run of the same system is known.
     in_table5 : bool
         Whether the paper's Table 5 has this row.
+    augmented : mapping
+        Arguments of the factory for training with random rescaling ("+"), where the released constants differ then.
     """
 
     title: str
@@ -34,6 +37,7 @@ class System:
     panel: str
     cost: tuple[float, float]
     in_table5: bool = True
+    augmented: Mapping[str, float] = field(default_factory=dict)
 
 
 _RESCALED = "rescaled filters or images"
@@ -47,15 +51,20 @@ SYSTEMS: dict[str, System] = {
     "sevf": System("SEVF", "sevf:SEVF", _RESCALED, (51, 27)),
     "dss": System("DSS", "dss:DSS", _RESCALED, (11, 4)),
     "ss_cnn": System("SS-CNN", "ss_cnn:SSCNN", _RESCALED, (54, 19)),
-    "sesn": System("SESN (Hermite)", "sesn:sesn", _SCALES, (24, 10)),
-    "disco": System("DISCO", "sesn:disco", _SCALES, (29, 15)),
+    "sesn": System("SESN (Hermite)", "sesn:sesn", _SCALES, (24, 10), augmented={"sigma": 1.7, "mult": 1.5}),
+    "disco": System("DISCO", "sesn:disco", _SCALES, (29, 15), augmented={"mult": 1.9}),
     "ours_isr": System("Ours (Learn ISR)", "sesn:ours_isr", _SCALES, (43, 13)),
     "ours_spacings": System("Ours (Learn Spacings)", "sesn:ours_spacings", _SCALES, (44, 13)),
     "ours_direct": System("Ours (Learn Scales Directly)", "sesn:ours_direct", _SCALES, (40, 12)),
     "sevf_scalar": System("SEVF (scalar)", "sevf:ScalarSEVF", _VARIANT, (47, 20), False),
     "dss_scalar": System("DSS (scalar)", "dss:ScalarDSS", _VARIANT, (11, 5), False),
     "ours_isr_like_sesn": System(
-        "Ours (Learn ISR), built like SESN", "sesn:ours_isr_like_sesn", _VARIANT, (29, 10), False
+        "Ours (Learn ISR), built like SESN",
+        "sesn:ours_isr_like_sesn",
+        _VARIANT,
+        (29, 10),
+        False,
+        augmented={"sigma": 1.7, "mult": 1.5},
     ),
     "single_scale": System("One learned scale (as NJet-Net)", "sesn:single_scale", _VARIANT, (8, 3), False),
     "interval_scales": System(
@@ -86,8 +95,6 @@ def build(name: str, *, augmented: bool = False) -> MnistScaleNet:
     """
     if name not in SYSTEMS:
         raise ValueError(f"name must be one of {', '.join(SYSTEMS)}, got {name!r}")
-    module, _, function = SYSTEMS[name].factory.partition(":")
-    make = getattr(import_module(f"scalestudy.models.{module}"), function)
-    return (
-        make(augmented=augmented) if module == "sesn" else make()
-    )  # the others have no constants that differ with "+"
+    module, _, factory = SYSTEMS[name].factory.partition(":")
+    make = getattr(import_module(f"scalestudy.models.{module}"), factory)
+    return make(**SYSTEMS[name].augmented) if augmented else make()

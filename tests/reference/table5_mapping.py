@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from scalestudy.models import build
 from scalestudy.models.dss import blur_taps
-from scalestudy.models.ss_cnn import log_radial_harmonics
+from scalestudy.models.kernels import log_radial_harmonics
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -34,6 +34,8 @@ class Reference:
         Authors' names of modules (their prefix in the state) to ours.
     tensors : mapping
         Authors' names of single tensors to ours, where the last part of the name differs, too.
+    parts : mapping
+        Patterns of the authors' names of tensors that are a part of ours to what takes that part, a view.
     computed : mapping
         Patterns of names in the state that are no parameters of ours to the values that we compute instead.
     copies : mapping
@@ -45,6 +47,7 @@ class Reference:
     make: Callable[[], nn.Module]
     modules: Mapping[str, str]
     tensors: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     computed: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
@@ -55,6 +58,11 @@ class Reference:
             return self.tensors[name]
         module, _, last = name.rpartition(".")
         return f"{self.modules[module]}.{last}"
+
+    def part(self, name: str, ours: Tensor) -> Tensor:
+        """What the authors call `name` of our tensor, or of its gradient."""
+        take = _matching(self.parts, name)
+        return ours if take is None else take(ours)
 
     def load(self, net: nn.Module, state: Mapping[str, np.ndarray]) -> None:
         """Copy the state into `net`; AssertionError where an entry of either side is left over or differs."""
@@ -68,7 +76,7 @@ class Reference:
             elif (original := _matching(self.copies, name)) is not None:
                 assert np.array_equal(value, state[original]), f"{name} is no copy of {original}"
             elif _matching(dict.fromkeys(self.frozen, True), name) is None:
-                target = ours[self.ours(name)]
+                target = self.part(name, ours[self.ours(name)])
                 assert target.numel() == given.numel(), f"{name} {given.shape} is no {self.ours(name)} {target.shape}"
                 target.copy_(given.view_as(target))
                 filled.add(self.ours(name))
@@ -109,11 +117,13 @@ def _diagonal_taps(channels: int) -> Tensor:
 
 
 def _steered() -> dict[str, str]:
-    return {
-        f"1.conv{i}.steer_conv.{part}": f"conv{i}.{part}"
-        for i in (1, 2, 3)
-        for part in ("mult_real", "mult_imag", "const_real")
-    }
+    names = {"mult_real": "weight", "mult_imag": "weight", "const_real": "const_real"}
+    return {f"1.conv{i}.steer_conv.{theirs}": f"conv{i}.{ours}" for i in (1, 2, 3) for theirs, ours in names.items()}
+
+
+def _half(number: int, weight: Tensor) -> Tensor:
+    """mr or mi of SS-CNN, (3, O, I, 9), from the weights (O, I, 54)."""
+    return weight.unflatten(2, (2, 3, 9))[:, :, number].permute(2, 0, 1, 3)
 
 
 def _harmonics(part: int) -> Tensor:
@@ -168,6 +178,7 @@ REFERENCES: dict[str, Reference] = {
         partial(build, "ss_cnn"),
         _blocks("1.", (), ("bn1", "bn2", "bn3_mag")) | {"1.bn3": "unused_norm"} | FC,
         tensors=_steered(),
+        parts={rf"1\.conv\d\.steer_conv\.mult_{name}": partial(_half, i) for i, name in enumerate(("real", "imag"))},
         computed={
             r"1\.conv\d\.steer_conv\.filter_real": partial(_harmonics, 0),
             r"1\.conv\d\.steer_conv\.filter_imag": partial(_harmonics, 1),
