@@ -142,13 +142,14 @@ def reproduce(
     probe(files.results(size.profile))
     _fetch()
     study = Study(size)
-    report = _train(study.for_notebooks(path.stem for path in selected), workers, scheduler, device, None)
+    specs, store = study.for_notebooks(path.stem for path in selected), _store()
+    report = _train(specs, workers, scheduler, device, None)
     results = notebooks.execute(
         selected,
         size.parameters(),
         files.results(size.profile) / "notebooks",
         jobs=jobs or usable_cores(),
-        records=None if rerun else {path: study.records_for(path.stem, report.done) for path in selected},
+        inputs=None if rerun else [files.params(profile), *(store.path(record.key) for record in report.done)],
         on_result=_tell,
     )
     _report(size)

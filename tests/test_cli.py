@@ -237,11 +237,11 @@ def one_notebook(project, monkeypatch):
     nbformat.write(notebook, project / "notebooks" / "07_parameterisation.ipynb")
     done = []
 
-    def execute(selected, parameters, folder, *, jobs, records, on_result):
+    def execute(selected, parameters, folder, *, jobs, inputs, on_result):
         done.append(([path.stem for path in selected], parameters["epochs"], folder, jobs))
-        result = notebooks.NotebookResult("07_parameterisation", folder / "x.ipynb", 1.0, error[0])
+        result = notebooks.NotebookResult("07_parameterisation", 1.0, error[0])
         on_result(result)
-        return (result,)
+        return [result]
 
     error = [None]
     monkeypatch.setattr(notebooks, "execute", execute)
