@@ -1,0 +1,53 @@
+"""What the figures share: the house style, colours, axes of factors, and the pair of panels "ours | the paper"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+STYLE = ["default", "scalestudy.paper.scalestudy"]
+"""Matplotlib's own defaults, so that no setting of the user leaks in, then ``scalestudy.mplstyle``."""
+
+OURS, PAPER = "#2166ac", "#9e9e9e"
+"""Colours of our numbers and of the paper's wherever the two stand side by side."""
+
+DISTRIBUTION_COLOURS = ("#1b7837", "#e08214", "#762a83")
+"""From the narrowest to the widest data scale distribution."""
+
+
+def use_house_style() -> None:
+    """Draw in the project's style from here on."""
+    plt.style.use(STYLE)
+
+
+def factor_axis(axes: Axes, ticks: Sequence[float], label: str = "") -> None:
+    """Make the horizontal axis logarithmic with plain numbers at `ticks`."""
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel(label)
+
+
+def ours_and_paper(ours: str, paper: str, figsize: tuple[float, float], **axes: object) -> tuple[Figure, Axes, Axes]:
+    """A pair of panels, our numbers on the left and the paper's on the right; `ours` and `paper` tell the sizes."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=figsize, **axes)
+    left.set_title(f"ours: {ours}")
+    right.set_title(f"the paper: {paper}")
+    return figure, left, right
+
+
+def picture(axes: Axes, image: np.ndarray, title: str = "", signed: bool = False) -> None:
+    """Show an image without axes; signed values in red and blue around 0."""
+    limit = float(np.abs(image).max())
+    colours = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if signed else {"vmin": 0, "vmax": 255}
+    axes.imshow(image, **colours)
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, loc="center", fontweight="normal")
