@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 STYLE = ["default", "scalestudy.paper.scalestudy"]
 """Matplotlib's own defaults, so that no setting of the user leaks in, then ``scalestudy.mplstyle``."""
@@ -51,3 +52,11 @@ def picture(axes: Axes, image: np.ndarray, title: str = "", signed: bool = False
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.set_title(title, loc="center", fontweight="normal")
+
+
+def plain_log_numbers(axis: Axis) -> None:
+    """Mark 1, 2, 5, 10 ... on a logarithmic axis as plain numbers; where it spans three decades, 1, 10, ... only."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
