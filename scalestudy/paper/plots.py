@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -19,6 +21,9 @@ OURS, PAPER = "#2166ac", "#9e9e9e"
 
 DISTRIBUTION_COLOURS = ("#1b7837", "#e08214", "#762a83")
 """From the narrowest to the widest data scale distribution."""
+
+SYSTEM_CYCLE = cycler(color=["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00"], marker=["o", "^", "s", "D", "v"])
+"""Lines of the systems in one panel, again and again: colours of Okabe and Ito, safe for the colour-blind."""
 
 
 def use_house_style() -> None:
@@ -60,3 +65,12 @@ def plain_log_numbers(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+
+
+def sizes(runs: pd.DataFrame) -> str:
+    """Images, epochs and seeds of runs, in words; where there are several sizes, all of them."""
+    images, epochs = (" or ".join(map(str, sorted(set(runs[name])))) for name in ("train_images", "epochs"))
+    seeds, shrink = runs["seed"].nunique(), runs["shrink"].dropna().astype(int).max()
+    noun = "realisation" if (runs["dataset"] == "mnist_scale").all() else "seed"
+    counted = f"{images} images, {epochs} epoch{'s' * (epochs != '1')}, {seeds} {noun}{'s' * (seeds != 1)}"
+    return counted + (f", lengths / {shrink}" if shrink > 1 else "")
