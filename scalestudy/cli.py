@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from scalestudy.paper.size import StudySize
+    from scalestudy.paper.study import Study
     from scalestudy.runs.execution import BatchReport
     from scalestudy.runs.store import RunStore
     from scalestudy.training.spec import RunSpec
@@ -130,28 +130,26 @@ def reproduce(
     results/PROFILE/notebooks.
     """
     from scalestudy import files
-    from scalestudy.paper import params
+    from scalestudy.paper.study import Study
 
-    size = params.load(profile, params.parse_overrides(assignments))
+    study = Study.open(profile, assignments)
     from scalestudy.files import probe
     from scalestudy.paper import notebooks
-    from scalestudy.paper.grids import Study
     from scalestudy.training.device import usable_cores
 
-    selected = notebooks.check(names, size.parameters())
-    probe(files.results(size.profile))
+    selected = notebooks.check(names, study.parameters())
+    probe(files.results(study.profile))
     _fetch()
-    study = Study(size)
     report = _train(study.for_notebooks(path.stem for path in selected), workers, scheduler, device, None)
     results = notebooks.execute(
         selected,
-        size.parameters(),
-        files.results(size.profile) / "notebooks",
+        study.parameters(),
+        files.results(study.profile) / "notebooks",
         jobs=jobs or usable_cores(),
-        records=None if rerun else {path: study.records_for(path.stem, report.done) for path in selected},
+        records=None if rerun else {path: study.records(report.done, notebook=path.stem) for path in selected},
         on_result=_tell,
     )
-    _report(size)
+    _report(study)
     if report.failed or any(result.error for result in results):
         raise click.exceptions.Exit(1)
 
@@ -176,14 +174,13 @@ def run(
     dry_run: bool,
 ) -> None:
     """Train the runs that are missing, most wanted first."""
-    from scalestudy.paper import params
+    from scalestudy.paper.study import Study, parse_seconds
 
-    size = params.load(profile, params.parse_overrides(assignments))
-    budget = None if time_budget is None else params.parse_seconds(time_budget)
-    from scalestudy.paper.grids import Study
+    study = Study.open(profile, assignments)
+    budget = None if time_budget is None else parse_seconds(time_budget)
     from scalestudy.runs.execution import scheduler_for
 
-    specs = Study(size).select(text) if text else Study(size).all_specs()
+    specs = study.select(text) if text else study.all_specs()
     if dry_run:
         _show_plan(specs, device)
         return
@@ -198,14 +195,13 @@ def run(
 @_PARAM
 def status(profile: str, assignments: tuple[str, ...]) -> None:
     """Show which runs are stored or under way, what the others will cost, and damaged files."""
-    from scalestudy.paper import params
+    from scalestudy.paper.study import Study
 
-    size = params.load(profile, params.parse_overrides(assignments))
-    from scalestudy.paper.grids import Study
+    study = Study.open(profile, assignments)
     from scalestudy.runs.execution import plan
     from scalestudy.runs.store import DamagedRecordWarning
 
-    store, study = _store(), Study(size)
+    store = _store()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DamagedRecordWarning)  # told below
         click.echo(f"{len(store.records())} records in {store.folder}")
@@ -286,9 +282,9 @@ def realisations() -> None:
 @_PARAM
 def report(profile: str, assignments: tuple[str, ...]) -> None:
     """Build the report of a profile from the executed notebooks and the run store."""
-    from scalestudy.paper import params
+    from scalestudy.paper.study import Study
 
-    _report(params.load(profile, params.parse_overrides(assignments)))
+    _report(Study.open(profile, assignments))
 
 
 def _store() -> RunStore:
@@ -321,8 +317,9 @@ def _train(
 
 def _write_summary(store: RunStore) -> None:
     from scalestudy import files
+    from scalestudy.paper.table import write_summary
 
-    store.write_summary(files.summary())
+    write_summary(store.records(), files.summary())
 
 
 def _show_plan(specs: list[RunSpec], device: str) -> None:
@@ -343,10 +340,10 @@ def _tell(result: Any) -> None:
     click.echo(f"{result.name}: {done if result.error is None else result.error}")
 
 
-def _report(size: StudySize) -> None:
+def _report(study: Study) -> None:
     from scalestudy.paper.report import build
 
-    index, card = build(size)
+    index, card = build(study)
     click.echo(f"\n{card.text()}\n\nreport: {index}")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from scalestudy import files
 from scalestudy.paper.freshness import fingerprint, is_fresh, stamp
-from scalestudy.paper.params import check_names
+from scalestudy.paper.study import check_names
 from scalestudy.training.device import usable_cores
 from scalestudy.training.record import Record
 

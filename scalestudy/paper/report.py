@@ -10,20 +10,19 @@ from urllib.parse import quote
 
 from scalestudy import files
 from scalestudy.files import probe
-from scalestudy.paper.grids import Study
+from scalestudy.paper.compare import Scorecard, scorecard
 from scalestudy.paper.output import badge, to_html
-from scalestudy.paper.scorecard import Scorecard, scorecard
-from scalestudy.paper.size import StudySize
+from scalestudy.paper.study import Study
 from scalestudy.runs.store import RunStore
 
 
-def build(size: StudySize) -> tuple[Path, Scorecard]:
+def build(study: Study) -> tuple[Path, Scorecard]:
     """Write ``results/<profile>/index.html`` and a page per executed notebook.
 
     Parameters
     ----------
-    size : StudySize
-        Of the study whose executed notebooks and records are there.
+    study : Study
+        Its executed notebooks and records are there.
 
     Returns
     -------
@@ -35,15 +34,15 @@ def build(size: StudySize) -> tuple[Path, Scorecard]:
     StoreError
         Before anything is computed, if the folder cannot be written.
     """
-    folder = files.results(size.profile)
+    folder = files.results(study.profile)
     probe(folder)
-    study, store = Study(size), RunStore(files.runs())
+    store = RunStore(files.runs())
     specs = study.all_specs()
     records = [record for spec in specs if (record := store.get(spec)) is not None]
     card = scorecard(study, records)
     pages = convert(folder / "notebooks", folder / "pages")
     index = folder / "index.html"
-    index.write_text(_index(size, card, pages, folder, len(records), len(specs)), encoding="utf-8")
+    index.write_text(_index(study, card, pages, folder, len(records), len(specs)), encoding="utf-8")
     return index, card
 
 
@@ -80,7 +79,7 @@ def _title(notebook: Path) -> str:
     return notebook.stem
 
 
-def _index(size: StudySize, card: Scorecard, pages: dict[Path, str], folder: Path, done: int, wanted: int) -> str:
+def _index(study: Study, card: Scorecard, pages: dict[Path, str], folder: Path, done: int, wanted: int) -> str:
     template = resources.files("scalestudy.paper").joinpath("report.html").read_text(encoding="utf-8")
     links = "".join(
         f'<li><a href="pages/{quote(page.name)}">{html.escape(title)}</a></li>' for page, title in pages.items()
@@ -88,8 +87,8 @@ def _index(size: StudySize, card: Scorecard, pages: dict[Path, str], folder: Pat
     figures = "".join(map(_figure, sorted((folder / "figures").glob("*.png"))))
     claims = card.claims[["item", "claim", "measured", "verdict"]]
     replacements = {
-        "{{profile}}": html.escape(size.profile),
-        "{{sizes}}": html.escape(f"{size.description} {size.baseline_description}"),
+        "{{profile}}": html.escape(study.profile),
+        "{{sizes}}": html.escape(f"{study.description} {study.baseline_description}"),
         "{{runs}}": f"{done} of {wanted} runs",
         "{{counts}}": _counts(card),
         "{{claims}}": to_html(claims),
