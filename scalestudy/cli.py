@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from scalestudy.paper.size import StudySize
     from scalestudy.runs.execution import BatchReport
     from scalestudy.runs.store import RunStore
     from scalestudy.training.spec import RunSpec
@@ -130,29 +129,28 @@ def reproduce(
     results/PROFILE/notebooks.
     """
     from scalestudy import files
-    from scalestudy.paper import params
+    from scalestudy.paper.study import Study, parse_changes
 
-    size = params.load(profile, params.parse_overrides(assignments))
+    parameters = {"profile": profile, "changes": parse_changes(assignments)}
+    study = Study.open(**parameters)
     from scalestudy.files import probe
     from scalestudy.paper import notebooks
-    from scalestudy.paper.grids import Study
     from scalestudy.training.device import usable_cores
 
-    selected = notebooks.check(names, size.parameters())
-    probe(files.results(size.profile))
+    selected = notebooks.check(names, parameters)
+    probe(files.results(study.profile))
     _fetch()
-    study = Study(size)
     specs, store = study.for_notebooks(path.stem for path in selected), _store()
     report = _train(specs, workers, scheduler, device, None)
     results = notebooks.execute(
         selected,
-        size.parameters(),
-        files.results(size.profile) / "notebooks",
+        parameters,
+        files.results(study.profile) / "notebooks",
         jobs=jobs or usable_cores(),
         inputs=None if rerun else [files.params(profile), *(store.path(record.key) for record in report.done)],
         on_result=_tell,
     )
-    _report(size)
+    _report(**parameters)
     if report.failed or any(result.error for result in results):
         raise click.exceptions.Exit(1)
 
@@ -177,14 +175,13 @@ def run(
     dry_run: bool,
 ) -> None:
     """Train the runs that are missing, most wanted first."""
-    from scalestudy.paper import params
+    from scalestudy.paper.study import Study, parse_seconds
 
-    size = params.load(profile, params.parse_overrides(assignments))
-    budget = None if time_budget is None else params.parse_seconds(time_budget)
-    from scalestudy.paper.grids import Study
+    study = Study.open(profile, assignments)
+    budget = None if time_budget is None else parse_seconds(time_budget)
     from scalestudy.runs.execution import scheduler_for
 
-    specs = Study(size).select(text) if text else Study(size).all_specs()
+    specs = study.select(text) if text else study.all_specs()
     if dry_run:
         _show_plan(specs, device)
         return
@@ -199,14 +196,13 @@ def run(
 @_PARAM
 def status(profile: str, assignments: tuple[str, ...]) -> None:
     """Show which runs are stored or under way, what the others will cost, and damaged files."""
-    from scalestudy.paper import params
+    from scalestudy.paper.study import Study
 
-    size = params.load(profile, params.parse_overrides(assignments))
-    from scalestudy.paper.grids import Study
+    study = Study.open(profile, assignments)
     from scalestudy.runs.execution import plan
     from scalestudy.runs.store import DamagedRecordWarning
 
-    store, study = _store(), Study(size)
+    store = _store()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DamagedRecordWarning)  # told below
         click.echo(f"{len(store.records())} records in {store.folder}")
@@ -287,9 +283,9 @@ def realisations() -> None:
 @_PARAM
 def report(profile: str, assignments: tuple[str, ...]) -> None:
     """Build the report of a profile from the executed notebooks and the run store."""
-    from scalestudy.paper import params
+    from scalestudy.paper.study import parse_changes
 
-    _report(params.load(profile, params.parse_overrides(assignments)))
+    _report(profile, parse_changes(assignments))
 
 
 def _store() -> RunStore:
@@ -322,8 +318,9 @@ def _train(
 
 def _write_summary(store: RunStore) -> None:
     from scalestudy import files
+    from scalestudy.paper.table import write_summary
 
-    store.write_summary(files.summary())
+    write_summary(store.records(), files.summary())
 
 
 def _show_plan(specs: list[RunSpec], device: str) -> None:
@@ -344,10 +341,10 @@ def _tell(result: Any) -> None:
     click.echo(f"{result.name}: {done if result.error is None else result.error}")
 
 
-def _report(size: StudySize) -> None:
+def _report(profile: str, changes: dict[str, Any]) -> None:
     from scalestudy.paper.report import build
 
-    index, card = build(size)
+    index, card = build(profile, changes)
     click.echo(f"\n{card.text()}\n\nreport: {index}")
 
 

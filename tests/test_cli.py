@@ -13,8 +13,7 @@ from click.testing import CliRunner
 
 from scalestudy import cli, files
 from scalestudy.data import RealisationReport
-from scalestudy.paper import params
-from scalestudy.paper.grids import Study
+from scalestudy.paper.study import Study
 from scalestudy.runs.store import RunStore
 from scalestudy.training.checkpoint import Checkpoint
 from scalestudy.training.source import source_digest
@@ -129,7 +128,7 @@ def test_run_then_status_then_run_again(project):
 def test_runs_under_way_are_shown(project):
     """One of this profile, and one of another that other code has kept."""
     store = RunStore(project / "results" / "runs")
-    ours = next(spec for spec in Study(params.load("quick")).all_specs() if spec.model == "table1")
+    ours = next(spec for spec in Study.open("quick").all_specs() if spec.model == "table1")
     for spec, code in ((ours, source_digest()), (RunSpec.baseline("cnn"), "another")):
         store.checkpoint(spec).write(Checkpoint(spec.key, 2, spec.training.epochs, {"code": code}, b""))
     status = call("status").output
@@ -225,11 +224,11 @@ def one_notebook(project, monkeypatch):
     """The project has one notebook, whose execution is faked: what was to be executed, and the error to report."""
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("papermill")
-    from scalestudy.paper import notebooks, params
+    from scalestudy.paper import notebooks
 
     (project / "notebooks").mkdir()
     cell = nbformat.v4.new_code_cell(
-        "\n".join(f"{name} = {value!r}" for name, value in params.load("quick").parameters().items())
+        "\n".join(f"{name} = {value!r}" for name, value in Study.open("quick").parameters().items())
     )
     cell.metadata["tags"] = ["parameters"]
     notebook = nbformat.v4.new_notebook(cells=[cell])
@@ -246,7 +245,7 @@ def one_notebook(project, monkeypatch):
     error = [None]
     monkeypatch.setattr(notebooks, "execute", execute)
     card = types.SimpleNamespace(text=lambda: "the scorecard")
-    report = types.SimpleNamespace(build=lambda size: (project / f"{size.profile}.html", card))
+    report = types.SimpleNamespace(build=lambda study: (project / f"{study.profile}.html", card))
     monkeypatch.setitem(sys.modules, "scalestudy.paper.report", report)
     return done, error
 
@@ -325,12 +324,10 @@ main(["reproduce"])
 def test_signals_end_the_kernels_too(project, tmp_path):
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("papermill")
-    from scalestudy.paper import params
-
     write_notebook(
         nbformat,
         project / "notebooks" / "01_long.ipynb",
-        params.load("quick").parameters(),
+        Study.open("quick").parameters(),
         "import os, pathlib, time\n"
         "place = pathlib.Path(os.environ['SCALESTUDY_RESULTS'])\n"
         "(place / 'new').write_text(str(os.getpid()))\n"
@@ -379,10 +376,8 @@ def write_notebook(nbformat, path, parameters, *cells):
 
 def test_results_folder_that_cannot_be_written_stops_before_anything_runs(project, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")
-    from scalestudy.paper import params
-
     (project / "notebooks").mkdir()
-    text = "\n".join(f"{name} = {value!r}" for name, value in params.load("quick").parameters().items())
+    text = "\n".join(f"{name} = {value!r}" for name, value in Study.open("quick").parameters().items())
     cell = nbformat.v4.new_code_cell(text, metadata={"tags": ["parameters"]})
     notebook = nbformat.v4.new_notebook(cells=[cell])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}

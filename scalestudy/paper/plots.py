@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -65,12 +64,3 @@ def plain_log_numbers(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-
-
-def sizes(runs: pd.DataFrame) -> str:
-    """Images, epochs and seeds of runs, in words; where there are several sizes, all of them."""
-    images, epochs = (" or ".join(map(str, sorted(set(runs[name])))) for name in ("train_images", "epochs"))
-    seeds, shrink = runs["seed"].nunique(), runs["shrink"].dropna().astype(int).max()
-    noun = "realisation" if (runs["dataset"] == "mnist_scale").all() else "seed"
-    counted = f"{images} images, {epochs} epoch{'s' * (epochs != '1')}, {seeds} {noun}{'s' * (seeds != 1)}"
-    return counted + (f", lengths / {shrink}" if shrink > 1 else "")

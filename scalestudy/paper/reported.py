@@ -14,7 +14,6 @@ sigma_basis * ISR^(i / (n - 1)), from which 0.31 in the ISR is 0.18 and 0.62 pix
 0.25 and 0.47 at Table 6's (1.5, 2).  Rows without a margin are settings or counts: shown, never judged.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
@@ -31,6 +30,9 @@ START = (2.0, 3.0)
 
 LEARNED = "step_ratio"
 """What the released code learns where the paper says ISR, so that its numbers are of this parameterisation."""
+
+MARGIN = 0.11
+"""Test errors that differ by less count as equal, percentage points; see the margins above."""
 
 TAU = 0.459
 """tau of the joint tolerance fit (section 4.1), octaves."""
@@ -63,130 +65,9 @@ def misprints() -> pd.DataFrame:
     return _read("misprints").astype(str)
 
 
-PAPER_SEEDS = 3
-"""Runs behind each mean of sections 4.1 and 4.2 (appendix: 3 realisations)."""
-MNIST_SCALE_REALISATIONS = 6
-"""Realisations of MNIST-Scale (appendix); see `mnist_scale_runs`."""
-LEARNED_MNIST_SCALE_REALISATIONS = 5
-"""Those of them that the released notebook keeps for the learned rows of Tables 5 and 6."""
-
-
-@dataclass(frozen=True)
-class _Schema:
-    source: str
-    text: tuple[str, ...]
-    means: tuple[str, ...] = ()
-    numbers: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
-
-    @property
-    def columns(self) -> set[str]:
-        pairs = {f"{name}_{part}" for name in self.means for part in ("mean", "std")}
-        return {*self.text, *self.numbers, *self.flags} | pairs
-
-
-_LEARNED = ("sigma_basis", "isr", "test_error")
-_TABLES = {
-    "fig3": _Schema("authors' released notebook (Figure 3)", ("distribution",), ("test_error",), ("isr",)),
-    "table2": _Schema("Table 2", ("distribution", "scale_learning"), _LEARNED),
-    "table3": _Schema("Table 3", ("distribution",), _LEARNED, ("init_sigma_basis", "init_isr")),
-    "table4": _Schema("Table 4", ("distribution", "parameterisation"), ("scale1", "scale2", "scale3", "test_error")),
-    "table5": _Schema("Table 5", ("model",), ("mnist_scale", "mnist_scale_plus"), ("parameters_thousands",)),
-    "table6": _Schema("Table 6", ("model",), ("scale1", "scale2", "scale3", "scale4"), flags=("augmented",)),
-}
-
-
-def names() -> tuple[str, ...]:
-    """Names that `table` knows.
-
-    Examples
-    --------
-    >>> names()
-    ('fig3', 'table2', 'table3', 'table4', 'table5', 'table6')
-    """
-    return tuple(_TABLES)
-
-
-def source(name: str) -> str:
-    """Where a table comes from; errors as in `table`.
-
-    Examples
-    --------
-    >>> source("table2")
-    'Table 2'
-    """
-    return _schema(name).source
-
-
-def table(name: str) -> pd.DataFrame:
-    """One reported table as a typed frame, a fresh copy.
-
-    Source: `table2` to `table6` are the tables of the paper as printed.  `fig3` holds the points of Figure 3, which
-    the paper only draws: they come from the authors' released notebook.  Means and standard deviations are over 3
-    seeds (Tables 5 and 6: 6 realisations by the appendix); a missing standard deviation (fixed values) is NaN.
-
-    Parameters
-    ----------
-    name : str
-        One of `names()`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Test errors in percent, scales and sigma_basis in pixels, ISR without unit, parameters in thousands.  Text
-        columns hold str, `augmented` bool (training with random rescaling, "+" in the paper), all others float64.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown, or the packaged file lacks a column or holds a value of the wrong kind.
-    """
-    schema = _schema(name)
-    frame = _read(name).copy()
-    if set(frame.columns) != schema.columns:
-        raise ValueError(
-            f"{name}.csv has the columns {sorted(frame.columns)}, not {sorted(schema.columns)}: reinstall scalestudy."
-        )
-    for column in frame.columns:
-        if column in schema.flags:
-            frame[column] = frame[column].astype(bool)
-        elif column not in schema.text:
-            frame[column] = frame[column].astype("float64")
-    return frame
-
-
-def mnist_scale_runs(model: str) -> int:
-    """Runs behind a mean of Tables 5 and 6: 5 in the rows "Ours" (released notebook), 6 in the others (appendix).
-
-    Examples
-    --------
-    >>> mnist_scale_runs("Ours (Learn ISR)"), mnist_scale_runs("CNN")
-    (5, 6)
-    """
-    return LEARNED_MNIST_SCALE_REALISATIONS if model.startswith("Ours") else MNIST_SCALE_REALISATIONS
-
-
-def claims() -> pd.DataFrame:
-    """Every claim that sections 4.1, 4.2 and 4.3 make in words, in our words.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns, all str: id (stable, short), section, item (figure, table or section), claim, notebook (which tests
-        it).
-    """
-    return _read("claims").astype(str)
-
-
-def _schema(name: str) -> _Schema:
-    if name not in _TABLES:
-        raise ValueError(f"name={name!r} is no reported table: choose one of {', '.join(_TABLES)}.")
-    return _TABLES[name]
-
-
 @cache
 def _read(name: str) -> pd.DataFrame:
-    dtype = {"section": str, "should_be": str, **dict.fromkeys(["distribution", "mode"], str)}
+    dtype = dict.fromkeys(["should_be", "distribution", "mode"], str)
     with resources.files("scalestudy.paper").joinpath("reported_data", f"{name}.csv").open(encoding="utf-8") as file:
         table = pd.read_csv(file, dtype=dtype)
     return table.fillna(dict.fromkeys(["distribution", "mode"], "")) if name == "numbers" else table

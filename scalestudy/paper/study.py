@@ -116,8 +116,8 @@ class Study(BaseModel):
         'quick-custom'
         """
         values, changes = _read(profile), parse_changes(changes)
-        _check_names(values, f"in {profile}.yaml")
-        _check_names(changes, "among the changes")
+        check_names(values, cls.model_fields, f"in {profile}.yaml")
+        check_names(changes, cls.model_fields, "among the changes")
         if values.get("profile") != profile:
             raise ValueError(f"profile must be {profile!r} in {profile}.yaml, got {values.get('profile')!r}")
         prefix = ""
@@ -380,8 +380,9 @@ def _read(profile: str) -> dict[str, Any]:
     return values
 
 
-def _check_names(names: Iterable[str], where: str) -> None:
-    allowed = sorted(Study.model_fields)
+def check_names(names: Iterable[str], allowed: Iterable[str], where: str) -> None:
+    """Raise `ValueError` for the first name that is not allowed, with the closest ones that are."""
+    allowed = sorted(allowed)
     for name in names:
         if name not in allowed:
             close = difflib.get_close_matches(str(name), allowed, n=3)

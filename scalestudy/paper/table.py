@@ -37,16 +37,13 @@ _TYPES = {
 }
 """Of columns that may be empty, so that a frame without runs has the same types."""
 
-_OF_SUMMARY = {
-    "distribution": "distribution", "scale_learning": "mode", "init_sigma_basis": "init_sigma", "init_isr": "init_isr",
-    **{name: name for name in (
-        "num_scales", "seed", "shrink", "train_images", "validation_images", "test_images", "scale_test_images",
-        "epochs", "batch_size", "order", "precision", "model", "augmented", "equivariance_images", "test_error",
-        "validation_error", "selected_epoch", "internal_scales", "device", "torch", "scalestudy", "commit", "seconds",
-        "key",
-    )},
-}  # fmt: skip
-"""Columns of the summary and those of `runs` that they are made of: the spec, the results, how they were made."""
+SUMMARY_COLUMNS = (
+    "distribution", "scale_learning", "init_sigma_basis", "init_isr", "num_scales", "seed", "shrink", "train_images",
+    "validation_images", "test_images", "scale_test_images", "epochs", "batch_size", "order", "precision",
+    "model", "augmented", "equivariance_images", "test_error", "validation_error", "selected_epoch", "internal_scales",
+    "device", "torch", "scalestudy", "commit", "seconds", "key",
+)  # fmt: skip
+"""Columns of `summary_frame`: the spec, the results, how they were made, the key."""
 
 
 def runs(records: Iterable[Record]) -> pd.DataFrame:
@@ -96,6 +93,13 @@ def curves(records: Iterable[Record]) -> pd.DataFrame:
     return runs(records)[IDENTITY].merge(pd.DataFrame(points, columns=["key", "what", "at", "value"]), on="key")
 
 
+def best_fixed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of `runs` with fixed scales, those at the ISR with the lowest mean test error, per distribution."""
+    fixed = frame[frame["mode"] == "fixed"]
+    best = fixed.groupby(["distribution", "init_isr"])["test_error"].mean().groupby("distribution").idxmin()
+    return fixed[[pair in set(best) for pair in zip(fixed["distribution"], fixed["init_isr"], strict=True)]]
+
+
 def summary_frame(records: Iterable[Record]) -> pd.DataFrame:
     """`runs` as people read it: sorted by all of the spec, whatever does not apply to a run left blank."""
     frame = runs(records)
@@ -103,8 +107,8 @@ def summary_frame(records: Iterable[Record]) -> pd.DataFrame:
     frame["augmented"] = frame["augmented"].astype("boolean").mask(frame["dataset"] != "mnist_scale")
     frame["order"] = frame["order"].where(frame["dataset"] != "mnist_scale", "")
     frame["commit"] = frame["commit"].fillna("")
-    frame = pd.DataFrame({name: frame[column] for name, column in _OF_SUMMARY.items()})
-    by = [name for name in _OF_SUMMARY if name not in (*_RESULTS, *_MADE)]
+    frame = frame.rename(columns={"mode": "scale_learning", "init_sigma": "init_sigma_basis"})[list(SUMMARY_COLUMNS)]
+    by = [name for name in SUMMARY_COLUMNS if name not in (*_RESULTS, *_MADE)]
     return frame.sort_values(by, kind="stable", ignore_index=True)
 
 

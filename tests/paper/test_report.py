@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from scalestudy.paper import params, report, reported, scorecard
 from scalestudy.paper.grids import Study
-from scalestudy.paper.output import save_figure
+from scalestudy.paper.show import save_figure
 from scalestudy.runs.store import RunStore
 
 pytest.importorskip("nbconvert", reason="the report needs the extra 'notebooks'")

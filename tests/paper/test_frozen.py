@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from scalestudy.paper.grids import Study
-from scalestudy.paper.params import load
-from scalestudy.paper.scorecard import scorecard
+from scalestudy.paper.compare import scorecard
+from scalestudy.paper.study import Study
 from scalestudy.runs.store import RunStore
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).resolve().parent.parent
 FROZEN = json.loads((TESTS / "reference" / "frozen" / "verdicts.json").read_text(encoding="utf-8"))
 RECORDS = {"quick": TESTS / "records", "paper": TESTS.parent / "results" / "runs"}
 
@@ -24,7 +23,7 @@ def judged(request):
     frozen, folder = FROZEN[request.param], RECORDS[request.param]
     records = [record for record in RunStore(folder).records() if record.key in frozen["keys"]]
     assert len(records) == len(frozen["keys"])
-    return frozen, scorecard(Study(load(request.param)), records)
+    return frozen, scorecard(Study.open(request.param), records)
 
 
 def test_all_29_claims(judged):
