@@ -226,18 +226,11 @@ def one_notebook(project, monkeypatch):
     pytest.importorskip("papermill")
     from scalestudy.paper import notebooks
 
-    (project / "notebooks").mkdir()
-    cell = nbformat.v4.new_code_cell(
-        "\n".join(f"{name} = {value!r}" for name, value in Study.open("quick").parameters().items())
-    )
-    cell.metadata["tags"] = ["parameters"]
-    notebook = nbformat.v4.new_notebook(cells=[cell])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, project / "notebooks" / "07_parameterisation.ipynb")
+    write_notebook(nbformat, project / "notebooks" / "07_parameterisation.ipynb")
     done = []
 
     def execute(selected, parameters, folder, *, jobs, inputs, on_result):
-        done.append(([path.stem for path in selected], parameters["epochs"], folder, jobs))
+        done.append(([path.stem for path in selected], parameters["changes"].get("epochs"), folder, jobs))
         result = notebooks.NotebookResult("07_parameterisation", 1.0, error[0])
         on_result(result)
         return [result]
@@ -245,7 +238,9 @@ def one_notebook(project, monkeypatch):
     error = [None]
     monkeypatch.setattr(notebooks, "execute", execute)
     card = types.SimpleNamespace(text=lambda: "the scorecard")
-    report = types.SimpleNamespace(build=lambda study: (project / f"{study.profile}.html", card))
+    report = types.SimpleNamespace(
+        build=lambda profile, changes: (project / f"{Study.open(profile, changes).profile}.html", card)
+    )
     monkeypatch.setitem(sys.modules, "scalestudy.paper.report", report)
     return done, error
 
@@ -327,7 +322,6 @@ def test_signals_end_the_kernels_too(project, tmp_path):
     write_notebook(
         nbformat,
         project / "notebooks" / "01_long.ipynb",
-        Study.open("quick").parameters(),
         "import os, pathlib, time\n"
         "place = pathlib.Path(os.environ['SCALESTUDY_RESULTS'])\n"
         "(place / 'new').write_text(str(os.getpid()))\n"
@@ -365,9 +359,8 @@ def test_signals_end_the_kernels_too(project, tmp_path):
             process.kill()
 
 
-def write_notebook(nbformat, path, parameters, *cells):
-    text = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
-    first = nbformat.v4.new_code_cell(text, metadata={"tags": ["parameters"]})
+def write_notebook(nbformat, path, *cells):
+    first = nbformat.v4.new_code_cell("profile = 'quick'\nchanges = {}", metadata={"tags": ["parameters"]})
     notebook = nbformat.v4.new_notebook(cells=[first, *map(nbformat.v4.new_code_cell, cells)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     path.parent.mkdir(exist_ok=True)
@@ -376,12 +369,7 @@ def write_notebook(nbformat, path, parameters, *cells):
 
 def test_results_folder_that_cannot_be_written_stops_before_anything_runs(project, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")
-    (project / "notebooks").mkdir()
-    text = "\n".join(f"{name} = {value!r}" for name, value in Study.open("quick").parameters().items())
-    cell = nbformat.v4.new_code_cell(text, metadata={"tags": ["parameters"]})
-    notebook = nbformat.v4.new_notebook(cells=[cell])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, project / "notebooks" / "07_parameterisation.ipynb")
+    write_notebook(nbformat, project / "notebooks" / "07_parameterisation.ipynb")
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SCALESTUDY_RESULTS", str(tmp_path / "file" / "results"))
     result = call("reproduce", *SMALL)

@@ -174,9 +174,9 @@ def test_hooks_use_the_tools_of_the_environment():
 
 
 def test_package_data_is_declared_and_found():
-    patterns = pyproject()["tool"]["setuptools"]["package-data"]["scalestudy"]
+    patterns = pyproject()["tool"]["setuptools"]["package-data"]["scalestudy.paper"]
     package = Path(str(resources.files("scalestudy")))
-    declared = {path for pattern in patterns for path in package.glob(pattern)}
+    declared = {path for pattern in patterns for path in (package / "paper").glob(pattern)}
     inside = {
         path
         for path in package.rglob("*")
