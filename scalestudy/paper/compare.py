@@ -84,7 +84,7 @@ def beside(study: Study, records: Iterable[Record]) -> pd.DataFrame:
         quantity in _UNPRINTED.get(item, ()) for item, quantity in zip(ours["item"], ours["quantity"], strict=True)
     ]
     printed = pd.concat([printed, ours.loc[shown, keys]], ignore_index=True).drop_duplicates(keys)
-    both = _judged(printed.merge(ours, how="left", on=keys, suffixes=("_paper", "_ours")))
+    both = judged(printed.merge(ours, how="left", on=keys, suffixes=("_paper", "_ours")))
     for side in ("ours", "paper"):
         both[side] = list(map(format_mean_std, *(both[f"{name}_{side}"] for name in ("mean", "std", "n"))))
     interval = [
@@ -123,7 +123,7 @@ def _printed() -> pd.DataFrame:
     return pd.concat([numbers, learned, ratio], ignore_index=True)
 
 
-def _judged(both: pd.DataFrame) -> pd.DataFrame:
+def judged(both: pd.DataFrame) -> pd.DataFrame:
     """With difference, interval and verdict."""
     sides = [tuple(both[f"{name}_{side}"] for name in ("mean", "std", "n")) for side in ("ours", "paper")]
     low, high = welch_interval(*sides)
@@ -192,10 +192,10 @@ def _table5(rows: pd.DataFrame) -> pd.DataFrame:
     table["parameters, ours"] = [f"{parameters(name):,}" for name in names]
     table["parameters, paper"] = [f"{printed[name]:.0f}k" if name in printed else "-" for name in names]
     for augmented, mark in MARKS.items():
-        cells = errors[errors["augmented"] == augmented].set_index("model").reindex(names).fillna("-")
+        cells = errors[errors["augmented"] == augmented].set_index("model").reindex(names)
         titles = {"ours": f"test error{mark}, ours", "paper": f"test error{mark}, paper", "told": f"difference{mark}"}
         for column, title in {**titles, "verdict": f"verdict{mark}"}.items():
-            table[title] = cells[column].to_numpy()
+            table[title] = cells[column].fillna("-").to_numpy()
     return table
 
 
