@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations, pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,8 +36,9 @@ from scalestudy.paper.effects import (
     summary,
     text,
 )
+from scalestudy.paper.evidence import Evidence, NotMeasured
 from scalestudy.paper.reported import DISTRIBUTIONS, LEARNED, MARGIN, NARROW, START, TAU, WIDE
-from scalestudy.paper.table import best_fixed
+from scalestudy.paper.table import CURVE_COLUMNS, best_fixed
 from scalestudy.tolerance import ToleranceFit
 
 MODES = (LEARNED, "spacing", "direct")
@@ -50,17 +52,11 @@ FIRST_PHASE = 1 / 3
 SEPARATE, COLLAPSED = 1.2, 1.05
 """Ratio of neighbouring scales: from the first on clearly separate, below the second one value for all purposes."""
 
-Start = tuple[float, float]
 Finding = tuple[str, str]
 """Verdict, and a sentence with the numbers."""
 
 
-class NotMeasured(Exception):
-    """Raised inside a check when runs are missing; the message says which."""
-
-
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """A claim in our words, where the paper makes it, the notebook that tests it, and its check."""
 
     item: str
@@ -107,7 +103,7 @@ def judge(
     if not chosen:
         allowed = sorted({one.notebook for one in CLAIMS.values()})
         raise ValueError(f"notebook must begin with one of {', '.join(allowed)}, got {notebook!r}")
-    evidence, rows = Evidence(runs, curves, fit), []
+    evidence, rows = Evidence(runs, pd.DataFrame(columns=CURVE_COLUMNS) if curves is None else curves, fit), []
     for name, one in chosen.items():
         try:
             verdict, measured = one.check(evidence)
@@ -115,85 +111,6 @@ def judge(
             verdict, measured = NOT_MEASURED, f"missing: {missing}"
         rows.append((name, one.item, one.says, one.notebook, measured, verdict))
     return pd.DataFrame(rows, columns=["id", "item", "claim", "notebook", "measured", "verdict"])
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Everything a check may look at."""
-
-    runs: pd.DataFrame
-    curves: pd.DataFrame | None
-    fit: ToleranceFit | None
-
-    def tolerance(self) -> ToleranceFit:
-        """The joint fit."""
-        if self.fit is None:
-            raise NotMeasured("no fit of the tolerance model")
-        return self.fit
-
-    def of_mode(self, on: str, mode: str) -> pd.DataFrame:
-        """Runs of one way to learn scales on a distribution, not empty."""
-        runs = self.runs[(self.runs["distribution"] == on) & (self.runs["mode"] == mode)]
-        if runs.empty:
-            raise NotMeasured(f"no runs with scale_learning '{mode}' on {on}")
-        return runs
-
-    def learned(self, on: str, mode: str = LEARNED, start: Start = START) -> pd.DataFrame:
-        """Those of one start."""
-        runs = self.of_mode(on, mode)
-        runs = runs[np.isclose(runs[["init_sigma", "init_isr"]].to_numpy(float), start, rtol=0.01).all(axis=1)]
-        if runs.empty:
-            raise NotMeasured(f"no runs with scale_learning '{mode}' from ({start[0]:g}, {start[1]:g}) on {on}")
-        return runs
-
-    def values(self, column: str, on: str, mode: str = LEARNED, start: Start = START) -> np.ndarray:
-        """One column of `learned`."""
-        return self.learned(on, mode, start)[column].to_numpy(dtype=float)
-
-    def scales(self, on: str, mode: str) -> np.ndarray:
-        """Learned internal scales in pixels, ascending, shape (runs, num_scales)."""
-        return np.sort(np.array(self.learned(on, mode)["internal_scales"].tolist(), dtype=float), axis=1)
-
-    def fixed(self, on: str) -> pd.DataFrame:
-        """Fixed networks of the paper's smallest scale, others would mix two questions; at least two ISRs."""
-        runs = self.of_mode(on, "fixed")
-        runs = runs[np.isclose(runs["init_sigma"], START[0], rtol=0.01)]
-        if runs["init_isr"].round(2).nunique() < 2:
-            raise NotMeasured(f"fewer than 2 fixed ISRs with sigma_basis {START[0]:g} on {on}")
-        return runs.assign(init_isr=runs["init_isr"].round(2))
-
-    def errors_by_isr(self, on: str) -> pd.DataFrame:
-        """Test errors of `fixed`, rows seed, columns ISR (ascending)."""
-        return self.fixed(on).pivot_table(values="test_error", index="seed", columns="init_isr")
-
-    def best_isr(self, on: str) -> float:
-        """The fixed ISR of the lowest mean test error."""
-        return float(best_fixed(self.fixed(on))["init_isr"].iloc[0])
-
-    def starts(self) -> list[Start]:
-        """All (sigma_basis, ISR) from which the scales were learned, ascending."""
-        runs = self.runs[(self.runs["mode"] == LEARNED) & self.runs["distribution"].isin(DISTRIBUTIONS)]
-        pairs = runs[["init_sigma", "init_isr"]].round(3).drop_duplicates()
-        return sorted(pairs.itertuples(index=False, name=None))
-
-    def at_common_seeds(self, column: str, on: str, starts: Sequence[Start]) -> dict[Start, np.ndarray]:
-        """Values of the starts that have runs on the distribution, each at the seeds that all of these starts have.
-
-        Otherwise a seed that only some starts have would pass for an effect of the start.
-        """
-        series = {}
-        for start in starts:
-            with suppress(NotMeasured):
-                series[start] = self.learned(on, start=start).groupby("seed")[column].mean()
-        common = sorted(set.intersection(*(set(values.index) for values in series.values()))) if series else []
-        return {start: values.loc[common].to_numpy() for start, values in series.items()}
-
-    def system(self, column: str, name: str, augmented: bool) -> np.ndarray:
-        """A column of the runs of a system on MNIST-Scale, not empty."""
-        rows = self.runs[(self.runs["model"] == name) & (self.runs["augmented"] == augmented)]
-        if rows.empty:
-            raise NotMeasured(f"no runs of {SYSTEMS[name].title}{'+' * augmented}")
-        return rows[column].to_numpy(dtype=float)
 
 
 def _listed(values: Sequence[str]) -> str:
@@ -288,19 +205,15 @@ def _narrow_minus_wide(e: Evidence, on: str) -> dict[str, Effect]:
     """Effects of narrow over wide ISRs in parts of the range: low and high third, all, and the excess of high over the
     rest.
     """
-    rows = (
-        e.curves[(e.curves["what"] == "by data scale") & (e.curves["distribution"] == on)]
-        if e.curves is not None
-        else []
-    )
-    if not len(rows):
+    rows = e.curves[(e.curves["what"] == "by data scale") & (e.curves["distribution"] == on)]
+    if rows.empty:
         raise NotMeasured(f"no test error per data scale on {on}")
     isrs = np.sort(rows["init_isr"].unique())
     middle = np.sqrt(isrs[0] * isrs[-1])
     position = np.log(rows["at"] / rows["low"]) / np.log(rows["high"] / rows["low"])
     rows = rows.assign(position=position)[(position > -1e-9) & (position < 1 + 1e-9)]
     position = rows["position"]
-    parts = {"low": position <= 1 / 3, "high": position >= 2 / 3, "rest": position < 2 / 3, "all": position == position}
+    parts = {"low": position <= 1 / 3, "high": position >= 2 / 3, "rest": position < 2 / 3, "all": position > -1}
     means = {}
     for part, inside in parts.items():
         for group, member in (("narrow", rows["init_isr"] < middle), ("wide", rows["init_isr"] > middle)):
@@ -318,8 +231,8 @@ def _narrow_minus_wide(e: Evidence, on: str) -> dict[str, Effect]:
 @claim(
     "Figure 4",
     "04",
-    "On a wide distribution, networks with a narrow ISR have clearly higher error than wide ones near both ends "
-    "of the data scales.",
+    "On a wide distribution, networks with a narrow ISR have clearly higher error than wide ones "
+    "near both ends of the data scales.",
 )
 def narrow_isr_worse_at_boundaries_of_wide_data(e: Evidence) -> Finding:
     """Criterion (widest data): narrow minus wide ISRs is positive beyond the spread in the lowest and the highest
@@ -546,8 +459,8 @@ def _variance_analysis(groups: np.ndarray) -> tuple[float, float, float]:
 @claim(
     "Table 3",
     "06",
-    "On a wide distribution, starting with a large ISR gives a clearly lower test error than starting with a "
-    "small one.",
+    "On a wide distribution, starting with a large ISR gives a clearly lower test error than "
+    "starting with a small one.",
 )
 def wide_init_helps_on_wide_data(e: Evidence) -> Finding:
     """Criterion (widest data): error from the smallest minus from the largest initial ISR, averaged per seed over the

@@ -1,8 +1,8 @@
 """Our numbers beside the paper's: one long table with a verdict each, the paper's tables cut from it, the scorecard.
 
 The first verdict that applies counts: "not measured" (no run of ours); "not comparable" (runs of another size);
-"inconclusive" without two seeds on each side; "reproduced" (90 % Welch interval of the difference inside the margin);
-"inconclusive" (95 % interval holds 0); "different" (beyond the margin); "trivially different" (within it).  Not in the
+"reproduced" (90 % Welch interval of the difference inside the margin); "inconclusive" (95 % interval holds 0, or there
+is none without two seeds on each side); "different" (beyond the margin); "trivially different" (within it).  Not in the
 paper: our choice.
 """
 
@@ -80,11 +80,9 @@ def beside(study: Study, records: Iterable[Record]) -> pd.DataFrame:
         not have (verdict "-").
     """
     ours, printed, keys = _ours(study, list(records)), _printed(), ["item", *KEYS, "quantity"]
-    shown = [
-        quantity in _UNPRINTED.get(item, ()) for item, quantity in zip(ours["item"], ours["quantity"], strict=True)
-    ]
-    printed = pd.concat([printed, ours.loc[shown, keys]], ignore_index=True).drop_duplicates(keys)
-    both = _judged(printed.merge(ours, how="left", on=keys, suffixes=("_paper", "_ours")))
+    shown = [ours[(ours["item"] == item) & ours["quantity"].isin(names)][keys] for item, names in _UNPRINTED.items()]
+    printed = pd.concat([printed, *shown], ignore_index=True).drop_duplicates(keys)
+    both = judged(printed.merge(ours, how="left", on=keys, suffixes=("_paper", "_ours")))
     for side in ("ours", "paper"):
         both[side] = list(map(format_mean_std, *(both[f"{name}_{side}"] for name in ("mean", "std", "n"))))
     interval = [
@@ -123,7 +121,7 @@ def _printed() -> pd.DataFrame:
     return pd.concat([numbers, learned, ratio], ignore_index=True)
 
 
-def _judged(both: pd.DataFrame) -> pd.DataFrame:
+def judged(both: pd.DataFrame) -> pd.DataFrame:
     """With difference, interval and verdict."""
     sides = [tuple(both[f"{name}_{side}"] for name in ("mean", "std", "n")) for side in ("ours", "paper")]
     low, high = welch_interval(*sides)
@@ -134,12 +132,11 @@ def _judged(both: pd.DataFrame) -> pd.DataFrame:
         "setting": margin.isna(),
         "not measured": both["mean_ours"].isna(),
         "not comparable": ~both["paper_size"].eq(True),
-        "inconclusive": np.isnan(low),
         "reproduced": (-margin < low_90) & (high_90 < margin),
-        "inconclusive ": (low <= 0) & (high >= 0),
+        "inconclusive": np.isnan(low) | ((low <= 0) & (high >= 0)),
         "different": difference.abs() > margin,
     }
-    verdict = np.select(list(tests.values()), [name.strip() for name in tests], "trivially different")
+    verdict = np.select(list(tests.values()), list(tests), "trivially different")
     return both.assign(difference=difference, low=low, high=high, verdict=verdict)
 
 
@@ -168,9 +165,8 @@ def table(item: str, both: pd.DataFrame) -> pd.DataFrame:
         order = {name: place for place, name in enumerate([*DISTRIBUTIONS, *_CALLED[item].values()])}
         rows = rows.sort_values(["distribution", "called"], key=lambda names: names.map(order), kind="stable")
     rows = rows.rename(columns=_INDEX[item])
-    wide = _wide(
-        rows, list(_INDEX[item].values()), {name: name.replace("_", " ") for name in rows["quantity"].unique()}
-    )
+    titles = {name: name.replace("_", " ") for name in rows["quantity"]}
+    wide = _wide(rows, list(_INDEX[item].values()), titles)
     return wide.rename(columns={"test error, told": "difference", "test error, verdict": "verdict"}).reset_index()
 
 
@@ -192,10 +188,10 @@ def _table5(rows: pd.DataFrame) -> pd.DataFrame:
     table["parameters, ours"] = [f"{parameters(name):,}" for name in names]
     table["parameters, paper"] = [f"{printed[name]:.0f}k" if name in printed else "-" for name in names]
     for augmented, mark in MARKS.items():
-        cells = errors[errors["augmented"] == augmented].set_index("model").reindex(names).fillna("-")
+        cells = errors[errors["augmented"] == augmented].set_index("model").reindex(names)
         titles = {"ours": f"test error{mark}, ours", "paper": f"test error{mark}, paper", "told": f"difference{mark}"}
         for column, title in {**titles, "verdict": f"verdict{mark}"}.items():
-            table[title] = cells[column].to_numpy()
+            table[title] = cells[column].fillna("-").to_numpy()
     return table
 
 

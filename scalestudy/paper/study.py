@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import product
 from typing import Any, ClassVar
 
@@ -171,7 +172,7 @@ class Study(BaseModel):
 
     @property
     def baseline_description(self) -> str:
-        """One line for people: the sizes of the runs on MNIST-Scale beside the paper's."""
+        """The same of the runs on MNIST-Scale."""
         seeds = len(self.baseline_seeds)
         return (
             f"Size of the runs on MNIST-Scale: {self.baseline_train_images:,} training, "
@@ -218,8 +219,7 @@ class Study(BaseModel):
 
         The first `WANTED_REALISATIONS` without, then with augmentation, then the other realisations.
         """
-        order = {name: place for place, name in enumerate([*WANTED_SYSTEMS, *SYSTEMS][::-1])}
-        systems = sorted(self.systems, key=lambda name: -order[name])
+        systems = sorted(self.systems, key=list(dict.fromkeys([*WANTED_SYSTEMS, *SYSTEMS])).index)
         kinds = (False, True) if self.baseline_augmented else (False,)
         parts = (self.baseline_seeds[:WANTED_REALISATIONS], self.baseline_seeds[WANTED_REALISATIONS:])
         return [
@@ -251,12 +251,10 @@ class Study(BaseModel):
             for spec in specs:
                 names[spec.key].append(name)
         for pattern in (re.escape(text), text):
-            try:
+            with suppress(re.error):
                 fits = re.compile(pattern, re.IGNORECASE).search
-            except re.error:
-                continue
-            if found := [spec for spec in everything if any(map(fits, names[spec.key]))]:
-                return found
+                if found := [spec for spec in everything if any(map(fits, names[spec.key]))]:
+                    return found
         raise ValueError(
             f"filter must match a group ({', '.join(groups)}) or part of a label such as {everything[0].label!r}, got "
             f"{text!r}, which matches none of the {len(everything)} runs"
@@ -299,13 +297,9 @@ class Study(BaseModel):
         ]
 
     def _baseline(self, model: str, seed: int, augmented: bool) -> RunSpec:
-        data = MnistScaleSpec(
-            augmented=augmented,
-            train_images=self.baseline_train_images,
-            validation_images=self.baseline_validation_images,
-            test_images=self.baseline_test_images,
-            equivariance_images=self.equivariance_images,
-        )
+        names = ("train_images", "validation_images", "test_images")
+        sizes = {name: getattr(self, f"baseline_{name}") for name in names}
+        data = MnistScaleSpec(augmented=augmented, equivariance_images=self.equivariance_images, **sizes)
         return RunSpec.baseline(model, seed, data, self.baseline_epochs, self.baseline_batch_size)
 
 

@@ -97,7 +97,7 @@ def best_fixed(frame: pd.DataFrame) -> pd.DataFrame:
     """Of `runs` with fixed scales, those at the ISR with the lowest mean test error, per distribution."""
     fixed = frame[frame["mode"] == "fixed"]
     best = fixed.groupby(["distribution", "init_isr"])["test_error"].mean().groupby("distribution").idxmin()
-    return fixed[[pair in set(best) for pair in zip(fixed["distribution"], fixed["init_isr"], strict=True)]]
+    return fixed[pd.MultiIndex.from_frame(fixed[["distribution", "init_isr"]]).isin(list(best))]
 
 
 def summary_frame(records: Iterable[Record]) -> pd.DataFrame:
