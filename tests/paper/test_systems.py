@@ -15,9 +15,9 @@ NAN = float("nan")
 def run(name, error, seed=0, augmented=False, scales=(), **changes):
     """A row of `runs`."""
     return {
-        "key": f"{name}{seed}{augmented}", "dataset": "mnist_scale", "model": name, "augmented": augmented, "seed": seed, "test_error": error,
-        "internal_scales": list(scales), "train_ms": 4.0 + seed, "inference_ms": 0.5, "threads": 1,
-        "device": "cpu (x86_64)", "epochs": 60, "train_images": 10_000, **changes,
+        "key": f"{name}{seed}{augmented}", "dataset": "mnist_scale", "model": name, "augmented": augmented,
+        "seed": seed, "test_error": error, "internal_scales": list(scales), "train_ms": 4.0 + seed,
+        "inference_ms": 0.5, "threads": 1, "device": "cpu (x86_64)", "epochs": 60, "train_images": 10_000, **changes,
     }  # fmt: skip
 
 
