@@ -25,7 +25,7 @@ from tqdm import tqdm
 from scalestudy.layers.basis import HermiteBasis, VaryingOrderBasis, VaryingSigmaBasis
 from scalestudy.layers.conv import GroupConv, LiftingConv
 from scalestudy.layers.scales import StepRatioScales
-from scalestudy.paper.output import to_markdown
+from scalestudy.paper.show import to_markdown
 from scalestudy.training.device import keep_freed_memory
 
 ALGORITHMS = ("separable", "fourier", "dense")

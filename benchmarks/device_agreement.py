@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from scalestudy.data.distributions import LogUniform
 from scalestudy.models import SYSTEMS
-from scalestudy.paper.output import to_markdown
+from scalestudy.paper.show import to_markdown
 from scalestudy.training.device import deterministic_convolutions, device_name, float32_products, keep_freed_memory
 from scalestudy.training.spec import DataSpec, MnistScaleSpec, RunSpec, ScalesSpec, TrainingSpec
 from scalestudy.training.tasks import build_model, internal_scales, task_of

@@ -27,7 +27,7 @@ import psutil
 from machine import software_and_processor
 
 from scalestudy.data.distributions import LogUniform
-from scalestudy.paper.output import to_markdown
+from scalestudy.paper.show import to_markdown
 from scalestudy.runs.execution import run_all
 from scalestudy.runs.store import RunStore
 from scalestudy.training.record import Metrics, Provenance, Record

@@ -21,20 +21,11 @@ import click
 import peak_memory
 import torch
 from cases import MEMORY, SWEEPS, Case, Phase, moved_bytes, multiplications
+from cost_tables import CASE_COLUMNS, TITLES, about, tables
 from machine import evaluation_seconds, machine_rates, software_and_processor, step_seconds
 from tqdm import tqdm
 
-from scalestudy.paper.costs import (
-    CASE_COLUMNS,
-    FILE_NAME,
-    TITLES,
-    Costs,
-    as_costs,
-    memory_table,
-    ratio_table,
-    sweep_table,
-)
-from scalestudy.paper.output import to_markdown
+from scalestudy.paper.show import to_markdown
 from scalestudy.training.device import keep_freed_memory
 
 Times = dict[tuple[Case, Phase], list[float]]
@@ -113,29 +104,37 @@ def memory(cases: Sequence[Case], threads: int) -> Iterator[dict[str, Any]]:
         yield described(case) | {"mebibytes": _short(added), "response_mebibytes": _short(responses)}
 
 
-def page(measured: Costs) -> str:
+def page(content: dict[str, Any]) -> str:
     """The measurements for people."""
     parts = [
         "# What the scale convolution costs",
         "Table 1 network on random images, sigma_basis 2 pixels, milliseconds per image: median (least to most). A "
         "step is forward pass, cross-entropy and backward pass; evaluation is a forward pass. \"dense\" is the "
         "algorithm of the released code. Cases of one table ran in turn in one process; \"once\": so slow that one "
-        "step was timed, without a warm-up. " + measured.description,
+        "step was timed, without a warm-up. " + content["about"],
         "Multiplications are those that the algorithm needs in the scale convolution, per image; a step needs twice "
         "those of a forward pass. The floor is the time that they would take at the measured rate of matrix products, "
         "or that of the planes which the layers hand on at the measured rate of copies, whichever is longer. \"-\": "
         "not measured.",
     ]  # fmt: skip
-    for sweep, title in TITLES.items():
-        if (measured.rows["sweep"] == sweep).any():
-            parts += [f"## {title}", to_markdown(sweep_table(measured, sweep)).strip()]
-    if len(measured.ratios):
-        parts += ["## Ratios", "Of training steps, per image, within a round: what drifts in the machine cancels."]
-        parts.append(to_markdown(ratio_table(measured)).strip())
-    if len(measured.memory):
-        parts += ["## Memory", "What one training step adds to the resident memory of a fresh process at its peak."]
-        parts.append(to_markdown(memory_table(measured)).strip())
+    notes = {
+        "ratios": "Of training steps, per image, within a round: what drifts in the machine cancels.",
+        "memory": "What one training step adds to the resident memory of a fresh process at its peak.",
+    }
+    for name, table in tables(content).items():
+        heading = f"## {TITLES.get(name, name.capitalize())}"
+        parts += [part for part in (heading, notes.get(name), to_markdown(table).strip()) if part]
     return "\n\n".join(parts) + "\n"
+
+
+def write(content: dict[str, Any], output: Path) -> None:
+    """The measurements as ``output``, a page beside it, and a folder of the page's tables."""
+    folder = output.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(content, indent=1) + "\n")
+    output.with_suffix(".md").write_text(page(content))
+    for name, table in tables(content).items():
+        table.to_csv(folder / f"{name}.csv", index=False)
 
 
 def _short(value: float) -> float:
@@ -155,7 +154,10 @@ def _chosen(sweep: str, rounds: int | None, skip_slow: bool) -> tuple[Case, ...]
 @click.option("--skip-slow", is_flag=True, help="Leave out dense convolution at large ISRs, about a minute.")
 @click.option("--skip-memory", is_flag=True, help="Leave out the memory, which needs Linux.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), default=Path("results/benchmarks") / FILE_NAME, show_default=True
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("results/benchmarks/scale_convolution.json"),
+    show_default=True,
 )
 def main(
     sweeps: tuple[str, ...], rounds: int | None, threads: int, skip_slow: bool, skip_memory: bool, output: Path
@@ -165,7 +167,8 @@ def main(
     torch.set_num_threads(threads)
     rates = machine_rates()
     chosen = {sweep: _chosen(sweep, rounds, skip_slow) for sweep in sweeps or SWEEPS}
-    content: dict[str, Any] = {"machine": software_and_processor() | rates, "rows": [], "ratios": [], "memory": []}
+    machine = software_and_processor() | rates
+    content: dict[str, Any] = {"about": about(machine), "machine": machine, "rows": [], "ratios": [], "memory": []}
     total = sum(case.rounds + (case.rounds > 1) for cases in chosen.values() for case in cases)
     with tqdm(total=total, unit="case", disable=None) as progress:
         for sweep, cases in chosen.items():
@@ -174,11 +177,8 @@ def main(
             content["ratios"] += ratios(sweep, times)
     if not skip_memory and peak_memory.is_measurable():
         content["memory"] += memory(MEMORY, threads)
-    text = page(as_costs(content, "this benchmark"))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(content, indent=1) + "\n")
-    output.with_suffix(".md").write_text(text)
-    click.echo(text)
+    write(content, output)
+    click.echo(page(content))
     click.echo(f"Written to {output} and, as a page, {output.with_suffix('.md').name}")
 
 

@@ -22,9 +22,8 @@ import pandas as pd
 from machine import machine_rates, software_and_processor
 from tqdm import tqdm
 
-from scalestudy.paper import params
-from scalestudy.paper.grids import Study
-from scalestudy.paper.output import to_markdown
+from scalestudy.paper.show import to_markdown
+from scalestudy.paper.study import Study
 from scalestudy.runs.execution import run_all
 from scalestudy.runs.store import RunStore
 from scalestudy.training.spec import RunSpec
@@ -32,7 +31,7 @@ from scalestudy.training.spec import RunSpec
 
 def equal_runs(count: int) -> list[RunSpec]:
     """Runs of Table 2 on its last distribution that differ in their seed only."""
-    fields = Study(params.load("quick")).table2()[-1].model_dump()
+    fields = Study.open("quick").table2()[-1].model_dump()
     return [RunSpec.model_validate(fields | {"seed": seed}) for seed in range(count)]
 
 

@@ -40,10 +40,15 @@ def _skeleton(text: str) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Kernels inherit the environment: records are the committed ones, and results go to a temporary folder."""
-    os.environ.setdefault("SCALESTUDY_RUNS", str(RECORDS))
-    os.environ.setdefault("SCALESTUDY_RESULTS", tempfile.mkdtemp(prefix="scalestudy-nbval-"))
-    os.environ["TQDM_DISABLE"] = "1"
+    """Kernels inherit the environment: committed records, results in a temporary folder, whatever the user has set."""
+    results = tempfile.TemporaryDirectory(prefix="scalestudy-nbval-")
+    config.add_cleanup(results.cleanup)
+    os.environ |= {
+        "SCALESTUDY_ROOT": str(HERE.parent),
+        "SCALESTUDY_RUNS": str(RECORDS),
+        "SCALESTUDY_RESULTS": results.name,
+        "TQDM_DISABLE": "1",
+    }
     try:
         from nbval.plugin import IPyNbCell, IPyNbFile
     except ImportError:

@@ -9,12 +9,12 @@ import sys
 import types
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
 
 from scalestudy.data.distributions import LogUniform
-from scalestudy.paper.costs import CASE_COLUMNS, MEMORY_COLUMNS, RATIO_COLUMNS, ROW_COLUMNS, TITLES, as_costs
 from scalestudy.training.spec import DataSpec, RunSpec, TrainingSpec
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -95,25 +95,25 @@ class TestScaleConvolution:
         result = CliRunner().invoke(script.main, options, catch_exceptions=False)
         assert result.exit_code == 0
         content = json.loads(output.read_text())
-        assert list(content) == ["machine", "rows", "ratios", "memory"]
+        assert list(content) == ["about", "machine", "rows", "ratios", "memory"]
         assert content["machine"]["threads"] == 1 and content["machine"]["gigaflops"] == 1.0
-        for part, columns in (("rows", ROW_COLUMNS), ("ratios", RATIO_COLUMNS), ("memory", MEMORY_COLUMNS)):
-            assert all(tuple(row) == columns for row in content[part])
-        measured = as_costs(content, "x")
-        assert measured.rows.groupby(["sweep", "phase"]).size().to_dict() == {
+        rows, ratios, memory = (pd.DataFrame(content[part]) for part in ("rows", "ratios", "memory"))
+        assert rows.groupby(["sweep", "phase"]).size().to_dict() == {
             ("isr", "eval"): 4, ("isr", "step"): 4, ("large_isr", "eval"): 1, ("large_isr", "step"): 2,
         }  # fmt: skip
-        assert measured.rows["rounds"].tolist() == [2] * 8 + [1] + [2] * 2
-        names = measured.ratios[measured.ratios["phase"] == "step"]["ratio"].tolist()
+        assert rows["rounds"].tolist() == [2] * 8 + [1] + [2] * 2
+        names = ratios[ratios["phase"] == "step"]["ratio"].tolist()
         assert names == ["isr 2 / 1.5", "learned / fixed", "dense / ours", "dense / ours"]
-        assert measured.memory["mebibytes"].tolist() == [12.35]
-        assert measured.memory["response_mebibytes"].item() == pytest.approx(4 * 2 * 16 * 2 * 256 / 2**20, rel=1e-3)
+        assert memory["mebibytes"].tolist() == [12.35]
+        assert memory["response_mebibytes"].item() == pytest.approx(4 * 2 * 16 * 2 * 256 / 2**20, rel=1e-3)
         page = output.with_suffix(".md").read_text()
         assert page in result.output
         assert [line for line in page.splitlines() if line.startswith("#")] == [
-            "# What the scale convolution costs", f"## {TITLES['isr']}", f"## {TITLES['large_isr']}", "## Ratios",
-            "## Memory",
+            "# What the scale convolution costs", "## Internal scale range", "## Large internal scale ranges",
+            "## Ratios", "## Memory",
         ]  # fmt: skip
+        tables = {path.stem for path in output.with_suffix("").iterdir()}
+        assert tables == {"isr", "large_isr", "ratios", "memory"}
 
     def test_options_leave_out(self, script, tiny, tmp_path, monkeypatch):
         monkeypatch.setattr(script, "SWEEPS", {"isr": (tiny(rounds=3), tiny("dense", rounds=1))})
@@ -145,7 +145,7 @@ class TestScaleConvolution:
         assert (first["ratio"], second["ratio"]) == ("learned / fixed", "dense / ours")
         assert (first["median"], first["least"], first["most"], first["rounds"]) == (1.2, 1.1, 1.3, 3)
         assert (second["median"], second["least"], second["most"], second["rounds"]) == (4.5, 4.0, 5.0, 2)
-        assert {name: second[name] for name in CASE_COLUMNS}["algorithm"] == "dense"
+        assert {name: second[name] for name in script.CASE_COLUMNS}["algorithm"] == "dense"
 
     def test_ends_of_a_sweep(self, script, tiny):
         times = {(tiny(batch=batch), "step"): [value] for batch, value in ((1, 2.0), (4, 5.0), (16, 8.0))}
@@ -166,6 +166,51 @@ class TestScaleConvolution:
         assert row["floor_ms"] == pytest.approx(4 * 16**2 * (1 + 2 * 16) / 4e9 * 1000, rel=1e-3), (
             "bytes over 2 x 2 GB/s"
         )
+
+
+class TestCostTables:
+    CASE = types.MappingProxyType(
+        {"algorithm": "ours", "parameterisation": "fixed", "isr": 3.0, "num_scales": 3, "image_size": 168, "batch": 16}
+    )
+
+    def row(self, **changes):
+        times = {"sweep": "isr", "phase": "step", "median_ms": 2.0, "least_ms": 1.0, "most_ms": 4.0, "rounds": 3}
+        needs = {"kernel_size": 49, "multiplications": 3_000_000, "share_of_products": 0.25, "floor_ms": 0.5}
+        return {**self.CASE, **times, **needs, **changes}
+
+    def ratio(self, **changes):
+        values = {"median": 1.04, "least": 1.02, "most": 1.06, "rounds": 3}
+        return {**self.CASE, "sweep": "isr", "ratio": "learned / fixed", "phase": "step", **values, **changes}
+
+    @pytest.fixture
+    def tables(self, script):
+        return lambda **parts: script.tables({"rows": [self.row(sweep="batch")], "ratios": [], "memory": []} | parts)
+
+    def test_sweep(self, tables):
+        slow = self.row(median_ms=1234.5, algorithm="dense", batch=1, rounds=1)
+        table = tables(rows=[self.row(), self.row(phase="eval", median_ms=0.5), self.row(sweep="batch"), slow])["isr"]
+        assert table["step, ms"].tolist() == ["2 (1 to 4)", "1,230 (once)"]
+        assert table["evaluation, ms"].tolist() == ["0.5", "-"]
+        columns = ["multiplications of a step", "of the product rate", "floor, ms", "times the floor"]
+        assert table.loc[table.index[0], columns].tolist() == ["3 M", "25 %", "0.5", "4"]
+
+    def test_ratios(self, tables):
+        dense = self.ratio(ratio="dense / ours", algorithm="dense", median=8.0)
+        table = tables(ratios=[self.ratio(), self.ratio(phase="eval"), dense, self.ratio(ratio="isr 3 / 2")])["ratios"]
+        assert table["ratio"].tolist() == ["learned / fixed", "dense / ours", "isr 3 / 2"], "steps only"
+        assert table["of"].tolist() == ["ours", "both", "ours"]
+        assert table["scales"].tolist() == ["both", "fixed", "fixed"]
+        assert table["median (least to most)"].tolist()[0] == "1.04 (1.02 to 1.06)"
+
+    def test_memory(self, tables):
+        made = tables(memory=[{**self.CASE} | {"mebibytes": 130.4, "response_mebibytes": 82.7}])
+        assert list(made) == ["batch", "memory"] and made["memory"].iloc[0, -2:].tolist() == ["130", "83"]
+
+    def test_committed_tables_are_of_the_committed_measurements(self, script, tmp_path):
+        committed = FOLDER.parent / "results" / "benchmarks" / "scale_convolution.json"
+        script.write(json.loads(committed.read_text()), tmp_path / committed.name)
+        for path in (path for path in tmp_path.rglob("*") if path.is_file()):
+            assert path.read_bytes() == (committed.parent / path.relative_to(tmp_path)).read_bytes(), path.name
 
 
 class TestCases:
@@ -194,7 +239,7 @@ class TestCases:
             assert script.multiplications(case, net, "step") == 2 * script.multiplications(case, net, "eval")
 
     def test_sweeps_vary_one_size(self, script):
-        assert list(script.SWEEPS) == list(TITLES)
+        assert list(script.SWEEPS) == list(script.TITLES)
         for sweep, cases in script.SWEEPS.items():
             varied = sweep.removeprefix("large_")
             assert len(set(cases)) == len(cases)

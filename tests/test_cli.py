@@ -13,8 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from scalestudy import cli, files
-from scalestudy.paper import params
-from scalestudy.paper.grids import Study
+from scalestudy.paper.study import Study
 from scalestudy.runs.store import RunStore
 from scalestudy.training.spec import RunSpec
 from scalestudy.training.state import Progress, source_digest
@@ -123,7 +122,7 @@ def test_run_then_status_then_run_again(project):
 def test_runs_under_way_are_shown(project):
     """One of this profile, and one of another that other code has kept."""
     store = RunStore(project / "results" / "runs")
-    ours = next(spec for spec in Study(params.load("quick")).all_specs() if spec.model == "table1")
+    ours = next(spec for spec in Study.open("quick").all_specs() if spec.model == "table1")
     for spec, code in ((ours, source_digest()), (RunSpec.baseline("cnn"), "another")):
         store.checkpoint(spec).write(Progress(2, spec.training.epochs, {"code": code}), b"")
     status = call("status").output
@@ -212,28 +211,23 @@ def one_notebook(project, monkeypatch):
     """The project has one notebook, whose execution is faked: what was to be executed, and the error to report."""
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("papermill")
-    from scalestudy.paper import notebooks, params
+    from scalestudy.paper import notebooks
 
-    (project / "notebooks").mkdir()
-    cell = nbformat.v4.new_code_cell(
-        "\n".join(f"{name} = {value!r}" for name, value in params.load("quick").parameters().items())
-    )
-    cell.metadata["tags"] = ["parameters"]
-    notebook = nbformat.v4.new_notebook(cells=[cell])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, project / "notebooks" / "07_parameterisation.ipynb")
+    write_notebook(nbformat, project / "notebooks" / "07_parameterisation.ipynb")
     done = []
 
-    def execute(selected, parameters, folder, *, jobs, records, on_result):
-        done.append(([path.stem for path in selected], parameters["epochs"], folder, jobs))
-        result = notebooks.NotebookResult("07_parameterisation", folder / "x.ipynb", 1.0, error[0])
+    def execute(selected, parameters, folder, *, jobs, inputs, on_result):
+        done.append(([path.stem for path in selected], parameters["changes"].get("epochs"), folder, jobs))
+        result = notebooks.NotebookResult("07_parameterisation", 1.0, error[0])
         on_result(result)
-        return (result,)
+        return [result]
 
     error = [None]
     monkeypatch.setattr(notebooks, "execute", execute)
     card = types.SimpleNamespace(text=lambda: "the scorecard")
-    report = types.SimpleNamespace(build=lambda size: (project / f"{size.profile}.html", card))
+    report = types.SimpleNamespace(
+        build=lambda profile, changes: (project / f"{Study.open(profile, changes).profile}.html", card)
+    )
     monkeypatch.setitem(sys.modules, "scalestudy.paper.report", report)
     return done, error
 
@@ -312,12 +306,9 @@ main(["reproduce"])
 def test_signals_end_the_kernels_too(project, tmp_path):
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("papermill")
-    from scalestudy.paper import params
-
     write_notebook(
         nbformat,
         project / "notebooks" / "01_long.ipynb",
-        params.load("quick").parameters(),
         "import os, pathlib, time\n"
         "place = pathlib.Path(os.environ['SCALESTUDY_RESULTS'])\n"
         "(place / 'new').write_text(str(os.getpid()))\n"
@@ -355,9 +346,8 @@ def test_signals_end_the_kernels_too(project, tmp_path):
             process.kill()
 
 
-def write_notebook(nbformat, path, parameters, *cells):
-    text = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
-    first = nbformat.v4.new_code_cell(text, metadata={"tags": ["parameters"]})
+def write_notebook(nbformat, path, *cells):
+    first = nbformat.v4.new_code_cell("profile = 'quick'\nchanges = {}", metadata={"tags": ["parameters"]})
     notebook = nbformat.v4.new_notebook(cells=[first, *map(nbformat.v4.new_code_cell, cells)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     path.parent.mkdir(exist_ok=True)
@@ -366,14 +356,7 @@ def write_notebook(nbformat, path, parameters, *cells):
 
 def test_results_folder_that_cannot_be_written_stops_before_anything_runs(project, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")
-    from scalestudy.paper import params
-
-    (project / "notebooks").mkdir()
-    text = "\n".join(f"{name} = {value!r}" for name, value in params.load("quick").parameters().items())
-    cell = nbformat.v4.new_code_cell(text, metadata={"tags": ["parameters"]})
-    notebook = nbformat.v4.new_notebook(cells=[cell])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, project / "notebooks" / "07_parameterisation.ipynb")
+    write_notebook(nbformat, project / "notebooks" / "07_parameterisation.ipynb")
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SCALESTUDY_RESULTS", str(tmp_path / "file" / "results"))
     result = call("reproduce", *SMALL)

@@ -16,8 +16,7 @@ from packaging.utils import canonicalize_name
 
 import scalestudy
 from scalestudy.models import SYSTEMS
-from scalestudy.paper import params
-from scalestudy.paper.grids import Study
+from scalestudy.paper.study import Study
 from scalestudy.runs.store import RunStore
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,9 +174,9 @@ def test_hooks_use_the_tools_of_the_environment():
 
 
 def test_package_data_is_declared_and_found():
-    patterns = pyproject()["tool"]["setuptools"]["package-data"]["scalestudy"]
+    patterns = pyproject()["tool"]["setuptools"]["package-data"]["scalestudy.paper"]
     package = Path(str(resources.files("scalestudy")))
-    declared = {path for pattern in patterns for path in package.glob(pattern)}
+    declared = {path for pattern in patterns for path in (package / "paper").glob(pattern)}
     inside = {
         path
         for path in package.rglob("*")
@@ -218,10 +217,10 @@ class TestReadme:
         assert self.block("claims") == table.read_text(encoding="utf-8").strip()
 
     def test_size(self) -> None:
-        assert self.block("size") == params.load("quick").description
+        assert self.block("size") == Study.open("quick").description
 
     def test_baseline_size(self) -> None:
-        assert self.block("baseline_size") == params.load("quick").baseline_description
+        assert self.block("baseline_size") == Study.open("quick").baseline_description
 
     def test_training_cost(self) -> None:
         """The table is that of the last committed `make bench`, at its smaller batch."""
@@ -244,7 +243,7 @@ class TestReadme:
     def test_number_of_runs(self) -> None:
         text = (ROOT / "README.md").read_text(encoding="utf-8")
         for profile in ("quick", "paper"):
-            assert f"| `{profile}` | {len(Study(params.load(profile)).all_specs())} |" in text
+            assert f"| `{profile}` | {len(Study.open(profile).all_specs())} |" in text
 
     def test_links_lead_somewhere(self) -> None:
         text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,312 +1,269 @@
-"""Our numbers beside the paper's: differences with intervals, and a verdict against margins fixed before any run."""
+"""Our numbers beside the paper's: one long table with a verdict each, the paper's tables cut from it, the scorecard.
 
-from collections.abc import Sequence
+The first verdict that applies counts: "not measured" (no run of ours); "not comparable" (runs of another size);
+"reproduced" (90 % Welch interval of the difference inside the margin); "inconclusive" (95 % interval holds 0, or there
+is none without two seeds on each side); "different" (beyond the margin); "trivially different" (within it).  Not in the
+paper: our choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-MARGIN_TEST_ERROR = 0.11
-"""Margin for a test error, percentage points.
+from scalestudy.models.systems import SYSTEMS
+from scalestudy.paper import claims, reported
+from scalestudy.paper.effects import format_mean_std, welch_interval
+from scalestudy.paper.reported import DISTRIBUTIONS, KEYS, LEARNED, RANGES, TAU
+from scalestudy.paper.systems import MARKS, parameters
+from scalestudy.paper.table import best_fixed, curves, runs
+from scalestudy.tolerance import ToleranceFit, fit_tolerance
+from scalestudy.training.record import Record
 
-The paper reports one configuration (sigma_basis 2, ISR 3) twice, as independent runs: 2.291, 2.510, 2.872 in Table 2
-and 2.368, 2.527, 2.921 in Table 3.  The root mean square of the three differences is 0.054: that is one standard
-deviation of the difference between two honest repetitions, so about 95 % of repetitions by the authors themselves
-differ by less than twice that, 0.11.  No reproduction can be asked to come closer.  `noise_margin` computes it; a test
-holds the two together.
-"""
-MARGIN_ISR = 0.31
-"""Margin for a learned ISR, from the same rows: 3.390, 3.321, 4.196 against 3.635, 3.309, 4.095."""
-MARGIN_SIGMA_BASIS = 0.06
-"""Margin for a learned sigma_basis, pixels, from the same rows: 1.960, 2.001, 1.943 against 1.973, 1.975, 1.982."""
+if TYPE_CHECKING:
+    from scalestudy.paper.study import Study
 
-VERDICTS = ("reproduced", "different", "trivially different", "inconclusive", "not comparable", "not measured")
-"""All verdicts of `compare_means`."""
+VERDICTS_FROM_WORST = (
+    "setting", "not measured", "not comparable", "different", "inconclusive", "trivially different", "reproduced",
+)  # fmt: skip
+"""Order in which the verdict of a row of Table 6 is chosen from those of its four scales (our choice)."""
 
-_KEY_RTOL = 5e-3  # keys are printed with three digits: an ISR of 2.381 is the paper's 2.38
+_SCALES = ["scale1", "scale2", "scale3", "scale4"]
+_GROUPS = [
+    ("Figure 3", "figure3"), ("Table 2", "table2"), ("Table 2", "eq5_as_printed"), ("Table 3", "table3"),
+    ("Table 4", "table4"), ("Table 5", "table5"), ("Table 6", "table5"),
+]  # fmt: skip
+"""Items and the groups of `Study` that belong to them; Table 2 has the best of Figure 3's runs, too."""
 
+_UNPRINTED = {"Table 5": ["test_error"], "Table 6": [*_SCALES, "isr"]}
+"""What is shown of systems that the paper's tables do not have."""
 
-def noise_margin(first: Sequence[float], second: Sequence[float]) -> float:
-    """Twice the root mean square difference between two reports of the same configurations.
+_CALLED = {
+    "Table 2": {
+        LEARNED: "learned: step ratio (released code)",
+        "isr": "learned: Eq. 5 as printed",
+        "fixed": "best fixed",
+    },
+    "Table 4": {"direct": "direct", "spacing": "spacing", LEARNED: "isr"},
+}
+"""Rows of tables by the mode of learning."""
 
-    Not in the paper: our choice, see `MARGIN_TEST_ERROR`.
-
-    Parameters
-    ----------
-    first, second : sequence of float
-        Means of the same configurations, in the same order and unit; at least one.
-
-    Returns
-    -------
-    float
-        Margin in the unit of the means.
-
-    Raises
-    ------
-    ValueError
-        If the sequences are empty or differ in length.
-
-    Examples
-    --------
-    >>> round(noise_margin([2.291, 2.510, 2.872], [2.368, 2.527, 2.921]), 2)
-    0.11
-    """
-    if len(first) != len(second) or not len(first):
-        raise ValueError(
-            f"first has {len(first)} values, second {len(second)}: give the same number of means, at least 1."
-        )
-    return float(2.0 * np.sqrt(np.mean(np.square(np.subtract(first, second)))))
+_INDEX = {
+    "Figure 3": {"distribution": "distribution", "init_isr": "isr"},
+    "Table 2": {"distribution": "distribution", "called": "scale learning"},
+    "Table 3": {"distribution": "distribution", "init_sigma": "init_sigma_basis", "init_isr": "init_isr"},
+    "Table 4": {"distribution": "distribution", "called": "parameterisation"},
+}
+"""Columns that name a row of a table, and how they are called there."""
 
 
-def welch_interval(
-    first: tuple[float, float, int], second: tuple[float, float, int], confidence: float = 0.95
-) -> tuple[float, float]:
-    """Welch confidence interval of the difference of two means (first - second), unequal variances allowed.
-
-    Not in the paper, which prints no intervals: our choice, because the seeds are few and the spreads differ.
+def beside(study: Study, records: Iterable[Record]) -> pd.DataFrame:
+    """Every printed number, and what the runs of a study say to it.
 
     Parameters
     ----------
-    first, second : (mean, standard deviation with ddof 1, number of values)
-    confidence : float
-        In (0, 1).
-
-    Returns
-    -------
-    (float, float)
-        Limits; (NaN, NaN) where a side has fewer than two values or no standard deviation.
-
-    Raises
-    ------
-    ValueError
-        If `confidence` is outside (0, 1).
-    """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence!r} is outside the allowed range (0, 1): use for example 0.95.")
-    (mean_1, std_1, n_1), (mean_2, std_2, n_2) = first, second
-    difference = mean_1 - mean_2
-    if n_1 < 2 or n_2 < 2 or not np.isfinite([difference, std_1, std_2]).all():
-        return (float("nan"), float("nan"))
-    part_1, part_2 = std_1**2 / n_1, std_2**2 / n_2
-    variance = part_1 + part_2
-    if variance == 0:
-        return (difference, difference)
-    freedom = variance**2 / (part_1**2 / (n_1 - 1) + part_2**2 / (n_2 - 1))
-    half_width = float(stats.t.ppf(0.5 + confidence / 2, freedom) * np.sqrt(variance))
-    return (difference - half_width, difference + half_width)
-
-
-def format_mean_std(mean: float, std: float, n: int, digits: int = 2) -> str:
-    """Write a mean for people.
-
-    Examples
-    --------
-    >>> format_mean_std(2.291, 0.067, 3)
-    '2.29 ± 0.07 (n=3)'
-    >>> format_mean_std(2.291, float("nan"), 1)
-    '2.29 (n=1)'
-    >>> format_mean_std(float("nan"), float("nan"), 0)
-    '-'
-    """
-    if not np.isfinite(mean):
-        return "-"
-    spread = f" ± {std:.{digits}f}" if np.isfinite(std) else ""
-    return f"{mean:.{digits}f}{spread} (n={n})"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Our runs beside one number of the paper; all numbers in the unit of the compared value, NaN where unknown.
-
-    Attributes
-    ----------
-    ours_mean, ours_std, ours_n : our seeds; std with ddof 1, NaN for a single seed.
-    paper_mean, paper_std, paper_n : as printed.
-    difference : ours - paper.
-    low_95, high_95 : Welch 95 % interval of the difference.
-    low_90, high_90 : Welch 90 % interval (two one-sided tests at 5 %).
-    margin : differences below it do not matter; fixed before running.
-    verdict : one of `VERDICTS`.
-    """
-
-    ours_mean: float
-    ours_std: float
-    ours_n: int
-    paper_mean: float
-    paper_std: float
-    paper_n: int
-    difference: float
-    low_95: float
-    high_95: float
-    low_90: float
-    high_90: float
-    margin: float
-    verdict: str
-
-    @property
-    def ours_text(self) -> str:
-        """Ours for people, such as `2.29 ± 0.07 (n=3)`."""
-        return format_mean_std(self.ours_mean, self.ours_std, self.ours_n)
-
-    @property
-    def paper_text(self) -> str:
-        """The paper's for people."""
-        return format_mean_std(self.paper_mean, self.paper_std, self.paper_n)
-
-    @property
-    def difference_text(self) -> str:
-        """Difference with its 95 % interval for people, such as `+0.05 [-0.10, +0.20]`."""
-        if not np.isfinite(self.difference):
-            return "-"
-        interval = f" [{self.low_95:+.2f}, {self.high_95:+.2f}]" if np.isfinite(self.low_95) else " [no interval]"
-        return f"{self.difference:+.2f}{interval}"
-
-
-def compare_means(
-    ours: Sequence[float], paper_mean: float, paper_std: float, paper_n: int, margin: float, same_size: bool = True
-) -> Comparison:
-    """Compare our seeds with a printed mean and standard deviation.
-
-    Not in the paper: our choice.  The first verdict that applies counts: `not measured` (no values of ours); `not
-    comparable` (a smaller run than the paper's); `reproduced` (90 % interval inside the margin); `different` (95 %
-    interval excludes 0, difference beyond the margin); `trivially different` (excludes 0, difference within the
-    margin); else `inconclusive`. Without two seeds on each side there is no interval, hence `inconclusive`.
-
-    Parameters
-    ----------
-    ours : sequence of float
-        One finite value per seed, any number.
-    paper_mean, paper_std : float
-        As printed, standard deviation >= 0 or NaN where none is printed (taken with ddof 1).
-    paper_n : int
-        Seeds behind the printed mean, >= 1.
-    margin : float
-        > 0, in the unit of the values, such as `MARGIN_TEST_ERROR`.
-    same_size : bool
-        Whether our runs have the paper's images and epochs; if not, the numbers cannot be held against each other.
-
-    Returns
-    -------
-    Comparison
-
-    Raises
-    ------
-    ValueError
-        If a value is not finite, the margin not positive, the std negative, or `paper_n` below 1.
-
-    Examples
-    --------
-    >>> compare_means([2.30, 2.31, 2.29, 2.30], 2.30, 0.01, 3, margin=0.11).verdict
-    'reproduced'
-    >>> compare_means([2.30], 2.30, 0.01, 3, margin=0.11).verdict
-    'inconclusive'
-    """
-    values = np.asarray(ours, dtype=float)
-    _check_comparison(values, paper_mean, paper_std, paper_n, margin)
-    mean = float(values.mean()) if values.size else float("nan")
-    std = float(values.std(ddof=1)) if values.size > 1 else float("nan")
-    sides = ((mean, std, values.size), (paper_mean, paper_std, paper_n))
-    low_95, high_95 = welch_interval(*sides, confidence=0.95)
-    low_90, high_90 = welch_interval(*sides, confidence=0.90)
-    difference = mean - paper_mean
-    if not values.size:
-        verdict = "not measured"
-    elif not same_size:
-        verdict = "not comparable"
-    elif np.isnan(low_95):
-        verdict = "inconclusive"
-    elif -margin < low_90 and high_90 < margin:
-        verdict = "reproduced"
-    elif low_95 <= 0 <= high_95:
-        verdict = "inconclusive"
-    else:
-        verdict = "different" if abs(difference) > margin else "trivially different"
-    return Comparison(
-        mean, std, int(values.size), float(paper_mean), float(paper_std), int(paper_n),
-        difference, low_95, high_95, low_90, high_90, float(margin), verdict,
-    )  # fmt: skip
-
-
-def compare_table(
-    ours_frame: pd.DataFrame,
-    reported_frame: pd.DataFrame,
-    keys: Sequence[str],
-    value: str,
-    margin: float,
-    paper_n: int = 3,
-    same_size: bool = True,
-) -> pd.DataFrame:
-    """Set our runs beside every row of a reported table.
-
-    Parameters
-    ----------
-    ours_frame : pandas.DataFrame
-        One row per run with the columns `keys` and `value`; runs whose value is missing do not count.
-    reported_frame : pandas.DataFrame
-        One row per configuration with `keys`, `<value>_mean`, `<value>_std`, as from `scalestudy.paper.reported.table`.
-    keys : sequence of str
-        Columns that name a configuration; numbers match within 0.5 %, because the paper prints three digits.
-    value : str
-        Compared quantity, such as `test_error`.
-    margin, paper_n, same_size
-        As in `compare_means`.
+    study : Study
+        Says which runs belong to which table.
+    records : iterable of Record
+        Those of other studies do not count.
 
     Returns
     -------
     pandas.DataFrame
-        A row per reported row, in its order: `keys`, the fields of `Comparison`, and for people `ours`, `paper`,
-        `difference_with_interval`.
-
-    Raises
-    ------
-    ValueError
-        If a frame lacks a column.
+        Columns of `reported.numbers`, mean, std and n of both sides ("mean_paper", "mean_ours"); difference; low, high
+        (95 % interval); verdict; texts ours, paper and told (the difference).  Besides what is printed: the learned
+        rows of Table 2 by Eq. 5 (mode "isr"), the ratio of Table 6's scales ("isr"), systems that the paper's tables do
+        not have (verdict "-").
     """
-    for name, frame, wanted in (
-        ("ours_frame", ours_frame, [*keys, value]),
-        ("reported_frame", reported_frame, [*keys, f"{value}_mean", f"{value}_std"]),
-    ):
-        missing = [column for column in wanted if column not in frame.columns]
-        if missing:
-            raise ValueError(f"{name} lacks the columns {missing}: it has {list(frame.columns)}; rename or add them.")
-    rows = []
-    for _, reported in reported_frame.iterrows():
-        chosen = np.ones(len(ours_frame), dtype=bool)
-        for key in keys:
-            chosen &= _matches(ours_frame[key], reported[key])
-        values = ours_frame.loc[chosen, value].astype(float).dropna().tolist()
-        comparison = compare_means(
-            values, reported[f"{value}_mean"], reported[f"{value}_std"], paper_n, margin, same_size
-        )
-        texts = {
-            "ours": comparison.ours_text,
-            "paper": comparison.paper_text,
-            "difference_with_interval": comparison.difference_text,
-        }
-        rows.append({key: reported[key] for key in keys} | texts | vars(comparison))
-    columns = [*keys, "ours", "paper", "difference_with_interval", *Comparison.__dataclass_fields__]
-    return pd.DataFrame(rows, columns=columns)
+    ours, printed, keys = _ours(study, list(records)), _printed(), ["item", *KEYS, "quantity"]
+    shown = [ours[(ours["item"] == item) & ours["quantity"].isin(names)][keys] for item, names in _UNPRINTED.items()]
+    printed = pd.concat([printed, *shown], ignore_index=True).drop_duplicates(keys)
+    both = judged(printed.merge(ours, how="left", on=keys, suffixes=("_paper", "_ours")))
+    for side in ("ours", "paper"):
+        both[side] = list(map(format_mean_std, *(both[f"{name}_{side}"] for name in ("mean", "std", "n"))))
+    interval = [
+        " [no interval]" if np.isnan(low) else f" [{low:+.2f}, {high:+.2f}]"
+        for low, high in both[["low", "high"]].to_numpy()
+    ]
+    silent = both["verdict"].isin(["-", *VERDICTS_FROM_WORST[:3]])
+    both["told"] = (both["difference"].map("{:+.2f}".format) + interval).mask(silent, "-")
+    return both
 
 
-def _matches(column: pd.Series, wanted: object) -> np.ndarray:
-    """Whether each entry equals the wanted key; numbers within the printed digits."""
-    if isinstance(wanted, (int, float, np.number)) and not isinstance(wanted, (bool, np.bool_)):
-        numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
-        return np.isclose(numbers, float(wanted), rtol=_KEY_RTOL, atol=0.0, equal_nan=True)
-    return (column == wanted).to_numpy(dtype=bool)
+def _ours(study: Study, records: list[Record]) -> pd.DataFrame:
+    """Mean, spread and number of our runs, per item, configuration and quantity."""
+    frame, groups = runs(records), study.groups()
+    for place, name in enumerate(_SCALES):
+        frame[name] = [scales[place] if place < len(scales) else np.nan for scales in frame["internal_scales"]]
+    parts = [(item, frame[frame["key"].isin([spec.key for spec in groups[group]])]) for item, group in _GROUPS]
+    parts.append(("Table 2", best_fixed(parts[0][1]).assign(init_isr=np.nan)))
+    long = pd.concat([part.assign(item=item) for item, part in parts], ignore_index=True)
+    long["init_isr"] = long["init_isr"].round(2)  # as the paper prints it
+    long = long.melt(["item", *KEYS, "paper_size"], ["test_error", "sigma_basis", "isr", *_SCALES], "quantity")
+    cells = long.dropna(subset="value").groupby(["item", *KEYS, "quantity"], dropna=False)
+    value = cells["value"]
+    return pd.DataFrame(
+        {"mean": value.mean(), "std": value.std(), "n": value.size(), "paper_size": cells["paper_size"].all()}
+    ).reset_index()
 
 
-def _check_comparison(values: np.ndarray, paper_mean: float, paper_std: float, paper_n: int, margin: float) -> None:
-    if values.ndim != 1 or not np.isfinite(values).all():
-        raise ValueError(
-            f"ours={values.tolist()!r} must be one finite value per seed: leave out runs without a result."
-        )
-    if not np.isfinite(paper_mean):
-        raise ValueError(f"paper_mean={paper_mean!r} must be finite: leave out rows that the paper does not report.")
-    if paper_std < 0 or np.isinf(paper_std):
-        raise ValueError(f"paper_std={paper_std!r} must be >= 0, or NaN where the paper prints none.")
-    if paper_n < 1:
-        raise ValueError(f"paper_n={paper_n!r} must be >= 1: give the number of seeds behind the printed mean.")
-    if not (np.isfinite(margin) and margin > 0):
-        raise ValueError(f"margin={margin!r} must be finite and > 0: use for example MARGIN_TEST_ERROR.")
+def _printed() -> pd.DataFrame:
+    """`reported.numbers`, Table 2's learned rows for Eq. 5, too, and the ratios of Table 6's scales."""
+    numbers = reported.numbers()
+    learned = numbers[(numbers["item"] == "Table 2") & (numbers["mode"] == LEARNED)].assign(mode="isr")
+    smallest, largest = (numbers[(numbers["item"] == "Table 6") & (numbers["quantity"] == _SCALES[i])] for i in (0, 3))
+    ratio = largest["mean"].to_numpy() / smallest["mean"].to_numpy()
+    ratio = largest[["item", *KEYS]].assign(quantity="isr", mean=ratio)
+    return pd.concat([numbers, learned, ratio], ignore_index=True)
+
+
+def judged(both: pd.DataFrame) -> pd.DataFrame:
+    """With difference, interval and verdict."""
+    sides = [tuple(both[f"{name}_{side}"] for name in ("mean", "std", "n")) for side in ("ours", "paper")]
+    low, high = welch_interval(*sides)
+    low_90, high_90 = welch_interval(*sides, confidence=0.90)
+    difference, margin = both["mean_ours"] - both["mean_paper"], both["margin"]
+    tests = {
+        "-": both["mean_paper"].isna(),
+        "setting": margin.isna(),
+        "not measured": both["mean_ours"].isna(),
+        "not comparable": ~both["paper_size"].eq(True),
+        "reproduced": (-margin < low_90) & (high_90 < margin),
+        "inconclusive": np.isnan(low) | ((low <= 0) & (high >= 0)),
+        "different": difference.abs() > margin,
+    }
+    verdict = np.select(list(tests.values()), list(tests), "trivially different")
+    return both.assign(difference=difference, low=low, high=high, verdict=verdict)
+
+
+def table(item: str, both: pd.DataFrame) -> pd.DataFrame:
+    """A table of the paper, or the numbers behind Figure 3, ours beside the paper's.
+
+    Parameters
+    ----------
+    item : str
+        "Figure 3", or "Table 2" to "Table 6".
+    both : pandas.DataFrame
+        As from `beside`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per configuration: ours and the paper's of each quantity, differences with a 95 % interval and verdicts of
+        test errors.  Table 5 counts the parameters.  Table 6 has the least favourable verdict of the four scales
+        (`VERDICTS_FROM_WORST`).
+    """
+    rows = both[both["item"] == item]
+    if item in _UNPRINTED:
+        return _table5(rows) if item == "Table 5" else _table6(rows)
+    if item in _CALLED:
+        rows = rows.assign(called=rows["mode"].map(_CALLED[item]))
+        order = {name: place for place, name in enumerate([*DISTRIBUTIONS, *_CALLED[item].values()])}
+        rows = rows.sort_values(["distribution", "called"], key=lambda names: names.map(order), kind="stable")
+    rows = rows.rename(columns=_INDEX[item])
+    titles = {name: name.replace("_", " ") for name in rows["quantity"]}
+    wide = _wide(rows, list(_INDEX[item].values()), titles)
+    return wide.rename(columns={"test error, told": "difference", "test error, verdict": "verdict"}).reset_index()
+
+
+def _wide(rows: pd.DataFrame, index: list[str], titles: dict[str, str]) -> pd.DataFrame:
+    """Columns "title, ours" and "title, paper" per quantity, of test errors "title, told" and "title, verdict", too."""
+    parts = []
+    for quantity, title in titles.items():
+        cells = rows[rows["quantity"] == quantity].set_index(index)
+        cells = cells[["ours", "paper", *(["told", "verdict"] if quantity == "test_error" else [])]]
+        parts.append(cells.add_prefix(f"{title}, "))
+    return pd.concat(parts, axis=1)
+
+
+def _table5(rows: pd.DataFrame) -> pd.DataFrame:
+    errors = rows[rows["quantity"] == "test_error"]
+    printed = rows[rows["quantity"] == "parameters_thousands"].set_index("model")["mean_paper"]
+    names = [name for name in SYSTEMS if name in set(errors["model"])]
+    table = pd.DataFrame({"model": [SYSTEMS[name].title for name in names]})
+    table["parameters, ours"] = [f"{parameters(name):,}" for name in names]
+    table["parameters, paper"] = [f"{printed[name]:.0f}k" if name in printed else "-" for name in names]
+    for augmented, mark in MARKS.items():
+        cells = errors[errors["augmented"] == augmented].set_index("model").reindex(names)
+        titles = {"ours": f"test error{mark}, ours", "paper": f"test error{mark}, paper", "told": f"difference{mark}"}
+        for column, title in {**titles, "verdict": f"verdict{mark}"}.items():
+            table[title] = cells[column].fillna("-").to_numpy()
+    return table
+
+
+def _table6(rows: pd.DataFrame) -> pd.DataFrame:
+    titles = {name: f"scale {place}" for place, name in enumerate(_SCALES, 1)} | {"isr": "largest / smallest"}
+    table = _wide(rows, ["augmented", "model"], titles).fillna("-")
+    scales = rows[rows["quantity"].isin(_SCALES)].groupby(["augmented", "model"])
+    table["verdict"] = scales["verdict"].agg(lambda given: min(given, key=["-", *VERDICTS_FROM_WORST].index))
+    table = table.loc[[(mark, name) for mark in MARKS for name in SYSTEMS if (mark, name) in table.index]]
+    names = [SYSTEMS[name].title + MARKS[augmented] for augmented, name in table.index]
+    table.insert(0, "model", names)
+    return table.reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """Verdicts on numbers (item, configuration, quantity, ours, paper, difference, verdict) and on claims (`judge`)."""
+
+    numbers: pd.DataFrame
+    claims: pd.DataFrame
+
+    def counts(self) -> pd.DataFrame:
+        """How often each verdict was given: columns kind, verdict, count."""
+        kinds = {"number": self.numbers, "claim": self.claims}
+        counted = [(kind, *pair) for kind, frame in kinds.items() for pair in frame["verdict"].value_counts().items()]
+        return pd.DataFrame(counted, columns=["kind", "verdict", "count"])
+
+    def text(self) -> str:
+        """A summary for a terminal: each claim with its verdict, then how often numbers got which."""
+        width = max(map(len, self.claims["verdict"]))
+        claims = [f"  {row.verdict:<{width}}  {row.item}: {row.claim}" for row in self.claims.itertuples(index=False)]
+        numbers = [f"  {count:4d} {verdict}" for verdict, count in self.numbers["verdict"].value_counts().items()]
+        return "\n".join(["Claims of the paper:", *claims, "Numbers of the paper:", *numbers])
+
+
+def scorecard(study: Study, records: Iterable[Record], fit: ToleranceFit | None = None) -> Scorecard:
+    """Judge everything that the records of a study allow; what is missing is "not measured".
+
+    Parameters
+    ----------
+    study : Study
+    records : iterable of Record
+        Those of other studies do not count.
+    fit : ToleranceFit, optional
+        The joint fit; computed where it is not given.
+    """
+    records = study.records(records)
+    fit = fit or fit_tolerance(RANGES)
+    return Scorecard(_numbers(beside(study, records), fit.tau), claims.judge(runs(records), curves(records), fit))
+
+
+def _numbers(both: pd.DataFrame, tau: float) -> pd.DataFrame:
+    """What is printed and no setting, for people; tau has no noise, so it is reproduced if it rounds to the same."""
+    rows = both[both["margin"].notna() & ((both["item"] != "Table 2") | (both["mode"] != "isr"))]
+    rows = rows.assign(
+        configuration=[_configuration(row) for row in rows.itertuples()],
+        quantity=rows["quantity"].str.replace("_", " "),
+        difference=rows["told"],
+    )
+    columns = ["item", "configuration", "quantity", "ours", "paper", "difference", "verdict"]
+    verdict = "reproduced" if round(tau, 3) == TAU else "different"
+    row = ("Section 4.1", "joint tolerance fit", "tau", f"{tau:.3f}", f"{TAU:.3f}", f"{tau - TAU:+.4f}", verdict)
+    return pd.concat([rows[columns], pd.DataFrame([row], columns=columns)], ignore_index=True)
+
+
+def _configuration(row: tuple) -> str:
+    if row.model in SYSTEMS:
+        return SYSTEMS[row.model].title + ", with random rescaling (+)" * row.augmented
+    told = {
+        "Figure 3": f"isr {row.init_isr:g}",
+        "Table 2": "learned" if row.mode == LEARNED else "fixed",
+        "Table 3": f"init sigma basis {row.init_sigma:g}, init isr {row.init_isr:g}",
+        "Table 4": _CALLED["Table 4"].get(row.mode),
+    }
+    return f"{row.distribution}, {told[row.item]}"

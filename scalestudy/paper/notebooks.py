@@ -1,93 +1,79 @@
-"""The batch of notebooks: checked before anything runs, then executed by papermill, one process each."""
+"""The batch of notebooks: checked before anything runs, then executed by papermill, each in a process of its own."""
 
 from __future__ import annotations
 
 import json
+import logging
+import multiprocessing
 import os
-import subprocess
+import signal
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scalestudy import files
-from scalestudy.paper.freshness import fingerprint, is_fresh, stamp
-from scalestudy.paper.params import check_names
-from scalestudy.training.device import usable_cores
-from scalestudy.training.record import Record
 
-KERNEL = "python3"
-_FOLDERS = (files.ROOT_VARIABLE, files.RUNS_VARIABLE, files.RESULTS_VARIABLE, "SCALESTUDY_DATA")
-_POLL_SECONDS = 0.2
-_STOP_SECONDS = 10.0
+_LONGEST_TEMPORARY = 80
+"""Characters of a temporary folder in which sockets can lie: their paths end at 107."""
 
 
-@dataclass(frozen=True)
-class NotebookResult:
-    """How the execution of one notebook ended.
-
-    Attributes
-    ----------
-    name : str
-        Such as "04_internal_scale_range".
-    output : Path
-        The executed copy; where it failed, with the output up to the failing cell.
-    seconds : float
-    error : str or None
-        None where all cells ran; else the failing cell and its exception.
-    executed : bool
-        False where the copy of an earlier execution still holds.
-    """
+class NotebookResult(NamedTuple):
+    """How a notebook ended: `error` is None, or the failing cell; not `executed` where its copy still holds."""
 
     name: str
-    output: Path
-    seconds: float
-    error: str | None
+    seconds: float = 0.0
+    error: str | None = None
     executed: bool = True
 
 
-def check(names: Sequence[str], parameters: Mapping[str, Any]) -> tuple[Path, ...]:
-    """Find notebooks and make sure that each declares every parameter; nothing is executed.
+def check(names: Sequence[str], parameters: Iterable[str]) -> list[Path]:
+    """The notebooks whose names begin so (none: all), each of which declares the parameters; nothing is executed.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Beginnings of names, such as ``04``; none selects all.
-    parameters : mapping
-        What `execute` will be given.
-
-    Returns
-    -------
-    tuple of Path
-        Sorted, each once.
-
-    Raises
-    ------
-    ValueError
-        If there are no notebooks, a name selects none, or a notebook does not declare a parameter: papermill
-        itself would only warn, and run with the default.
-    RuntimeError
-        If papermill is not installed.
+    Papermill itself would only warn of a parameter that a notebook does not declare, and run with the default.
     """
+    try:
+        from papermill import inspect_notebook
+    except ImportError as error:
+        raise RuntimeError("executing notebooks needs papermill; pip install 'scalestudy[notebooks]'") from error
     available = sorted(files.notebooks().glob("*.ipynb"))
     if not available:
         raise ValueError(
             f"no notebooks in {files.notebooks()}; name the project's folder in the environment variable "
             f"{files.ROOT_VARIABLE}"
         )
-    selected = set(available) if not names else set()
+    selected = {path for path in available if not names or path.stem.startswith(tuple(names))}
     for name in names:
-        matching = [path for path in available if path.stem.startswith(name.removesuffix(".ipynb"))]
-        if not name or not matching:
+        if not name or not any(path.stem.startswith(name) for path in selected):
             listed = ", ".join(path.stem for path in available)
             raise ValueError(f"notebook must be the beginning of one of {listed}, got {name!r}")
-        selected.update(matching)
     for path in sorted(selected):
-        check_names(parameters, _declared(path), f"for the notebook {path.stem}, which does not declare it")
-    return tuple(sorted(selected))
+        if missing := sorted(set(parameters) - set(inspect_notebook(_escaped(path)))):
+            raise ValueError(
+                f"the notebook {path.stem} must declare the parameters {', '.join(missing)}; add them to its cell with "
+                "the tag 'parameters'"
+            )
+    return sorted(selected)
+
+
+def is_of(executed: Path, parameters: Mapping[str, Any]) -> bool:
+    """Whether an executed copy is whole, without an error, and of these parameters."""
+    try:
+        told = json.loads(executed.read_text(encoding="utf-8"))["metadata"]["papermill"]
+        return told["parameters"] == parameters and bool(told["end_time"]) and not told["exception"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def is_fresh(executed: Path, parameters: Mapping[str, Any], inputs: Iterable[Path]) -> bool:
+    """Whether a copy is of these parameters, and newer than `inputs`, the measurements of cost, and this package."""
+    code = (path for path in Path(__file__).resolve().parents[1].rglob("*.*") if path.suffix != ".pyc")
+    newest = max(path.stat().st_mtime for path in [*inputs, *files.benchmarks().glob("*.json"), *code])
+    return is_of(executed, parameters) and executed.stat().st_mtime > newest
 
 
 def execute(
@@ -95,123 +81,104 @@ def execute(
     parameters: Mapping[str, Any],
     folder: Path,
     *,
-    jobs: int = 1,
-    records: Mapping[Path, Sequence[Record]] | None = None,
-    on_result: Callable[[NotebookResult], None] | None = None,
-) -> tuple[NotebookResult, ...]:
-    """Run notebooks; one that fails does not stop the others.
+    jobs: int,
+    inputs: Iterable[Path] | None,
+    on_result: Callable[[NotebookResult], None],
+) -> list[NotebookResult]:
+    """Run notebooks, `jobs` at a time, into copies in `folder`; one that fails does not stop the others.
 
-    Parameters
-    ----------
-    notebooks : sequence of Path
-        As `check` returned them.
-    parameters : mapping
-        Plain values by name, the same for all.
-    folder : Path
-        Where the executed copies go, under the same names.  Created where missing.
-    jobs : int
-        Notebooks at a time, at least 1.
-    records : mapping, optional
-        The records that each notebook reads.  Where they are given, a notebook whose executed copy follows from the
-        same source, parameters, records and code is not executed again.
-    on_result : callable, optional
-        Called as each notebook ends.
-
-    Returns
-    -------
-    tuple of NotebookResult
-        In the order of `notebooks`.
+    With `inputs`, the files that their outputs follow from beside sources and code, copies that still hold are kept.
     """
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1 notebook at a time, got {jobs}")
+    from scalestudy.training.device import usable_cores  # imports torch, which the processes of the pool do without
+
     folder.mkdir(parents=True, exist_ok=True)
-    waiting, running, results = [], [], {}
-    marks = {path: fingerprint(path, parameters, records[path] if records else ()) for path in notebooks}
-    for path in notebooks:
-        if records is not None and is_fresh(folder / path.name, marks[path]):
-            results[path] = NotebookResult(path.stem, folder / path.name, 0.0, None, executed=False)
-            if on_result is not None:
-                on_result(results[path])
-        else:
-            waiting.append(path)
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                running.append(_Job(waiting.pop(0), parameters, folder, max(1, usable_cores() // jobs)))
-            for job in [job for job in running if job.process.poll() is not None]:
-                running.remove(job)
-                results[job.source] = job.result()
-                if records is not None and results[job.source].error is None:
-                    stamp(job.output, marks[job.source])
-                if on_result is not None:
-                    on_result(results[job.source])
-            if running:
-                time.sleep(_POLL_SECONDS)
-    finally:
-        for job in running:
-            job.process.terminate()  # all at once: ending a kernel takes seconds
-        for job in running:
-            job.stop()
-    return tuple(results[path] for path in notebooks)
-
-
-class _Job:
-    """One notebook in a process of its own: papermill is not safe in threads."""
-
-    def __init__(self, source: Path, parameters: Mapping[str, Any], folder: Path, threads: int) -> None:
-        self.source, self.output = source, folder / source.name
-        self._began = time.monotonic()
-        # no name: nothing is left behind, however this process ends
-        self._report = tempfile.TemporaryFile()  # noqa: SIM115
-        request = {
-            "source": str(source),
-            "output": str(self.output),
-            "parameters": dict(parameters),
-        }
-        # kernels run in the folder of the notebook, where a relative path would name another place
-        folders = {name: os.path.abspath(value) for name in _FOLDERS if (value := os.environ.get(name))}
-        environment = dict(
-            os.environ | folders,
-            TQDM_DISABLE="1",
-            OMP_NUM_THREADS=str(threads),
-            PYTHONPATH=os.pathsep.join(path or os.getcwd() for path in sys.path),
-        )
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "scalestudy.paper.notebook_job"],
-            stdin=subprocess.PIPE,
-            stdout=self._report,
-            env=environment,
-            text=True,
-        )
-        self.process.stdin.write(json.dumps(request))
-        self.process.stdin.close()
-
-    def result(self) -> NotebookResult:
+    given = None if inputs is None else list(inputs)
+    stale = [
+        path for path in notebooks if given is None or not is_fresh(folder / path.name, parameters, [path, *given])
+    ]
+    results = [NotebookResult(path.stem, executed=False) for path in notebooks if path not in stale]
+    for result in results:
+        on_result(result)
+    context, threads = multiprocessing.get_context("spawn"), max(1, usable_cores() // jobs)
+    with ProcessPoolExecutor(jobs, context, initializer=_prepare, initargs=(threads,)) as pool:
         try:
-            self._report.seek(0)
-            error = json.loads(self._report.read())["error"]
-        except (OSError, ValueError):
-            error = (
-                f"its process ended with exit code {self.process.returncode} without a report; see the standard error"
-            )
-        self._report.close()
-        return NotebookResult(self.source.stem, self.output, time.monotonic() - self._began, error)
-
-    def stop(self) -> None:
-        try:
-            self.process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self._report.close()
+            running = [pool.submit(_execute, path, folder / path.name, dict(parameters)) for path in stale]
+            for future in as_completed(running):
+                results.append(future.result())
+                on_result(results[-1])
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return sorted(results)
 
 
-def _declared(path: Path) -> list[str]:
+def _prepare(threads: int) -> None:
+    """Ready a process of the pool: it leaves on SIGTERM and with the process that asked for it, after its kernel."""
+    signal.signal(signal.SIGINT, _ignore)  # Ctrl-C reaches us too: the parent decides, and stops us
+    signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    for variable in (files.ROOT_VARIABLE, files.RUNS_VARIABLE, files.RESULTS_VARIABLE, files.DATA_VARIABLE):
+        if path := files.named(variable):
+            os.environ[variable] = str(path)  # a kernel runs in the folder of its notebook
+    os.environ |= {
+        "TQDM_DISABLE": "1",
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+    }
+
+
+def _leave(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, _ignore)  # a second one must not disturb the end of the kernel
+    logging.disable()  # from here on libraries have nothing to tell but that the kernel died under their hands
+    raise SystemExit(128 + number)
+
+
+def _ignore(number: int, frame: object) -> None:
+    """Not ``SIG_IGN``, which the kernel would inherit."""
+
+
+def _leave_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _execute(source: Path, output: Path, parameters: dict[str, Any]) -> NotebookResult:
+    began = time.monotonic()
     try:
-        from papermill import inspect_notebook
-    except ImportError as error:
-        raise RuntimeError("executing notebooks needs papermill; pip install 'scalestudy[notebooks]'") from error
-    declared = list(inspect_notebook(str(path)))
-    if not declared:
-        raise ValueError(f"the notebook {path} declares no parameters; tag its cell of literals 'parameters'")
-    return declared
+        error = _run(source, output, parameters)
+    except SystemExit as leaving:
+        os._exit(leaving.code)  # the pool would wait for more work
+    except Exception as failed:
+        error = f"{type(failed).__name__}: {failed}"
+    return NotebookResult(source.stem, time.monotonic() - began, error)
+
+
+def _run(source: Path, output: Path, parameters: dict[str, Any]) -> str | None:
+    """Execute a notebook in its own folder; return None, or which cell failed."""
+    import papermill
+    from ipykernel.kernelspec import write_kernel_spec
+    from traitlets.config import Config
+
+    short = None if len(tempfile.gettempdir()) <= _LONGEST_TEMPORARY else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="nb", dir=short) as place:
+        write_kernel_spec(os.path.join(place, "kernels", "python3"))  # this interpreter, whatever is called python3
+        os.environ["JUPYTER_PATH"] = place
+        # TCP ports of kernels that start at the same time collide; files cannot
+        transport = {"transport": "ipc", "ip": os.path.join(place, "k")} if os.name == "posix" else {}
+        quiet = {"extra_arguments": ["--log-level=50"]}  # the interrupt before its end would be logged as an error
+        try:
+            papermill.execute_notebook(
+                _escaped(source), _escaped(output), parameters, kernel_name="python3", progress_bar=False,
+                cwd=source.parent, config=Config({"KernelManager": transport, "NotebookClient": quiet}),
+            )  # fmt: skip
+        except papermill.PapermillExecutionError as error:
+            lines = [line for line in error.source.splitlines() if line.strip()][:3]
+            return f"cell In [{error.exec_count}] failed with {error.ename}: {error.evalue}\n  " + "\n  ".join(lines)
+    return None
+
+
+def _escaped(path: Path) -> str:
+    """A path as papermill takes it, which formats what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")

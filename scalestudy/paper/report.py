@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import html
+import json
 import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from scalestudy import files
 from scalestudy.files import probe
-from scalestudy.paper.grids import Study
-from scalestudy.paper.output import badge, to_html
-from scalestudy.paper.scorecard import Scorecard, scorecard
-from scalestudy.paper.size import StudySize
+from scalestudy.paper.compare import Scorecard, scorecard
+from scalestudy.paper.notebooks import is_of
+from scalestudy.paper.show import to_html
+from scalestudy.paper.study import Study
 from scalestudy.runs.store import RunStore
 
 
-def build(size: StudySize) -> tuple[Path, Scorecard]:
-    """Write ``results/<profile>/index.html`` and a page per executed notebook.
-
-    Parameters
-    ----------
-    size : StudySize
-        Of the study whose executed notebooks and records are there.
+def build(profile: str, changes: Mapping[str, Any]) -> tuple[Path, Scorecard]:
+    """Write ``results/<profile>/index.html`` and a page per notebook executed with these parameters.
 
     Returns
     -------
@@ -32,87 +30,75 @@ def build(size: StudySize) -> tuple[Path, Scorecard]:
 
     Raises
     ------
-    StoreError
-        Before anything is computed, if the folder cannot be written.
+    StoreError, RuntimeError
+        Before anything is computed, if the folder cannot be written, or nbconvert is not installed.
     """
-    folder = files.results(size.profile)
+    parameters = {"profile": profile, "changes": dict(changes)}
+    study = Study.open(**parameters)
+    folder, store, specs = files.results(study.profile), RunStore(files.runs()), study.all_specs()
     probe(folder)
-    study, store = Study(size), RunStore(files.runs())
-    specs = study.all_specs()
+    since = files.params(profile).stat().st_mtime
+    copies = sorted((folder / "notebooks").glob("*.ipynb"))
+    notebooks = [path for path in copies if is_of(path, parameters) and path.stat().st_mtime > since]
+    convert(notebooks, folder / "pages")
     records = [record for spec in specs if (record := store.get(spec)) is not None]
-    card = scorecard(study, records)
-    pages = convert(folder / "notebooks", folder / "pages")
+    card, runs = scorecard(study, records), f"{len(records)} of {len(specs)} runs"
     index = folder / "index.html"
-    index.write_text(_index(size, card, pages, folder, len(records), len(specs)), encoding="utf-8")
+    index.write_text(_index(study, card, runs, notebooks, folder), encoding="utf-8")
     return index, card
 
 
-def convert(notebooks: Path, folder: Path) -> dict[Path, str]:
-    """Turn executed notebooks into self-contained HTML pages; pages that are newer than their notebook stay.
-
-    Returns
-    -------
-    dict
-        Page -> title (the notebook's first heading), in the order of the notebooks' names.
-    """
-    from nbconvert import HTMLExporter
-
+def convert(notebooks: list[Path], folder: Path) -> None:
+    """Turn executed notebooks into self-contained HTML pages; pages that are newer than their notebook stay."""
+    try:
+        from nbconvert import HTMLExporter
+    except ImportError as error:
+        raise RuntimeError("the report needs nbconvert; pip install 'scalestudy[notebooks]'") from error
     exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
     folder.mkdir(parents=True, exist_ok=True)
-    pages = {}
-    for path in sorted(notebooks.glob("*.ipynb")):
+    for path in notebooks:
         page = folder / f"{path.stem}.html"
         if not page.exists() or page.stat().st_mtime < path.stat().st_mtime:
-            body, _ = exporter.from_filename(str(path))
-            page.write_text(body, encoding="utf-8")
-        pages[page] = _title(path)
-    return pages
+            page.write_text(exporter.from_filename(str(path))[0], encoding="utf-8")
 
 
-def _title(notebook: Path) -> str:
-    import nbformat
-
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        if cell.cell_type == "markdown":
-            for line in cell.source.splitlines():
-                if line.startswith("# "):
-                    return line[2:].strip()
-    return notebook.stem
-
-
-def _index(size: StudySize, card: Scorecard, pages: dict[Path, str], folder: Path, done: int, wanted: int) -> str:
+def _index(study: Study, card: Scorecard, runs: str, notebooks: list[Path], folder: Path) -> str:
     template = resources.files("scalestudy.paper").joinpath("report.html").read_text(encoding="utf-8")
-    links = "".join(
-        f'<li><a href="pages/{quote(page.name)}">{html.escape(title)}</a></li>' for page, title in pages.items()
-    )
-    figures = "".join(map(_figure, sorted((folder / "figures").glob("*.png"))))
-    claims = card.claims[["item", "claim", "measured", "verdict"]]
+    pages = [f'<li><a href="pages/{quote(path.stem)}.html">{html.escape(_title(path))}</a></li>' for path in notebooks]
+    figures = [_figure(folder / "figures" / f"{name}.png") for path in notebooks for name in _figures(path)]
     replacements = {
-        "{{profile}}": html.escape(size.profile),
-        "{{sizes}}": html.escape(f"{size.description} {size.baseline_description}"),
-        "{{runs}}": f"{done} of {wanted} runs",
-        "{{counts}}": _counts(card),
-        "{{claims}}": to_html(claims),
-        "{{figures}}": figures or "<p>No figures yet.</p>",
-        "{{pages}}": links or "<li>No notebook has been executed yet.</li>",
+        "{{profile}}": html.escape(study.profile),
+        "{{sizes}}": html.escape(f"{study.description} {study.baseline_description}"),
+        "{{runs}}": runs,
+        "{{counts}}": to_html(card.counts()),
+        "{{claims}}": to_html(card.claims[["item", "claim", "measured", "verdict"]]),
+        "{{figures}}": "".join(figures) or "<p>No figures yet.</p>",
+        "{{pages}}": "".join(pages) or "<li>No notebook has been executed yet.</li>",
         "{{numbers}}": to_html(card.numbers),
     }
     return re.sub(r"{{\w+}}", lambda name: replacements[name.group()], template)
 
 
+def _title(notebook: Path) -> str:
+    """Its first heading."""
+    texts = ["".join(cell["source"]) for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]]
+    found = re.search(r"^# (.+)", "\n".join(texts), re.MULTILINE)
+    return found[1].strip() if found else notebook.stem
+
+
+def _figures(notebook: Path) -> list[str]:
+    """Names of the figures that it shows, see `scalestudy.paper.show.ShownFigure`."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    shown = [
+        output["data"] for cell in cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})
+    ]
+    return ["".join(data["text/plain"]).removeprefix("figure ") for data in shown]
+
+
 def _figure(png: Path) -> str:
-    """HTML of a figure that leads to its PDF, or to itself where there is none."""
-    pdf = png.with_suffix(".pdf")
+    """HTML of a figure that leads to its PDF."""
     caption = html.escape(re.sub(r"(?<=[a-z])(?=\d)", " ", png.stem.replace("_", " ")).capitalize())
     return (
-        f'<a href="figures/{quote((pdf if pdf.exists() else png).name)}"><figure>'
-        f'<img src="figures/{quote(png.name)}" alt="{caption}" loading="lazy">'
-        f"<figcaption>{caption}</figcaption></figure></a>"
-    )
-
-
-def _counts(card: Scorecard) -> str:
-    return " ".join(
-        badge(f"{row.count} {row.kind}{'s' * (row.count != 1)} {row.verdict}", row.verdict)
-        for row in card.counts().itertuples(index=False)
+        f'<a href="figures/{quote(png.stem)}.pdf"><figure><img src="figures/{quote(png.name)}" alt="{caption}" '
+        f'loading="lazy"><figcaption>{caption}</figcaption></figure></a>'
     )

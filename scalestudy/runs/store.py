@@ -195,8 +195,8 @@ class RunStore:
         return problems
 
     def summary(self) -> pd.DataFrame:
-        """One row per valid record, sorted; see `scalestudy.paper.summary.summary_frame`."""
-        from scalestudy.paper.summary import summary_frame
+        """One row per valid record, sorted; see `scalestudy.paper.table.summary_frame`."""
+        from scalestudy.paper.table import summary_frame
 
         return summary_frame(self.records())
 

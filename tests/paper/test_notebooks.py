@@ -5,14 +5,18 @@ import json
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
+import matplotlib as mpl
 import nbformat
+import pandas as pd
 import pytest
-import yaml
+from matplotlib.figure import Figure
 
-from scalestudy.paper import params
-from scalestudy.paper.grids import NOTEBOOK_GROUPS, Study
+from scalestudy import files
+from scalestudy.models.systems import SYSTEMS
+from scalestudy.paper.study import NOTEBOOK_GROUPS, Study
 from scalestudy.runs.store import RunStore
 from scalestudy.training.train import train
 
@@ -52,24 +56,14 @@ class TestEach:
             assert "image/png" in kinds or not last.startswith("save_figure("), last
             assert "text/html" in kinds or not last.startswith(("save_table(", "Shown(")), last
 
-    def test_has_the_common_parameters_cell(self, path):
-        cells = [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
-        assert len(cells) == 1
-        assert cells[0].source == self.parameters(NOTEBOOKS[0])
+    def test_has_the_common_parameters(self, path):
+        (cell,) = (cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", []))
+        first, second = cell.source.splitlines()
+        assert first.startswith('profile: str = "quick"  # ') and second.startswith("changes: dict = {}  # ")
+        assert source(path).count("study = Study.open(profile, changes)\n") == 1
 
-    @staticmethod
-    def parameters(path):
-        return next(cell.source for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", []))
-
-    def test_defaults_are_the_quick_profile(self, path):
-        values = {}
-        exec(self.parameters(path), {}, values)
-        values.pop("__annotations__", None)
-        assert values == yaml.safe_load((ROOT / "params" / "quick.yaml").read_text())
-
-    def test_each_parameter_says_type_and_meaning(self, path):
-        for line in self.parameters(path).splitlines():
-            assert re.fullmatch(r"\w+: (str|int|bool|list) = .+  # .+", line)
+    def test_cells_are_short(self, path):
+        assert max(len(cell.source.splitlines()) for cell in code_cells(path)) <= 25
 
     def test_defines_no_class_and_edits_no_path(self, path):
         assert not re.search(r"^\s*class |sys\.path|%cd|os\.chdir", source(path), re.MULTILINE)
@@ -88,7 +82,7 @@ def test_groups_of_runs_are_those_that_the_notebooks_ask_for():
 
 
 def test_committed_records_serve_every_run_of_the_quick_profile():
-    specs = Study(params.load("quick")).all_specs()
+    specs = Study.open("quick").all_specs()
     store = RunStore(RECORDS)
     assert [spec.label for spec in specs if store.get(spec) is None] == []
     assert len(store.keys()) == len(specs)
@@ -96,7 +90,7 @@ def test_committed_records_serve_every_run_of_the_quick_profile():
 
 def test_a_committed_record_can_be_trained_again():
     """The other leg: without records.  Instruction sets differ in rounding, which training amplifies."""
-    spec = Study(params.load("quick")).table2()[-1]
+    spec = Study.open("quick").table2()[-1]
     committed, again = RunStore(RECORDS).get(spec).metrics, train(spec).metrics
     assert again.train_loss_history[0] == pytest.approx(committed.train_loss_history[0], rel=0.02)
     assert again.internal_scales_history[1] == pytest.approx(committed.internal_scales_history[1], rel=0.02)
@@ -104,31 +98,63 @@ def test_a_committed_record_can_be_trained_again():
 
 
 def test_papermill_alone_runs_a_notebook_in_any_folder_with_an_empty_store(tmp_path, monkeypatch):
-    """Trains for real, a few images each."""
+    """Trains for real, a few images each; results of other sizes do not go to the profile's own folder."""
     for name in ("RUNS", "RESULTS"):
         monkeypatch.setenv(f"SCALESTUDY_{name}", str(tmp_path / name.lower()))
     tiny = {
         "train_images": 64, "validation_images": 32, "test_images": 32, "scale_test_images": 4, "epochs": 2,
         "isrs": [1.5, 3.0], "scale_test_isrs": [3.0], "seeds": [0],
     }  # fmt: skip
-    sizes = yaml.safe_load((ROOT / "params" / "quick.yaml").read_text()) | tiny
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(sizes))
     notebook = ROOT / "notebooks" / "04_internal_scale_range.ipynb"
-    command = [sys.executable, "-m", "papermill", str(notebook), "out.ipynb", "-f", "tiny.yaml", "--log-level", "ERROR"]
+    told = ["-y", json.dumps({"changes": tiny}), "--log-level", "ERROR"]
+    command = [sys.executable, "-m", "papermill", str(notebook), "out.ipynb", *told]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(list((tmp_path / "runs").glob("*.json"))) == 6
-    assert (tmp_path / "results" / "quick" / "figures" / "figure3.png").stat().st_size > 10_000
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["quick-custom"]
+    assert (tmp_path / "results" / "quick-custom" / "figures" / "figure3.png").stat().st_size > 10_000
     out = json.loads((tmp_path / "out.ipynb").read_text())
     assert all(cell.get("execution_count") for cell in out["cells"] if cell["cell_type"] == "code")
 
 
+def test_any_number_of_systems_fits_into_a_panel():
+    """More variants than the cycle has styles, and the CNN, which stands in every panel."""
+    cells, there = [cell.source for cell in code_cells(ROOT / "notebooks" / "08_baselines.ipynb")], {}
+    variants = {f"variant {number}": SYSTEMS["single_scale"] for number in range(9)}
+    with mpl.rc_context():
+        for part in ("import textwrap", "def system_lines("):
+            exec(next(cell for cell in cells if part in cell), there)
+        there["SYSTEMS"] = {"cnn": SYSTEMS["cnn"], **variants}
+        means = pd.Series(1.0, index=pd.MultiIndex.from_product([there["SYSTEMS"], [0.5, 1.0]]))
+        axes = Figure().add_subplot()
+        there["system_lines"](axes, means, SYSTEMS["single_scale"].panel)
+    assert len(axes.get_legend_handles_labels()[1]) == 10
+
+
 @pytest.fixture(scope="module")
-def approximate():
+def nbval_conftest():
     spec = importlib.util.spec_from_file_location("nbval_conftest", ROOT / "notebooks" / "conftest.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.Approximate
+    return module
+
+
+def test_the_regression_uses_folders_of_its_own(nbval_conftest, monkeypatch, request):
+    for name in ("ROOT", "RUNS", "RESULTS"):
+        monkeypatch.setenv(f"SCALESTUDY_{name}", "/mine")
+    monkeypatch.setitem(sys.modules, "nbval.plugin", None)
+    cleanups = []
+    nbval_conftest.pytest_configure(types.SimpleNamespace(add_cleanup=cleanups.append))
+    assert (files.runs(), files.project()) == (RECORDS, ROOT)
+    results = files.results("quick").parent
+    assert results.is_dir() and not results.is_relative_to(ROOT)
+    cleanups[0]()
+    assert not results.exists()
+
+
+@pytest.fixture(scope="module")
+def approximate(nbval_conftest):
+    return nbval_conftest.Approximate
 
 
 class TestComparison:

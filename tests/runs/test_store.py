@@ -14,7 +14,7 @@ import pytest
 from fake_training import record_of, spec_of
 
 from scalestudy import files
-from scalestudy.paper.summary import COLUMNS
+from scalestudy.paper.table import SUMMARY_COLUMNS as COLUMNS
 from scalestudy.runs.store import DamagedRecordWarning, RunStore, StoreError
 from scalestudy.training.record import Record
 from scalestudy.training.spec import MnistScaleSpec, RunSpec

@@ -1,0 +1,121 @@
+"""Differences of means beside the spread over seeds, and what a list of them says.
+
+Not in the paper, which says "significantly" without a test: all criteria are our choice and were fixed before any run.
+An effect counts where it is larger than the spread: the standard deviation (ddof 1) of one seed, pooled over the
+compared groups.  With three seeds that is a weak test, so most findings also state the Welch 95 % interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+HELD, NOT_HELD, UNCLEAR, NOT_MEASURED = "held", "did not hold", "unclear", "not measured"
+
+Side = tuple[ArrayLike, ArrayLike, ArrayLike]
+"""Mean, standard deviation (ddof 1) and number of values; numbers, or arrays for many comparisons at once."""
+
+
+def welch_interval(first: Side, second: Side, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Welch confidence interval of the difference of two means (first - second), unequal variances allowed.
+
+    NaN where a side has fewer than two values or no standard deviation.  Not in the paper, which prints no intervals:
+    our choice, because the seeds are few and the spreads differ.
+    """
+    (mean_1, std_1, n_1), (mean_2, std_2, n_2) = (np.asarray(side, dtype=float) for side in (first, second))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        part_1, part_2 = std_1**2 / n_1, std_2**2 / n_2
+        variance = part_1 + part_2
+        freedom = variance**2 / (part_1**2 / (n_1 - 1) + part_2**2 / (n_2 - 1))
+        half_width = stats.t.ppf(0.5 + confidence / 2, freedom) * np.sqrt(variance)
+    half_width = np.where(variance == 0, 0.0, half_width)
+    half_width = np.where(np.minimum(n_1, n_2) < 2, np.nan, half_width)
+    return mean_1 - mean_2 - half_width, mean_1 - mean_2 + half_width
+
+
+def format_mean_std(mean: float, std: float, n: float, digits: int = 2) -> str:
+    """Write a mean for people; a number without runs behind it stands alone.
+
+    >>> format_mean_std(2.291, 0.067, 3), format_mean_std(2.291, float("nan"), 1), format_mean_std(2, 0, float("nan"))
+    ('2.29 ± 0.07 (n=3)', '2.29 (n=1)', '2.00')
+    """
+    if not np.isfinite(mean):
+        return "-"
+    if not np.isfinite(n):
+        return f"{mean:.{digits}f}"
+    spread = f" ± {std:.{digits}f}" if np.isfinite(std) else ""
+    return f"{mean:.{digits}f}{spread} (n={n:.0f})"
+
+
+def summary(values: Sequence[float]) -> tuple[float, float, int]:
+    """Mean, standard deviation (ddof 1, NaN for fewer than two), number."""
+    array = np.asarray(values, dtype=float)
+    mean = float(array.mean()) if array.size else float("nan")
+    return mean, float(array.std(ddof=1)) if array.size > 1 else float("nan"), array.size
+
+
+def text(values: Sequence[float], digits: int = 2) -> str:
+    """`2.29 ± 0.07 (n=3)`."""
+    return format_mean_std(*summary(values), digits)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Difference of two means (first - second) beside the spread over seeds."""
+
+    difference: float
+    spread: float
+    low: float
+    high: float
+
+    @property
+    def sign(self) -> int:
+        """+1 or -1 where the difference is larger than the spread, else 0; 0 where the spread is unknown."""
+        return int(np.sign(self.difference)) if abs(self.difference) > self.spread else 0
+
+    def __str__(self) -> str:
+        spread = f"{self.spread:.2f}" if np.isfinite(self.spread) else "unknown"
+        interval = f"[{self.low:.2f}, {self.high:.2f}]" if np.isfinite(self.low) else "none"
+        return f"{self.difference:+.2f} (seed spread {spread}, 95 % interval {interval})"
+
+
+def effect(first: Sequence[float], second: Sequence[float]) -> Effect:
+    """Effect of `first` over `second`; values per seed, not empty.  A side with one seed borrows the other's spread."""
+    groups = [np.asarray(first, dtype=float), np.asarray(second, dtype=float)]
+    freedom = sum(group.size - 1 for group in groups)
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
+    spread = float(np.sqrt(squares / freedom)) if freedom else float("nan")
+    low, high = map(float, welch_interval(summary(groups[0]), summary(groups[1])))
+    return Effect(float(groups[0].mean() - groups[1].mean()), spread, low, high)
+
+
+def all_positive(effects: Iterable[Effect]) -> str:
+    """Held if every effect is resolved upwards, did not hold if one is resolved downwards, else unclear."""
+    signs = [one.sign for one in effects]
+    if all(sign > 0 for sign in signs):
+        return HELD
+    return NOT_HELD if any(sign < 0 for sign in signs) else UNCLEAR
+
+
+def majority_positive(effects: Sequence[Effect]) -> str:
+    """Held if more than half of all effects are resolved upwards, did not hold if more than half are resolved
+    downwards, else unclear.
+
+    Effects within the spread or without one count in the whole, so that a few resolved ones never decide for the rest.
+    """
+    up, down = (sum(one.sign == sign for one in effects) for sign in (1, -1))
+    if up > len(effects) / 2:
+        return HELD
+    return NOT_HELD if down > len(effects) / 2 else UNCLEAR
+
+
+def all_similar(effects: Iterable[Effect], margin: float) -> str:
+    """Held if all differences are within the margin, did not hold if one is beyond it and the spread, else unclear."""
+    effects = list(effects)
+    if all(abs(one.difference) <= margin for one in effects):
+        return HELD
+    return NOT_HELD if any(abs(one.difference) > margin and one.sign for one in effects) else UNCLEAR

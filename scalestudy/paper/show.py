@@ -1,0 +1,112 @@
+"""Figures and tables as files of a profile, and as notebooks and the report show them."""
+
+from __future__ import annotations
+
+import html
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from scalestudy import files
+from scalestudy.paper.plots import STYLE
+
+_GOOD, _BAD = ("#1b7837", "#e4f3e8"), ("#b2182b", "#fbe7ea")
+_NEAR, _NONE = ("#8a5200", "#fdf1dd"), ("#5f6b7a", "#eef1f4")
+_COLOURS = {
+    "held": _GOOD, "reproduced": _GOOD, "did not hold": _BAD, "different": _BAD,
+    "trivially different": _NEAR, "unclear": _NEAR, "inconclusive": _NEAR,
+}  # fmt: skip
+
+
+class ShownFigure:
+    """A saved figure as a notebook shows it, whatever the plotting backend: the PNG itself, `width` in inches."""
+
+    def __init__(self, path: Path, width: float) -> None:
+        self.path, self.width = path, width
+
+    def __repr__(self) -> str:
+        return f"figure {self.path.stem}"
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        return self.path.read_bytes(), {"width": round(96 * self.width)}
+
+
+def save_figure(figure: Figure, profile: str, name: str) -> ShownFigure:
+    """Write a figure as PNG and PDF to ``results/<profile>/figures``, close it, and return it for display.
+
+    Parameters
+    ----------
+    figure : Figure
+    profile : str
+        Name of the profile that the numbers belong to.
+    name : str
+        File name without ending, such as ``figure3``.
+    """
+    folder = files.results(profile) / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    with plt.style.context(STYLE):
+        figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+        figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    plt.close(figure)
+    return ShownFigure(folder / f"{name}.png", figure.get_figwidth())
+
+
+class Shown:
+    """A table as a notebook shows it: whole texts, no index, coloured verdicts; nbval compares the plain text."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.table = table
+
+    def __repr__(self) -> str:
+        return self.table.to_string(index=False, justify="left", max_colwidth=None)
+
+    def _repr_html_(self) -> str:
+        return to_html(self.table)
+
+
+def save_table(table: pd.DataFrame, profile: str, name: str) -> Shown:
+    """Write a table, without its index, as CSV and Markdown to ``results/<profile>/tables``; return it for display.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+    profile, name
+        As in `save_figure`.
+    """
+    folder = files.results(profile) / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / f"{name}.csv", index=False)
+    (folder / f"{name}.md").write_text(to_markdown(table), encoding="utf-8")
+    return Shown(table)
+
+
+def to_html(table: pd.DataFrame) -> str:
+    """A table as HTML that brings its own style, in the columns "verdict..." on the colour of the verdict."""
+    name = f"{zlib.crc32(table.to_csv().encode()):x}"  # of the style's rules: the same for the same table
+    style = table.reset_index(drop=True).style.hide(axis="index").format(lambda cell: html.escape(_text(cell)))
+    style = style.format_index(escape="html", axis="columns").set_uuid(name)
+    style.map(_colours, subset=[column for column in table if str(column).startswith("verdict")])
+    cells = [("text-align", "left"), ("vertical-align", "top")]
+    return style.set_table_styles([{"selector": "th, td", "props": cells}]).to_html()
+
+
+def _colours(verdict: object) -> str:
+    return "color: {}; background: {}; white-space: nowrap".format(*_COLOURS.get(verdict, _NONE))
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A table as GitHub Markdown."""
+    head, rows = _markdown_row(table.columns), map(_markdown_row, table.itertuples(index=False))
+    return head + "|" + "---|" * table.shape[1] + "\n" + "".join(rows)
+
+
+def _markdown_row(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(_text(cell).replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def _text(cell: object) -> str:
+    return f"{cell:g}" if isinstance(cell, float) else str(cell)

@@ -1,0 +1,390 @@
+"""The paper's grids of runs (section 4) at the sizes of a profile: ``params/<profile>.yaml``, and changes to it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from itertools import product
+from typing import Any, ClassVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
+
+from scalestudy import files
+from scalestudy.data.distributions import LogUniform
+from scalestudy.models.systems import SYSTEMS
+from scalestudy.paper.reported import LEARNED, RANGES, START
+from scalestudy.training.record import Record
+from scalestudy.training.spec import (
+    CANVAS_SIZE,
+    PAPER_REALISATIONS,
+    DataSpec,
+    MnistScaleSpec,
+    RunSpec,
+    ScalesSpec,
+    TrainingSpec,
+)
+
+DISTRIBUTIONS = tuple(LogUniform(low=low, high=high) for low, high in RANGES)
+"""Data scale distributions of sections 4.1 and 4.2, from narrow to wide."""
+
+TELLING_ISRS = (1.5, 2.38, 3.0, 4.76, 5.35, 7.56)
+"""Fixed ISRs to run first: both ends, the default start, and the paper's best one for each distribution."""
+
+WANTED_SYSTEMS = (
+    "cnn", "dss", "si_convnet", "sevf", "sesn", "disco", "ours_isr", "ours_spacings", "ours_direct", "ss_cnn", "sicnn",
+)  # fmt: skip
+"""Systems in the order in which they are run: cheap ones first, the paper's own before the costly ones; then others."""
+
+WANTED_REALISATIONS = 3
+"""So many realisations of every system are run before the others."""
+
+NOTEBOOK_GROUPS = {
+    "00": ("table2", "table4", "eq5_as_printed", "figure3", "table3", "table5"),
+    "03": ("figure3",),
+    "04": ("figure3",),
+    "05": ("table2", "eq5_as_printed", "figure3"),
+    "06": ("table3", "table2", "figure3"),
+    "07": ("table4",),
+    "08": ("table5",),
+}
+"""Groups of runs that the notebooks read, by the number in front of the notebook's name."""
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+class Study(BaseModel):
+    """All runs of section 4 at one size; `Study.open` makes one, ``params/paper.yaml`` says what the fields mean.
+
+    Every list of sections 4.1 and 4.2 runs over the seeds first, then over the rest: stopped half-way, it has whole
+    seeds.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    profile: StrictStr = Field(min_length=1)
+    shrink: StrictInt
+    train_images: StrictInt
+    validation_images: StrictInt
+    test_images: StrictInt
+    scale_test_images: StrictInt
+    epochs: StrictInt
+    batch_size: StrictInt
+    seeds: tuple[StrictInt, ...] = Field(min_length=1)
+    isrs: tuple[StrictFloat, ...] = Field(min_length=1)
+    scale_test_isrs: tuple[StrictFloat, ...]
+    initial_sigmas: tuple[StrictFloat, ...] = Field(min_length=1)
+    initial_isrs: tuple[StrictFloat, ...] = Field(min_length=1)
+    initialisation_seeds: tuple[StrictInt, ...] = Field(min_length=1)
+    baseline_models: tuple[StrictStr, ...]
+    baseline_seeds: tuple[StrictInt, ...] = Field(min_length=1)
+    baseline_augmented: StrictBool
+    baseline_train_images: StrictInt
+    baseline_validation_images: StrictInt
+    baseline_test_images: StrictInt
+    baseline_epochs: StrictInt
+    baseline_batch_size: StrictInt
+    equivariance_images: StrictInt
+
+    @classmethod
+    def open(cls, profile: str, changes: Mapping[str, Any] | Iterable[str] = ()) -> Study:
+        """Read a profile, put changes in place of its values, and check all of them.
+
+        Parameters
+        ----------
+        profile : str
+            Name of a file in ``params/``.
+        changes : mapping, or iterable of str
+            Values by parameter name, or texts ``name=value``.
+
+        Returns
+        -------
+        Study
+            Where the changes change anything, its `profile` is ``<profile>-custom``, so that the results of the
+            profile itself are not overwritten; a change of ``profile`` names it otherwise.
+
+        Raises
+        ------
+        ValueError
+            On a project without profiles, an unknown profile, a file or change that cannot be read, and a parameter
+            that is unknown, missing or out of its range.
+
+        Examples
+        --------
+        >>> Study.open("quick", ["epochs=3"]).profile
+        'quick-custom'
+        """
+        values, changes = _read(profile), parse_changes(changes)
+        _check_names(values, f"in {profile}.yaml")
+        _check_names(changes, "among the changes")
+        if values.get("profile") != profile:
+            raise ValueError(f"profile must be {profile!r} in {profile}.yaml, got {values.get('profile')!r}")
+        prefix = ""
+        try:
+            study = cls.model_validate(values | changes)
+            files.results(study.profile)  # a plain name
+            study._check_lists()
+            study._tables_2_to_4()
+            prefix = "baseline_"
+            study.table5()
+        except ValidationError as error:
+            where = f"profile {profile}{', runs on MNIST-Scale' * bool(prefix)}"
+            raise ValueError(f"{where}: {_complaints(error, prefix)}") from error
+        given = study.model_dump(mode="json")
+        if "profile" not in changes and any(given[name] != values.get(name) for name in changes):
+            study = study.model_copy(update={"profile": f"{profile}-custom"})
+        return study
+
+    def _check_lists(self) -> None:
+        for name, given in {**dict(self), "baseline_models": self.systems}.items():
+            if isinstance(given, tuple) and len(set(given)) < len(given):
+                raise ValueError(f"{name} must be distinct values, got {list(given)}; remove the repeated ones")
+        if not set(self.scale_test_isrs) <= set(self.isrs):
+            raise ValueError(
+                f"scale_test_isrs must be values of isrs = {list(self.isrs)}, got {list(self.scale_test_isrs)}; "
+                "add the missing ones to isrs"
+            )
+        if unknown := [name for name in self.systems if name not in SYSTEMS]:
+            raise ValueError(
+                f"baseline_models must be table5, variants or names of {', '.join(SYSTEMS)}, got {unknown}"
+            )
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """Names of the systems to compare on MNIST-Scale, as `baseline_models` says."""
+        groups = {
+            "table5": [name for name, system in SYSTEMS.items() if system.in_table5],
+            "variants": [name for name, system in SYSTEMS.items() if not system.in_table5],
+        }
+        return tuple(name for given in self.baseline_models for name in groups.get(given, [given]))
+
+    @property
+    def description(self) -> str:
+        """One line for people: these sizes beside the paper's."""
+        canvas, seeds = CANVAS_SIZE // self.shrink, len(self.seeds)
+        return (
+            f"Size of these runs: {self.train_images:,} training, {self.validation_images:,} validation and "
+            f"{self.test_images:,} test digits, {canvas} x {canvas} pixels, {self.epochs} epochs, "
+            f"{seeds} seed{'s' * (seeds != 1)}. The paper's: 10,000 / 5,000 / 50,000 digits, 168 x 168 pixels, "
+            "60 epochs, 3 seeds."
+        )
+
+    @property
+    def baseline_description(self) -> str:
+        """The same of the runs on MNIST-Scale."""
+        seeds = len(self.baseline_seeds)
+        return (
+            f"Size of the runs on MNIST-Scale: {self.baseline_train_images:,} training, "
+            f"{self.baseline_validation_images:,} validation and {self.baseline_test_images:,} test digits, "
+            f"{self.baseline_epochs} epochs, batches of {self.baseline_batch_size}, {seeds} "
+            f"realisation{'s' * (seeds != 1)}; {self.equivariance_images:,} digits in the test for invariance. The "
+            f"paper's: 10,000 / 2,000 / 50,000 digits, 60 epochs, batches of 128, {PAPER_REALISATIONS} realisations."
+        )
+
+    def figure3(self) -> list[RunSpec]:
+        """Fixed scales at every ISR of `isrs`; those of `scale_test_isrs` get the test of Fig. 4, too.
+
+        The fixed rows of Table 2 are the best of them.
+        """
+        return self._fixed(self.isrs)
+
+    def figure4(self) -> list[RunSpec]:
+        """The runs of `figure3` that have the test at 45 data scales."""
+        return self._fixed(self.scale_test_isrs)
+
+    def table2(self) -> list[RunSpec]:
+        """The learned rows of Table 2 as the released code runs them ("step_ratio"), from `START`."""
+        return self._runs(LEARNED, self.seeds, [START])
+
+    def eq5_as_printed(self) -> list[RunSpec]:
+        """The learned rows of Table 2 with ISR = 1 + gamma^2 as printed in Eq. 5 ("isr")."""
+        return self._runs("isr", self.seeds, [START])
+
+    def table3(self) -> list[RunSpec]:
+        """Scales learned from every pair of `initial_sigmas` and `initial_isrs`; shares runs with Table 2."""
+        return self._runs(LEARNED, self.initialisation_seeds, product(self.initial_sigmas, self.initial_isrs))
+
+    def table4(self) -> list[RunSpec]:
+        """Scales learned in three ways from `START`; those of "step_ratio" are Table 2's runs."""
+        modes = ("direct", "spacing", LEARNED)
+        return [spec for seed in self.seeds for mode in modes for spec in self._runs(mode, [seed], [START])]
+
+    def table5(self) -> list[RunSpec]:
+        """The systems of `systems` on MNIST-Scale; Table 6 reads the scales of the same runs.
+
+        The first `WANTED_REALISATIONS` without, then with augmentation, then the other realisations.
+        """
+        systems = sorted(self.systems, key=list(dict.fromkeys([*WANTED_SYSTEMS, *SYSTEMS])).index)
+        kinds = (False, True) if self.baseline_augmented else (False,)
+        parts = (self.baseline_seeds[:WANTED_REALISATIONS], self.baseline_seeds[WANTED_REALISATIONS:])
+        return [
+            self._baseline(model, seed, augmented)
+            for seeds in parts
+            for augmented in kinds
+            for model in systems
+            for seed in seeds
+        ]
+
+    def groups(self) -> dict[str, list[RunSpec]]:
+        """All groups by name.  Some share runs."""
+        names = ("table2", "table4", "eq5_as_printed", "figure3", "figure4", "table3", "table5")
+        return {name: getattr(self, name)() for name in names}
+
+    def all_specs(self) -> list[RunSpec]:
+        """Every run once, most wanted first: Tables 2 and 4, `TELLING_ISRS`, Table 3, all of Fig. 3, Table 5."""
+        return list({spec.key: spec for spec in [*self._tables_2_to_4(), *self.table5()]}.values())
+
+    def select(self, text: str) -> list[RunSpec]:
+        """Runs whose group or label contains `text`; if none does, those that match it as a regular expression.
+
+        Such as ``table3``, ``[1, 8]``, ``seed 0``, ``sesn`` or ``direct.*seed 1``; case is ignored.  In the order of
+        `all_specs`; ValueError if nothing matches.
+        """
+        everything, groups = self.all_specs(), self.groups()
+        names = {spec.key: [spec.label] for spec in everything}
+        for name, specs in groups.items():
+            for spec in specs:
+                names[spec.key].append(name)
+        for pattern in (re.escape(text), text):
+            with suppress(re.error):
+                fits = re.compile(pattern, re.IGNORECASE).search
+                if found := [spec for spec in everything if any(map(fits, names[spec.key]))]:
+                    return found
+        raise ValueError(
+            f"filter must match a group ({', '.join(groups)}) or part of a label such as {everything[0].label!r}, got "
+            f"{text!r}, which matches none of the {len(everything)} runs"
+        )
+
+    def for_notebooks(self, names: Iterable[str]) -> list[RunSpec]:
+        """The runs that these notebooks read (`NOTEBOOK_GROUPS`), in the order of `all_specs`."""
+        groups = self.groups()
+        keys = {s.key for name in names for group in NOTEBOOK_GROUPS.get(name[:2], ()) for s in groups[group]}
+        return [spec for spec in self.all_specs() if spec.key in keys]
+
+    def records(self, records: Iterable[Record], group: str = "") -> list[Record]:
+        """Those of some records that are of this study, or of one of its groups."""
+        keys = {spec.key for spec in (self.groups()[group] if group else self.all_specs())}
+        return [record for record in records if record.key in keys]
+
+    def _tables_2_to_4(self) -> list[RunSpec]:
+        telling = self._fixed(isr for isr in self.isrs if isr in TELLING_ISRS)
+        first = [*self.table2(), *self.table4(), *self.eq5_as_printed()]
+        return [*first, *telling, *self.table3(), *self.figure3()]
+
+    def _fixed(self, isrs: Iterable[float]) -> list[RunSpec]:
+        return self._runs("fixed", self.seeds, [(START[0], isr) for isr in isrs])
+
+    def _runs(self, mode: str, seeds: Iterable[int], starts: Iterable[tuple[float, float]]) -> list[RunSpec]:
+        sizes = {name: getattr(self, name) for name in ("train_images", "validation_images", "test_images", "shrink")}
+        return [
+            RunSpec(
+                scales=ScalesSpec(parameterisation=mode, sigma_basis=sigma, isr=isr, num_scales=3),
+                data=DataSpec(
+                    distribution=distribution,
+                    scale_test_images=self.scale_test_images * (mode == "fixed" and isr in self.scale_test_isrs),
+                    **sizes,
+                ),
+                training=TrainingSpec.paper_shaped(self.epochs, self.batch_size),
+                seed=seed,
+            )
+            for seed, (sigma, isr), distribution in product(seeds, starts, DISTRIBUTIONS)
+        ]
+
+    def _baseline(self, model: str, seed: int, augmented: bool) -> RunSpec:
+        names = ("train_images", "validation_images", "test_images")
+        sizes = {name: getattr(self, f"baseline_{name}") for name in names}
+        data = MnistScaleSpec(augmented=augmented, equivariance_images=self.equivariance_images, **sizes)
+        return RunSpec.baseline(model, seed, data, self.baseline_epochs, self.baseline_batch_size)
+
+
+def profiles() -> tuple[str, ...]:
+    """Names of the profiles that there are, sorted."""
+    return tuple(sorted(path.stem for path in files.params_folder().glob("*.yaml")))
+
+
+def parse_changes(changes: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]:
+    """Read texts ``name=value``, values in YAML; a mapping is taken as it is.
+
+    >>> parse_changes(["epochs=3", "seeds=[0, 010]"])
+    {'epochs': 3, 'seeds': [0, 10]}
+    """
+    if isinstance(changes, Mapping):
+        return dict(changes)
+    values = {}
+    for text in changes:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not name:
+            raise ValueError(f"a parameter must be written name=value, got {text!r}; for example epochs=3")
+        try:
+            values[name] = yaml.load(value, _Yaml)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{name} must be a number, a text or a list like [0, 1], got {value!r}") from error
+    return values
+
+
+def parse_seconds(text: str) -> float:
+    """Read a duration such as ``90``, ``90s``, ``25m`` or ``1h30m`` as seconds, more than 0."""
+    match = _DURATION.fullmatch(text.strip())
+    parts = match.groups() if match else ()
+    seconds = sum(float(part or 0) * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not seconds > 0:
+        raise ValueError(f"a duration must be more than 0, such as 90s, 25m or 1h30m, got {text!r}")
+    return seconds
+
+
+class _Yaml(yaml.SafeLoader):
+    """Numbers as YAML 1.2 has them: 010 is ten, 1:30 and yes are texts."""
+
+    yaml_implicit_resolvers: ClassVar[dict] = {}
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|", ["~", "n", ""]),
+    ("bool", r"true|false", ["t", "f"]),
+    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
+):
+    _Yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_pattern})$"), _first)
+_Yaml.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+
+
+def _read(profile: str) -> dict[str, Any]:
+    path = files.params(profile)
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"there is no folder params in {path.parent.parent}; name the project's folder in the environment variable "
+            f"{files.ROOT_VARIABLE}"
+        )
+    if profile not in profiles():
+        raise ValueError(
+            f"profile must be one of {', '.join(profiles()) or 'none'}, got {profile!r}; add {path} for another"
+        )
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Yaml)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}; write one 'name: value' per line") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold one 'name: value' per line, got {type(values).__name__}")
+    return values
+
+
+def _check_names(names: Iterable[str], where: str) -> None:
+    allowed = sorted(Study.model_fields)
+    for name in names:
+        if name not in allowed:
+            close = difflib.get_close_matches(str(name), allowed, n=3)
+            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            raise ValueError(f"unknown parameter {name!r} {where}: {hint}allowed are {', '.join(allowed)}")
+
+
+def _complaints(error: ValidationError, prefix: str) -> str:
+    """All complaints in one line: parameter, what is wrong, the value; of specs by the parameters that they follow."""
+    told = []
+    for item in error.errors():
+        name, *place = map(str, item["loc"] or [""])
+        name = next((n for n in (prefix + name, f"{prefix}{name}s", f"{name}s") if n in Study.model_fields), name)
+        message = item["msg"].removeprefix("Value error, ")
+        told.append(f"{'.'.join([name, *place])}: {message}, got {item['input']!r}" if item["loc"] else message)
+    return "; ".join(told)

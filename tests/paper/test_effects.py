@@ -1,0 +1,72 @@
+"""Effects beside the spread over seeds, intervals, and what lists of effects say."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from scalestudy.paper.effects import Effect, all_similar, effect, format_mean_std, majority_positive, welch_interval
+
+NAN = float("nan")
+
+
+def test_welch_interval_agrees_with_scipy():
+    first, second = np.array([2.1, 2.4, 2.3]), np.array([1.9, 2.6, 2.2, 2.0])
+    expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    sides = (first.mean(), first.std(ddof=1), 3), (second.mean(), second.std(ddof=1), 4)
+    np.testing.assert_allclose(welch_interval(*sides), expected)
+    many = welch_interval(*(tuple(np.repeat(value, 2) for value in side) for side in sides))
+    np.testing.assert_allclose(many, np.transpose([expected, expected]))
+
+
+def test_welch_interval_needs_two_values_a_side():
+    assert np.isnan(welch_interval((1.0, NAN, 1), (2.0, 0.1, 3))).all()
+    assert np.isnan(welch_interval((1.0, 0.1, 1), (2.0, 0.1, 3))).all()
+    assert np.isnan(welch_interval((1.0, 0.1, 3), (2.0, NAN, 3))).all()
+    assert welch_interval((1.0, 0.0, 3), (2.0, 0.0, 3)) == (-1.0, -1.0)
+
+
+def test_format():
+    assert format_mean_std(2.291, 0.067, 3) == "2.29 ± 0.07 (n=3)"
+    assert format_mean_std(2.291, NAN, 1, digits=1) == "2.3 (n=1)"
+    assert format_mean_std(NAN, NAN, NAN) == "-"
+
+
+def test_effect_is_set_against_the_pooled_spread():
+    one = effect([1.0, 2.0, 3.0], [5.0, 6.0, 7.0])
+    assert (one.difference, one.spread, one.sign) == (-4.0, 1.0, -1)
+    assert effect([1.0, 2.0, 3.0], [1.5, 2.5, 3.5]).sign == 0
+    assert effect([1.0], [5.0]).sign == 0 and "unknown" in str(effect([1.0], [5.0]))
+    assert effect([1.0, 1.2], [5.0]).sign == -1
+
+
+def some_effects(up, down, within=0, unknown=0):
+    return [
+        *[Effect(1.0, 0.5, 0.0, 2.0)] * up,
+        *[Effect(-1.0, 0.5, -2.0, 0.0)] * down,
+        *[Effect(-0.1, 0.5, -1.0, 1.0)] * within,
+        *[Effect(-1.0, NAN, NAN, NAN)] * unknown,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "verdict"),
+    [
+        ((5, 4), "held"), ((4, 5), "did not hold"), ((2, 2), "unclear"), ((1, 0, 0, 8), "unclear"),
+        ((0, 1, 0, 8), "unclear"), ((0, 4, 5, 0), "unclear"), ((0, 5, 4, 0), "did not hold"), ((5, 0, 0, 4), "held"),
+    ],
+)  # fmt: skip
+def test_majority_is_symmetric_and_counts_all_effects(counts, verdict):
+    assert majority_positive(some_effects(*counts)) == verdict
+
+
+@pytest.mark.parametrize(
+    ("counts", "margin", "verdict"),
+    [
+        ((1, 1), 1.0, "held"),
+        ((1, 1), 0.9, "did not hold"),
+        ((0, 0, 2), 0.05, "unclear"),
+        ((0, 0, 0, 1), 0.9, "unclear"),
+    ],
+)
+def test_similar_within_a_margin(counts, margin, verdict):
+    assert all_similar(some_effects(*counts), margin) == verdict

@@ -1,0 +1,281 @@
+"""The paper's grids: which runs, in which order; profiles, what may replace their values, how mistakes are told."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from fake_training import record_of
+
+from scalestudy import files
+from scalestudy.models import systems
+from scalestudy.paper import reported, study
+from scalestudy.paper.study import DISTRIBUTIONS, NOTEBOOK_GROUPS, WANTED_SYSTEMS, Study
+from scalestudy.training.spec import MnistScaleSpec, RunSpec, TrainingSpec
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+ELEVEN = [name for name, system in systems.SYSTEMS.items() if system.in_table5]
+VARIANTS = [name for name in systems.SYSTEMS if name not in ELEVEN]
+
+
+@pytest.fixture(scope="module", params=["paper", "quick"])
+def either(request):
+    return Study.open(request.param)
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return Study.open("paper")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with the committed profiles that a test may change."""
+    shutil.copytree(CHECKOUT / "params", tmp_path / "params")
+    monkeypatch.setenv(files.ROOT_VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+def keys(specs):
+    return {spec.key for spec in specs}
+
+
+class TestGrids:
+    def test_distributions_have_the_papers_labels(self):
+        assert tuple(distribution.label for distribution in DISTRIBUTIONS) == reported.DISTRIBUTIONS
+
+    def test_the_paper_has_234_runs_and_table5(self, paper):
+        groups = {name: keys(specs) for name, specs in paper.groups().items()}
+        assert {name: len(group) for name, group in groups.items()} == {
+            "table2": 9, "table4": 27, "eq5_as_printed": 9, "figure3": 135, "figure4": 72, "table3": 81,
+            "table5": 16 * 6 * 2,
+        }  # fmt: skip
+        everything = keys(paper.all_specs())
+        assert len(everything) == len(paper.all_specs()) == 234 + 9 + 192
+        assert set.union(*groups.values()) == everything
+
+    def test_the_papers_runs_are_the_recipe_that_is_the_default(self, paper):
+        for spec in paper.all_specs():
+            assert spec.is_paper_size
+            if spec.dataset == "mnist_scale":
+                assert spec == RunSpec.baseline(spec.model, spec.seed, spec.data)
+            else:
+                assert (spec.training, spec.order, spec.precision) == (TrainingSpec(), "relu_norm", "float32")
+                assert (spec.model, spec.scales.num_scales) == ("table1", 3)
+
+    @pytest.mark.parametrize(("item", "group"), [("Figure 3", "figure3"), ("Table 3", "table3"), ("Table 4", "table4")])
+    def test_every_printed_number_has_its_three_runs(self, paper, item, group):
+        wanted = set(reported.numbers(item)[reported.KEYS[2:]].itertuples(index=False, name=None))
+        found = Counter(
+            (s.data.distribution.label, s.scales.parameterisation, s.scales.sigma_basis, s.scales.isr)
+            for s in paper.groups()[group]
+        )
+        assert found == dict.fromkeys(wanted, 3)
+
+    def test_shared_runs(self, either):
+        assert keys(either.table2()) <= keys(either.table4())
+        assert keys(either.figure4()) <= keys(either.figure3())
+        assert not keys(either.table2()) & keys(either.eq5_as_printed())
+        shared = keys(either.table2()) & keys(either.table3())
+        assert len(shared) == 3 * len(set(either.seeds) & set(either.initialisation_seeds))
+
+    def test_only_figure_4_has_the_scale_test(self, either):
+        tested = keys(either.figure4())
+        for spec in either.figure3() + either.table3():
+            assert spec.data.scale_test_images == either.scale_test_images * (spec.key in tested)
+
+    def test_most_wanted_first(self, paper):
+        order = [spec.key for spec in paper.all_specs()]
+        last = {name: max(map(order.index, keys(specs))) for name, specs in paper.groups().items()}
+        assert last["table2"] < last["table4"] < last["eq5_as_printed"] < last["table3"] < last["figure3"]
+        assert last["figure3"] < min(map(order.index, keys(paper.table5())))
+        telling = [spec for spec in paper.figure3() if spec.scales.isr in (1.5, 2.38, 3, 4.76, 5.35, 7.56)]
+        assert len(telling) == 6 * 3 * 3
+        assert max(map(order.index, keys(telling))) < last["table3"]
+        assert [spec.seed for spec in paper.table2()] == [0] * 3 + [1] * 3 + [2] * 3
+
+    def test_most_wanted_first_on_mnist_scale(self, paper):
+        """Realisations 0..2 of all systems, then with "+", then 3..5; cheap systems first, variants last."""
+        assert sorted(WANTED_SYSTEMS) == sorted(ELEVEN)
+        assert [(spec.model, spec.data.augmented, spec.seed) for spec in paper.table5()] == [
+            (model, augmented, seed)
+            for seeds in ((0, 1, 2), (3, 4, 5))
+            for augmented in (False, True)
+            for model in (*WANTED_SYSTEMS, *VARIANTS)
+            for seed in seeds
+        ]
+
+    def test_runs_on_mnist_scale_have_the_sizes_of_the_study(self):
+        changed = Study.open("quick", {"equivariance_images": 7, "baseline_validation_images": 99})
+        spec = changed.table5()[0]
+        assert spec.data == MnistScaleSpec(
+            train_images=200, validation_images=99, test_images=250, equivariance_images=7
+        )
+        assert spec.training == TrainingSpec.paper_shaped(3, 16, "mnist_scale")
+
+    def test_systems_by_name(self):
+        some = Study.open("quick", ["baseline_models=[sesn, variants, cnn]", "baseline_augmented=true"])
+        assert some.systems == ("sesn", *VARIANTS, "cnn")
+        assert [spec.model for spec in some.table5()] == ["cnn", "sesn", *VARIANTS] * 2
+        assert Study.open("quick", {"baseline_models": []}).table5() == []
+
+    def test_a_new_variant_is_run_last(self, monkeypatch):
+        monkeypatch.setitem(systems.SYSTEMS, "ours_new", systems.SYSTEMS["single_scale"])
+        monkeypatch.setattr(study.RunSpec, "baseline", lambda model, *_: model)
+        given = Study.model_construct(**dict(Study.open("quick")) | {"baseline_models": ("ours_new", "table5")})
+        assert given.systems == ("ours_new", *ELEVEN)
+        assert given.table5() == [*WANTED_SYSTEMS, "ours_new"]
+
+
+class TestSelection:
+    @pytest.mark.parametrize(
+        ("text", "count"),
+        [
+            ("table3", 81), ("TABLE2", 9), ("[1, 8]", 81), ("direct", 9 + 12), (r"direct.*seed 1", 3 + 2),
+            ("isr 7.56", 9), ("figure", 135), ("table5", 192), ("sesn", 2 * 12), ("MNIST-Scale+, sesn", 6),
+            (r"MNIST-Scale\+?, (sesn|cnn), seed [01]$", 2 * 2 * 2),
+        ],
+    )  # fmt: skip
+    def test_select(self, paper, text, count):
+        found = paper.select(text)
+        assert len(found) == count
+        assert [spec.key for spec in paper.all_specs() if spec.key in keys(found)] == [spec.key for spec in found]
+
+    @pytest.mark.parametrize("text", ["table7", "[unclosed", "seed 6"])
+    def test_select_of_nothing(self, paper, text):
+        with pytest.raises(ValueError, match=r"filter must match a group \(table2, .*got .* matches none of the 435"):
+            paper.select(text)
+
+    def test_runs_of_notebooks(self, paper):
+        assert keys(paper.for_notebooks(["00_overview"])) == keys(paper.all_specs())
+        assert keys(paper.for_notebooks(["07_parameterisation"])) == keys(paper.table4())
+        assert paper.for_notebooks(["01_datasets"]) == []
+        assert {group for groups in NOTEBOOK_GROUPS.values() for group in groups} <= set(paper.groups())
+
+    def test_records(self, paper):
+        records = [
+            record_of(spec) for spec in (paper.table2()[0], paper.table5()[0], RunSpec.baseline("cnn", epochs=1))
+        ]
+        assert paper.records(records) == records[:2]
+        assert paper.records(iter(records), group="table4") == records[:1]
+
+
+class TestProfiles:
+    @pytest.mark.parametrize("profile", ["paper", "quick"])
+    def test_hold_every_parameter_once(self, profile):
+        written = yaml.safe_load(files.params(profile).read_text())
+        assert list(written) == list(Study.model_fields)
+        assert Study.open(profile).model_dump(mode="json") == written
+        assert profile in study.profiles()
+
+    def test_paper_has_the_grid_of_figure_3(self, paper):
+        assert paper.isrs == tuple(float(f"{1.5 * 2 ** (j / 6):.2f}") for j in range(15))
+        assert paper.scale_test_isrs == paper.isrs[::2]
+        assert paper.systems == tuple(systems.SYSTEMS)
+
+    def test_descriptions(self, paper):
+        assert "60 epochs, 3 seeds. The paper's: 10,000 / 5,000 / 50,000 digits" in paper.description
+        assert paper.baseline_description.startswith("Size of the runs on MNIST-Scale: 10,000 training, 2,000 valid")
+        quick = Study.open("quick").baseline_description
+        assert "1 realisation; 25 digits in the test for invariance. The paper's" in quick
+
+    @pytest.mark.parametrize(
+        ("changes", "name"),
+        [
+            ([], "quick"),
+            (["epochs=6", "isrs=[1.5, 2.38, 4.76, 7.56]"], "quick"),
+            (["epochs=1"], "quick-custom"),
+            ({"epochs": 1}, "quick-custom"),
+            (["epochs=1", "profile=mine"], "mine"),
+            (["profile=mine"], "mine"),
+            (["epochs=1", "profile=quick"], "quick"),
+        ],
+    )
+    def test_changed_values_do_not_go_under_the_name_of_the_profile(self, changes, name):
+        assert Study.open("quick", changes).profile == name
+
+    def test_folder_without_params(self, tmp_path, monkeypatch):
+        monkeypatch.setenv(files.ROOT_VARIABLE, str(tmp_path))
+        with pytest.raises(ValueError, match=rf"no folder params in {tmp_path}; .* variable SCALESTUDY_ROOT"):
+            Study.open("quick")
+
+    def test_unknown_profile_lists_those_there_are(self, project):
+        with pytest.raises(ValueError, match=r"profile must be one of paper, quick, got 'qick'; add .*qick.yaml"):
+            Study.open("qick")
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("- 1", "must hold one 'name: value' per line, got list"),
+            ("a: [", "is not valid YAML"),
+            ("profile: own\nepochz: 1", r"unknown parameter 'epochz' in own.yaml: did you mean epochs"),
+            ("profile: quick", "profile must be 'own' in own.yaml, got 'quick'"),
+            ("profile: own", "shrink: Field required"),
+        ],
+    )
+    def test_mistaken_profile(self, project, text, message):
+        files.params("own").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            Study.open("own")
+
+    def test_numbers_of_a_profile_are_those_of_yaml_1_2(self, project):
+        text = files.params("quick").read_text()
+        files.params("quick").write_text(text.replace("\nseeds: [0, 1]", "\nseeds: [010, 011]"))
+        assert Study.open("quick").seeds == (10, 11)
+        files.params("quick").write_text(text.replace("\nepochs: 6", "\nepochs: 1:30"))
+        with pytest.raises(ValueError, match="epochs: Input should be a valid integer, got '1:30'"):
+            Study.open("quick")
+
+
+class TestChanges:
+    def test_values(self):
+        changed = Study.open("quick", ["epochs=3", "seeds=[010, 011]", "initial_sigmas=[1e0, 2]", "isrs = [1.5, 7.56]"])
+        assert (changed.epochs, changed.seeds, changed.initial_sigmas) == (3, (10, 11), (1.0, 2.0))
+        assert changed.isrs == (1.5, 7.56)
+
+    @pytest.mark.parametrize(
+        ("assignment", "message"),
+        [
+            ("epocs=3", r"unknown parameter 'epocs' among the changes: did you mean epochs\?"),
+            ("zzz=3", "unknown parameter 'zzz' among the changes: allowed are baseline_augmented, .* batch_size, ep"),
+            ("epochs=0", "profile quick: epochs: Input should be greater than or equal to 1, got 0"),
+            ("epochs=many", "epochs: Input should be a valid integer, got 'many'"),
+            ("epochs=1:30", "epochs: Input should be a valid integer, got '1:30'"),
+            ("epochs=true", "epochs: Input should be a valid integer, got True"),
+            ("baseline_augmented=yes", "baseline_augmented: Input should be a valid boolean, got 'yes'"),
+            ("initial_isrs=[1.0]", r"isrs: Input should be greater than 1, got 1.0"),
+            ("seeds=[1, 1]", r"seeds must be distinct values, got \[1, 1\]; remove"),
+            ("seeds=[]", "seeds: Tuple should have at least 1 item"),
+            ("seeds=[-1]", "seeds: Input should be greater than or equal to 0, got -1"),
+            ("scale_test_isrs=[9.0]", r"scale_test_isrs must be values of isrs = .* got \[9.0\]; add"),
+            ("scale_test_images=40000", "scale_test_images must be at most test_images = .* got 40000"),
+            ("baseline_models=[sesm]", r"baseline_models must be table5, variants or names of cnn, .* got \['sesm'\]"),
+            ("baseline_models=[table5, cnn]", r"baseline_models must be distinct values, got .*; remove"),
+            ("baseline_models=sesn", "baseline_models: Input should be a valid tuple, got 'sesn'"),
+            ("baseline_seeds=[6]", "MNIST-Scale: seed must be a published realisation .* got 6"),
+            ("baseline_validation_images=2001", "baseline_validation_images: .* less than or equal to 2000, got 2001"),
+            ("baseline_epochs=0", "runs on MNIST-Scale: baseline_epochs: .* greater than or equal to 1, got 0"),
+            ("equivariance_images=40000", "equivariance_images must be at most test_images = .* got 40000"),
+            ("baseline_train_images=33", "MNIST-Scale: batch_size must not leave a last batch of one image.* got 16"),
+            ("shrink=4", "shrink: Input should be 1, 2 or 3, got 4"),
+            ("profile=../x", "profile must be a plain name of .* got '../x'"),
+            ("profile=5", "profile: Input should be a valid string, got 5"),
+            ("epochs", "a parameter must be written name=value, got 'epochs'; for example"),
+            ("seeds=[0", r"seeds must be a number, a text or a list like \[0, 1\], got '\[0'"),
+        ],
+    )  # fmt: skip
+    def test_mistakes(self, assignment, message):
+        with pytest.raises(ValueError, match=message):
+            Study.open("quick", [assignment])
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("25m", 1500), ("1h30m", 5400), ("0.5h", 1800)])
+def test_durations(text, seconds):
+    assert study.parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5", "m", "5 minutes"])
+def test_mistaken_durations(text):
+    with pytest.raises(ValueError, match="a duration must be more than 0, such as 90s, 25m or 1h30m, got"):
+        study.parse_seconds(text)

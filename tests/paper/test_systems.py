@@ -1,0 +1,97 @@
+"""The table of all systems on MNIST-Scale: cells by hand."""
+
+import pandas as pd
+import pytest
+import torch
+
+from scalestudy.models.systems import SYSTEMS
+from scalestudy.paper import systems
+from scalestudy.paper.systems import run_sizes, systems_table, timed_on
+from scalestudy.paper.table import CURVE_COLUMNS, RUN_COLUMNS
+
+NAN = float("nan")
+
+
+def run(name, error, seed=0, augmented=False, scales=(), **changes):
+    """A row of `runs`."""
+    return {
+        "key": f"{name}{seed}{augmented}", "dataset": "mnist_scale", "model": name, "augmented": augmented,
+        "seed": seed, "test_error": error, "internal_scales": list(scales), "train_ms": 4.0 + seed,
+        "inference_ms": 0.5, "threads": 1, "device": "cpu (x86_64)", "epochs": 60, "train_images": 10_000, **changes,
+    }  # fmt: skip
+
+
+def frame(*rows):
+    return pd.DataFrame(rows, columns=RUN_COLUMNS)
+
+
+def points(*curves):
+    """Rows of `curves`: (run, what, {at: value})."""
+    rows = [{"key": run["key"], "what": what, "at": at, "value": v} for run, what, c in curves for at, v in c.items()]
+    return pd.DataFrame(rows, columns=CURVE_COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("cnn", 494_549), ("sicnn", 496_639), ("si_convnet", 494_549), ("sevf", 475_475), ("dss", 494_359),
+        ("ss_cnn", 493_688), ("sesn", 494_549), ("ours_isr", 494_551), ("ours_spacings", 494_553),
+        ("sevf_scalar", 494_425), ("single_scale", 494_550),
+    ],
+)  # fmt: skip
+def test_parameters_as_the_released_networks_have(name, count):
+    systems.parameters.cache_clear()
+    before = torch.random.get_rng_state()
+    assert systems.parameters(name) == count
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_sizes_and_machines_in_words():
+    assert run_sizes(frame(run("cnn", 2.0, epochs=1, train_images=60))) == "60 images, 1 epoch, 1 realisation"
+    two = frame(run("cnn", 2.0, threads=4, device="cuda (X)"), run("cnn", 2.0, seed=3, epochs=2, train_images=400))
+    assert run_sizes(two) == "400 or 10000 images, 2 or 60 epochs, 2 realisations"
+    shrunk = frame(run("table1", 2.0, dataset="dynamic_scale_mnist", shrink=3))
+    assert run_sizes(shrunk) == "10000 images, 60 epochs, 1 seed, lengths / 3"
+    assert timed_on(two).tolist() == ["cuda (X), 4 threads", "cpu (x86_64), 1 thread"]
+
+
+def test_cells():
+    """Mean over the four factors other than 1: (0.8+0.4+0.2+0.6)/4 = 0.5 and 0.6."""
+    first, second = run("cnn", 2.0), run("cnn", 3.0, 1)
+    changes = {0.5: 0.8, 0.7071: 0.4, 1.0: 0.0, 1.4142: 0.2, 2.0: 0.6}, {0.5: 1.0, 0.7071: 0.4, 1.4142: 0.2, 2.0: 0.8}
+    curves = points(
+        (first, "relative change", changes[0]),
+        (second, "relative change", changes[1]),
+        (first, "prediction change", {at: 10 * value for at, value in changes[0].items()}),
+        (second, "prediction change", {at: 10 * value for at, value in changes[1].items()}),
+        (first, "by data scale", {0.3: 8.0, 0.6: 5.0, 0.9: 1.0}),
+        (second, "by data scale", {0.3: 9.0, 0.6: 5.0}),
+    )
+    assert systems_table(frame(first, second), curves).iloc[0].to_dict() == {
+        "model": "CNN", "parameters": "494,549", "test error": "2.50 ± 0.71", "change of logits": "0.55 ± 0.07",
+        "at 0.5": "0.90 ± 0.14", "at 2": "0.70 ± 0.14", "changed predictions": "5.5 ± 0.7",
+        "error at data scale 0.3-0.4": "8.5 ± 0.7", "error at data scale 0.9-1.0": "1.0",
+        "training, ms per image": "4.5", "inference, ms per image": "0.5", "timed on": "cpu (x86_64), 1 thread",
+        "internal scales": "-", "size": "10000 images, 60 epochs, 2 realisations",
+    }  # fmt: skip
+
+
+def test_rows_times_and_what_is_missing():
+    rows = [
+        run("sesn", 1.5, scales=(1.5, 1.89, 2.38, 3.0)),
+        run("sesn", 1.5, 1, scales=(1.7, 1.91, 2.4, 3.2)),
+        run("cnn", 1.0, augmented=True, inference_ms=NAN),
+        *(run("dss", 2.0, i, train_ms=time) for i, time in enumerate((1.0, 2.0, 30.0, NAN))),
+    ]
+    table = systems_table(frame(*rows), points()).set_index("model")
+    assert table.index.tolist() == ["DSS", "SESN (Hermite)", "CNN+"]
+    assert table.loc["SESN (Hermite)", "internal scales"] == "1.60, 1.90, 2.39, 3.10"
+    assert table.loc["DSS", "training, ms per image"] == "2"
+    assert set(table.loc["CNN+", ["change of logits", "at 2", "error at data scale 0.3-0.4"]]) == {"-"}
+    assert table.loc["CNN+", "inference, ms per image"] == "-"
+
+
+def test_without_runs_and_with_a_new_system(monkeypatch):
+    assert systems_table(frame(), points()).empty
+    monkeypatch.setitem(SYSTEMS, "new", SYSTEMS["single_scale"])
+    assert systems_table(frame(run("new", 2.0)), points())["parameters"].tolist() == ["494,550"]
