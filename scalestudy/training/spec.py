@@ -28,11 +28,6 @@ _WORK_PER_MILLISECOND = 6_700.0
 
 DataSet = Literal["dynamic_scale_mnist", "mnist_scale"]
 
-SYSTEM_NAMES = tuple(SYSTEMS)
-BASELINES = tuple(name for name in SYSTEMS if SYSTEMS[name].in_table5)
-VARIANTS = tuple(name for name in SYSTEMS if not SYSTEMS[name].in_table5)
-BaselineName, VariantName = Literal[BASELINES], Literal[VARIANTS]
-
 
 class Part(BaseModel):
     """Part of a spec or of a record: strict and frozen.
