@@ -117,8 +117,8 @@ class Study(BaseModel):
         'quick-custom'
         """
         values, changes = _read(profile), parse_changes(changes)
-        check_names(values, cls.model_fields, f"in {profile}.yaml")
-        check_names(changes, cls.model_fields, "among the changes")
+        _check_names(values, f"in {profile}.yaml")
+        _check_names(changes, "among the changes")
         if values.get("profile") != profile:
             raise ValueError(f"profile must be {profile!r} in {profile}.yaml, got {values.get('profile')!r}")
         prefix = ""
@@ -132,7 +132,8 @@ class Study(BaseModel):
         except ValidationError as error:
             where = f"profile {profile}{', runs on MNIST-Scale' * bool(prefix)}"
             raise ValueError(f"{where}: {_complaints(error, prefix)}") from error
-        if "profile" not in changes and any(study.parameters()[name] != values.get(name) for name in changes):
+        given = study.model_dump(mode="json")
+        if "profile" not in changes and any(given[name] != values.get(name) for name in changes):
             study = study.model_copy(update={"profile": f"{profile}-custom"})
         return study
 
@@ -181,10 +182,6 @@ class Study(BaseModel):
             f"realisation{'s' * (seeds != 1)}; {self.equivariance_images:,} digits in the test for invariance. The "
             f"paper's: 10,000 / 2,000 / 50,000 digits, 60 epochs, batches of 128, {PAPER_REALISATIONS} realisations."
         )
-
-    def parameters(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return self.model_dump(mode="json")
 
     def figure3(self) -> list[RunSpec]:
         """Fixed scales at every ISR of `isrs`; those of `scale_test_isrs` get the test of Fig. 4, too.
@@ -266,10 +263,9 @@ class Study(BaseModel):
         keys = {s.key for name in names for group in NOTEBOOK_GROUPS.get(name[:2], ()) for s in groups[group]}
         return [spec for spec in self.all_specs() if spec.key in keys]
 
-    def records(self, records: Iterable[Record], *, group: str = "", notebook: str = "") -> list[Record]:
-        """Those of some records that are of this study; of one of its groups, or that a notebook reads."""
-        specs = self.for_notebooks([notebook]) if notebook else self.all_specs()
-        keys = {spec.key for spec in (self.groups()[group] if group else specs)}
+    def records(self, records: Iterable[Record], group: str = "") -> list[Record]:
+        """Those of some records that are of this study, or of one of its groups."""
+        keys = {spec.key for spec in (self.groups()[group] if group else self.all_specs())}
         return [record for record in records if record.key in keys]
 
     def _tables_2_to_4(self) -> list[RunSpec]:
@@ -374,9 +370,8 @@ def _read(profile: str) -> dict[str, Any]:
     return values
 
 
-def check_names(names: Iterable[str], allowed: Iterable[str], where: str) -> None:
-    """Raise `ValueError` for the first name that is not allowed, with the closest ones that are."""
-    allowed = sorted(allowed)
+def _check_names(names: Iterable[str], where: str) -> None:
+    allowed = sorted(Study.model_fields)
     for name in names:
         if name not in allowed:
             close = difflib.get_close_matches(str(name), allowed, n=3)
