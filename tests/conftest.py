@@ -1,9 +1,8 @@
-"""What all tests share: helpers of ``reference`` and ``runs`` can be imported; MNIST; a fixture for tests that draw."""
+"""What all tests share: helpers of ``reference`` and ``runs`` can be imported; MNIST."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,15 +25,3 @@ def mnist() -> Mnist:
         return load_mnist()
     except (DataError, StoreError) as reason:
         pytest.skip(f"MNIST cannot be had: {reason}")
-
-
-@pytest.fixture
-def untouched_settings() -> Iterator[None]:
-    """No test leaves a figure open or a setting changed."""
-    import matplotlib as mpl
-    import matplotlib.pyplot as plt
-
-    before = dict(mpl.rcParams)
-    yield
-    assert dict(mpl.rcParams) == before
-    plt.close("all")

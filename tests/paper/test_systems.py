@@ -15,9 +15,9 @@ NAN = float("nan")
 def run(name, error, seed=0, augmented=False, scales=(), **changes):
     """A row of `runs`."""
     return {
-        "key": f"{name}{seed}{augmented}", "dataset": "mnist_scale", "model": name, "augmented": augmented,
-        "seed": seed, "test_error": error, "internal_scales": list(scales), "train_ms": 4.0 + seed,
-        "inference_ms": 0.5, "threads": 1, "device": "cpu (x86_64)", "epochs": 60, "train_images": 10_000, **changes,
+        "key": f"{name}{seed}{augmented}", "model": name, "augmented": augmented, "seed": seed, "test_error": error,
+        "internal_scales": list(scales), "train_ms": 4.0 + seed, "inference_ms": 0.5, "threads": 1,
+        "device": "cpu (x86_64)", "dataset": "mnist_scale", "epochs": 60, "train_images": 10_000, **changes,
     }  # fmt: skip
 
 
@@ -50,8 +50,8 @@ def test_sizes_and_machines_in_words():
     assert run_sizes(frame(run("cnn", 2.0, epochs=1, train_images=60))) == "60 images, 1 epoch, 1 realisation"
     two = frame(run("cnn", 2.0, threads=4, device="cuda (X)"), run("cnn", 2.0, seed=3, epochs=2, train_images=400))
     assert run_sizes(two) == "400 or 10000 images, 2 or 60 epochs, 2 realisations"
-    shrunk = frame(run("table1", 2.0, dataset="dynamic_scale_mnist", shrink=3))
-    assert run_sizes(shrunk) == "10000 images, 60 epochs, 1 seed, lengths / 3"
+    table1 = run("table1", 2.0, dataset="dynamic_scale_mnist", shrink=3)
+    assert run_sizes(frame(table1)) == "10000 images, 60 epochs, 1 seed, lengths / 3"
     assert timed_on(two).tolist() == ["cuda (X), 4 threads", "cpu (x86_64), 1 thread"]
 
 
