@@ -139,7 +139,7 @@ def reproduce(
         inputs=None if rerun else [store.path(record.key) for record in report.done],
         on_result=_tell,
     )
-    _report(study)
+    _report(parameters)
     if report.failed or any(result.error for result in results):
         raise click.exceptions.Exit(1)
 
@@ -245,7 +245,9 @@ def verify() -> None:
 @_STUDY
 def report(profile: str, changes: tuple[str, ...]) -> None:
     """Build the report of a profile from the executed notebooks and the run store."""
-    _report(_study(profile, changes))
+    from scalestudy.paper.study import parse_changes
+
+    _report({"profile": profile, "changes": parse_changes(changes)})
 
 
 def _study(profile: str, changes: tuple[str, ...]) -> Study:
@@ -305,10 +307,10 @@ def _tell(result: Any) -> None:
     click.echo(f"{result.name}: {done if result.error is None else result.error}")
 
 
-def _report(study: Study) -> None:
+def _report(parameters: dict[str, Any]) -> None:
     from scalestudy.paper.report import build
 
-    index, card = build(study)
+    index, card = build(**parameters)
     click.echo(f"\n{card.text()}\n\nreport: {index}")
 
 
