@@ -34,9 +34,9 @@ def test_the_lowest_wings_import_nothing(wing):
 
 
 def test_no_module_imports_itself_by_a_detour():
-    below = {name: design.imported(path) for name, path in MODULES.items()}
+    below = {name: design.imported(path) for name, path in MODULES.items() if path.name != "__init__.py"}
     below = {
-        name: {other for other in MODULES for one in found if one == other or one.startswith(f"{other}.")}
+        name: {other for other in below for one in found if one == other or one.startswith(f"{other}.")}
         for name, found in below.items()
     }
     done: set[str] = set()
@@ -48,7 +48,7 @@ def test_no_module_imports_itself_by_a_detour():
                 visit(other, (*trail, name))
             done.add(name)
 
-    for name in MODULES:
+    for name in below:
         visit(name, ())
 
 
