@@ -25,7 +25,7 @@ from tqdm import tqdm
 from scalestudy.paper import params
 from scalestudy.paper.grids import Study
 from scalestudy.paper.output import to_markdown
-from scalestudy.runs.execution import run_all
+from scalestudy.runs.batch import run_all
 from scalestudy.runs.store import RunStore
 from scalestudy.training.spec import RunSpec
 
@@ -84,7 +84,7 @@ def page(machine: dict[str, Any], runs: int, rounds: int, rows: list[dict[str, A
         ]
     about = (
         f"Batches of {runs} equal runs of `quick`, one thread each, into an empty store; medians of {rounds} rounds, "
-        "ratios within a round (least to most). 1 is this process itself. Once started: from the moment when every "
+        "ratios within a round (least to most). Once started: from the moment when every "
         "worker has ended one run. Whole batch: with starting the processes and loading torch and MNIST. torch "
         f"{machine['torch']}, {machine['gigaflops']:.0f} Gflop/s in matrix products on one thread."
     )

@@ -5,9 +5,11 @@ Only glue: what a command does lies in the module that it imports, which keeps `
 
 from __future__ import annotations
 
+import signal
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ import click
 
 if TYPE_CHECKING:
     from scalestudy.paper.size import StudySize
-    from scalestudy.runs.execution import BatchReport
+    from scalestudy.runs.batch import BatchReport
     from scalestudy.runs.store import RunStore
     from scalestudy.training.spec import RunSpec
 
@@ -23,14 +25,29 @@ _INTERRUPTED = "Interrupted; finished runs are stored, the same command goes on 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 
 
+_TERMINATED = 128 + signal.SIGTERM
+
+
+@contextmanager
+def _terminated_as_exit() -> Iterator[None]:
+    """Let SIGTERM (batch queues, ``kill``) unwind as an exit with code 143, so that children are stopped."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
 class _Group(click.Group):
     """Turns errors into one message: exit code 2 for bad input, 1 for what failed."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from scalestudy.runs.processes import TERMINATED, terminated_as_exit
-
         try:
-            with terminated_as_exit():
+            with _terminated_as_exit():
                 return super().invoke(ctx)
         except (ValueError, RuntimeError, OSError) as error:
             if isinstance(error, (click.exceptions.Exit, click.Abort, BrokenPipeError)):
@@ -43,7 +60,7 @@ class _Group(click.Group):
             click.echo(_INTERRUPTED, err=True)
             ctx.exit(130)
         except SystemExit as leaving:
-            if leaving.code == TERMINATED:
+            if leaving.code == _TERMINATED:
                 click.echo(_INTERRUPTED, err=True)
             raise
 
@@ -94,7 +111,7 @@ _PARAM = click.option(
 _EXECUTION = _options(
     click.option(
         "--workers",
-        type=click.IntRange(min=0),
+        type=click.IntRange(min=1),
         help="Training processes; spread over the GPUs if there are any.  [default: one per core; GPU: 1]",
     ),
     click.option(
@@ -181,7 +198,7 @@ def run(
     size = params.load(profile, params.parse_overrides(assignments))
     budget = None if time_budget is None else params.parse_seconds(time_budget)
     from scalestudy.paper.grids import Study
-    from scalestudy.runs.execution import scheduler_for
+    from scalestudy.runs.batch import scheduler_for
 
     specs = Study(size).select(text) if text else Study(size).all_specs()
     if dry_run:
@@ -202,7 +219,7 @@ def status(profile: str, assignments: tuple[str, ...]) -> None:
 
     size = params.load(profile, params.parse_overrides(assignments))
     from scalestudy.paper.grids import Study
-    from scalestudy.runs.execution import plan
+    from scalestudy.runs.batch import plan
     from scalestudy.runs.store import DamagedRecordWarning
 
     store, study = _store(), Study(size)
@@ -307,7 +324,7 @@ def _fetch() -> None:
 def _train(
     specs: list[RunSpec], workers: int | None, scheduler: str | None, device: str, budget: float | None
 ) -> BatchReport:
-    from scalestudy.runs.execution import run_all
+    from scalestudy.runs.batch import run_all
 
     store = _store()
     report = run_all(specs, store, device=device, workers=workers, scheduler=scheduler, time_budget=budget)
@@ -321,12 +338,13 @@ def _train(
 
 def _write_summary(store: RunStore) -> None:
     from scalestudy import files
+    from scalestudy.paper.summary import write_summary
 
-    store.write_summary(files.summary())
+    write_summary(store.records(), files.summary())
 
 
 def _show_plan(specs: list[RunSpec], device: str) -> None:
-    from scalestudy.runs.execution import plan
+    from scalestudy.runs.batch import plan
 
     frame = plan(specs, _store(), device=device)
     for row in frame.itertuples(index=False):

@@ -22,7 +22,6 @@ from scalestudy.data.mnist_files import (
     store,
 )
 from scalestudy.data.mnist_sources import fetch_files
-from scalestudy.runs.locks import first_alone
 
 _LOG = logging.getLogger(__name__)
 
@@ -181,16 +180,14 @@ def _tensor(content: bytes, shape: tuple[int, ...]) -> Tensor:
 
 
 def _contents(folder: Path, download: bool) -> dict[str, bytes]:
-    """Return the verified uncompressed content of all four files; what is missing is fetched once for all processes."""
+    """Return the verified uncompressed content of all four files; what is missing is fetched."""
     contents, missing = _look(folder)
     if not missing:
         return contents
     if not download:
         state = _incomplete(folder, missing)
         raise DataError(f"{state}\nAllow the download (download=True).\nOr: {how_to_provide(folder)}")
-    with first_alone(folder / ".mnist.lock", f"fetching MNIST into {folder}"):
-        contents, missing = _look(folder)
-        return contents | _fetch_and_store(folder, missing) if missing else contents
+    return contents | _fetch_and_store(folder, missing)
 
 
 def _look(folder: Path) -> tuple[dict[str, bytes], dict[IdxFile, str]]:

@@ -17,7 +17,6 @@ from scalestudy.data.mnist_files import DataError
 from scalestudy.data.resample import rescale
 from scalestudy.data.splits import MNIST_SCALE_COUNTS, SPLIT_NAMES, mnist_scale_draws, mnist_scale_split
 from scalestudy.files import write_whole
-from scalestudy.runs.locks import first_alone
 
 _LOG = logging.getLogger(__name__)
 
@@ -101,9 +100,7 @@ def load_realisation(seed: int, folder: str | os.PathLike | None = None) -> dict
     path = realisation_path(seed, folder)
     arrays = _read(path, seed)
     if arrays is None:
-        lock = path.with_name(f".{path.stem}.lock")
-        with first_alone(lock, f"generating realisation {seed} of MNIST-Scale for {path.parent}"):
-            arrays = _read(path, seed) or _generate_and_keep(path, seed, folder)
+        arrays = _generate_and_keep(path, seed, folder)
     return arrays
 
 

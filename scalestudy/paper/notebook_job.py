@@ -13,10 +13,9 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
-
-from scalestudy.runs.processes import watch_parent
 
 _SOURCE_LINES = 3
 _QUIET = "--log-level=50"
@@ -27,7 +26,7 @@ def main() -> None:
     """Run the requested notebook and write ``{"error": null or text}`` to the standard output."""
     signal.signal(signal.SIGINT, _ignore)  # Ctrl-C reaches us too: the parent decides, and stops us
     signal.signal(signal.SIGTERM, _leave)
-    watch_parent(lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM))
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
     request = json.load(sys.stdin)
     with os.fdopen(os.dup(1), "w") as report:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever else is printed must not get into the report
@@ -62,6 +61,13 @@ def run(source: Path, output: Path, parameters: dict[str, Any]) -> str | None:
         except Exception as error:
             return f"{type(error).__name__}: {error}"
     return None
+
+
+def _watch(parent: int) -> None:
+    """End with the process that asked for the notebook."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
 
 
 def _leave(number: int, frame: object) -> None:

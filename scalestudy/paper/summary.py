@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 import pandas as pd
 
+from scalestudy.files import write_whole
 from scalestudy.training.record import Record
 from scalestudy.training.spec import MnistScaleSpec, RunSpec
 
@@ -41,6 +44,14 @@ def summary_frame(records: Iterable[Record]) -> pd.DataFrame:
     """
     frame = pd.DataFrame([_row(record) for record in records], columns=list(COLUMNS)).astype(_OPTIONAL_TYPES)
     return frame.sort_values([*_SPEC_COLUMNS, "key"], kind="stable").reset_index(drop=True)
+
+
+def write_summary(records: Iterable[Record], path: str | os.PathLike) -> Path:
+    """Write `summary_frame` as CSV: the same records give the same bytes, and a file that has them is left alone."""
+    path, content = Path(path), summary_frame(records).to_csv(index=False, lineterminator="\n").encode()
+    if not path.is_file() or path.read_bytes() != content:
+        write_whole(path, content)
+    return path
 
 
 def _row(record: Record) -> dict[str, object]:

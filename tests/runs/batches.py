@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fake_training import spec_of
 
-from scalestudy.runs.execution import run_all
+from scalestudy.runs.batch import run_all
 from scalestudy.runs.store import RunStore
 
 HERE = Path(__file__).resolve().parent
@@ -21,7 +21,7 @@ import json
 import signal
 import sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell hands it down as ignored
-from scalestudy.runs.execution import run_all
+from scalestudy.runs.batch import run_all
 from scalestudy.runs.store import RunStore
 from fake_training import spec_of
 folder, train, workers, seeds, scheduler = map(json.loads, sys.argv[1:])

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from scalestudy.data.distributions import LogUniform
+from scalestudy.files import write_whole
 from scalestudy.training.checkpoint import Checkpoint, CheckpointFile
 from scalestudy.training.record import Metrics, Provenance, Record
 from scalestudy.training.source import source_digest
@@ -86,6 +87,7 @@ def endless(spec, *, device, progress, checkpoint):
     """Never ends; each epoch takes 0.2 s."""
     for epoch in range(1, 1000):
         time.sleep(0.2)
+        log(f"epoch {epoch} of {spec.seed}")
         progress(epoch, 1000)
 
 
@@ -144,7 +146,7 @@ def waits_each_epoch(spec, *, device, progress, checkpoint):
         log(f"epoch {epoch} of {spec.seed}")
         (folder() / f"begun-{spec.seed}-{epoch}").touch()
         wait_for(f"end-{epoch}")
-        kept.write_text(str(epoch))
+        write_whole(kept, str(epoch).encode())
         progress(epoch, EPOCHS)
     return record_of(spec)
 

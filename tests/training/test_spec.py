@@ -286,7 +286,7 @@ def test_handing_specs_and_records_around_does_not_load_torch():
     """What only waits for runs (a Dask worker, `scalestudy status`) is spared a second and 150 MiB."""
     code = (
         "import sys\n"
-        "import scalestudy.runs.backends.dask_worker, scalestudy.runs.execution, scalestudy.paper.grids\n"
+        "import scalestudy.runs.cluster, scalestudy.runs.batch, scalestudy.paper.grids\n"
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,254 @@
+"""Runs on a real Dask cluster of this machine: the same records, each stored once, whatever dies."""
+
+import os
+import shutil
+import signal
+import sys
+import threading
+
+import pytest
+from batches import ROOT, batch, children, ending, logged, wait_until
+from fake_training import spec_of
+from loopback import Cluster
+
+from scalestudy.runs import batch as batch_module
+from scalestudy.runs.batch import WorkersUnavailable, run_all
+from scalestudy.runs.cluster import versions
+from scalestudy.runs.store import RunStore
+
+pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Two workers for all tests that harm nobody; each has a run store of its own, the folder of marks is shared."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with Cluster(folder) as cluster:
+        for name in ("a", "b"):
+            cluster.add(name, MARKS=str(folder))
+        cluster.wait_for(2)
+        yield cluster
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RunStore(tmp_path / "runs")
+
+
+def go(store, cluster, seeds, train="quick", **options):
+    options = {"device": "cpu", "progress": False, "scheduler": cluster.address} | options
+    return run_all([spec_of(seed) for seed in seeds], store, train=f"fake_training:{train}", **options)
+
+
+def keys(seeds):
+    return {spec_of(seed).key for seed in seeds}
+
+
+def test_each_record_comes_to_the_client(shared, store):
+    """Without a shared folder the client stores what workers made; each of them has kept its own runs, too."""
+    report = go(store, shared, range(100, 108), train="reports_process")
+    assert (report.trained, report.failed) == (8, ())
+    assert {record.metrics.test_error for record in report.done} == {1.0}  # one thread each
+    theirs = [set(RunStore(shared.folder / name).keys()) & keys(range(100, 108)) for name in ("a", "b")]
+    assert theirs[0] | theirs[1] == keys(range(100, 108)) and not theirs[0] & theirs[1]
+    assert [path.suffix for path in store.folder.iterdir()] == [".json"] * 8
+
+
+def test_what_a_worker_has_in_its_store_is_not_trained_again(shared, tmp_path):
+    first = go(RunStore(tmp_path / "one"), shared, [120], train="noted")
+    for name in ("a", "b"):
+        RunStore(shared.folder / name).put(first.done[0])
+    again = go(RunStore(tmp_path / "two"), shared, [120], train="noted")
+    assert (first.trained, again.trained, again.read) == (1, 0, 1)
+    assert first.done == again.done
+    assert logged(shared.folder)["trained 120"] == 1
+
+
+def test_runs_that_raise_or_kill_their_process_stop_no_other(shared, store):
+    """The Dask worker lives on: only the process that it trains in has died."""
+    report = go(store, shared, range(130, 134), train="odd_seeds_raise")
+    assert [record.spec.seed for record in report.done] == [130, 132]
+    assert sorted(spec.seed for spec, _ in report.failed) == [131, 133]
+    assert all("Traceback" in text and f"the loss of seed {spec.seed}" in text for spec, text in report.failed)
+    report = go(store, shared, range(3), train="seed_1_is_killed")
+    assert [record.spec.seed for record in report.done] == [0, 2]
+    ((spec, text),) = report.failed
+    assert spec.seed == 1 and "ended with signal SIGKILL, 2 times" in text
+    assert len(shared.wait_for(2)) == 2
+
+
+def test_two_clients_share_the_runs_out(shared, tmp_path):
+    """On one store and one scheduler; each run is made once."""
+    others = batch(tmp_path / "runs", "noted", None, range(150, 162), scheduler=shared.address, FAKE_SECONDS="0.2")
+    report = go(RunStore(tmp_path / "runs"), shared, range(161, 149, -1), train="noted")
+    read, trained, failed, left_out = ending(others)
+    assert (read + trained, failed, left_out) == (12, 0, 0)
+    assert len(report.done) == 12
+    assert {logged(shared.folder)[f"trained {seed}"] for seed in range(150, 162)} == {1}
+
+
+def test_progress_device_and_scheduler_file(shared, store, capsys, monkeypatch):
+    """No worker declares a GPU; the file is named by the environment, in the user's folder."""
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    monkeypatch.setenv("HOME", str(shared.folder))
+    monkeypatch.setenv(batch_module.SCHEDULER_VARIABLE, "~/scheduler.json")
+    report = go(store, shared, [190], device="auto", scheduler=None, progress=True)
+    assert [record.provenance.device for record in report.done] == ["cpu"]
+    assert "1/1 runs 100%" in capsys.readouterr().err
+    assert spec_of(190).key in {*RunStore(shared.folder / "a").keys(), *RunStore(shared.folder / "b").keys()}
+    monkeypatch.setenv(batch_module.SCHEDULER_VARIABLE, "tcp://127.0.0.1:1")
+    assert go(store, shared, [191], scheduler=None, workers=1).trained == 1  # said, so it counts more
+
+
+def test_scheduler_without_workers(store, tmp_path, capsys, monkeypatch):
+    """Nothing is begun, the call says what it waits for and ends with the budget; the device is not guessed."""
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    with Cluster(tmp_path) as cluster:
+        report = go(store, cluster, range(3), time_budget=5.0, progress=True)
+        assert (report.done, report.failed, len(report.left_out)) == ((), (), 3)
+        assert f"waiting for workers at {cluster.address}" in capsys.readouterr().err
+        with pytest.raises(ValueError, match=r"device must be cpu or cuda while the cluster has no w"):
+            go(store, cluster, range(3), device="auto")
+
+
+def test_paused_workers_and_one_that_never_comes_back(store, tmp_path, capsys, monkeypatch):
+    """Over its limit of memory a worker begins nothing; killed, it leaves a run that nobody would end in time."""
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    with Cluster(tmp_path) as cluster:
+        cluster.add("a", "--memory-limit", "30MB", "--no-nanny")
+        cluster.wait_for(1)
+        report = go(store, cluster, [0], time_budget=8.0, progress=True)
+        assert (report.done, len(report.left_out)) == ((), 1)
+        assert "waiting: workers are paused (memory)" in capsys.readouterr().err
+        os.killpg(cluster.workers["a"].pid, signal.SIGKILL)
+        cluster.add("b", MARKS=str(tmp_path))
+        killer = threading.Thread(target=_kill_once_begun, args=(cluster.workers["b"], tmp_path / "begun-1-1"))
+        killer.start()
+        report = go(store, cluster, [1], train="waits_each_epoch", time_budget=30.0)
+        killer.join()
+        assert (report.done, report.failed, len(report.left_out)) == ((), (), 1)
+
+
+def _kill_once_begun(worker, mark):
+    wait_until(mark.exists)
+    os.killpg(worker.pid, signal.SIGKILL)
+
+
+def test_the_run_of_a_killed_worker_goes_on_elsewhere(store, tmp_path):
+    """Both workers have the client's folder, which they alone write; the one that makes the run is killed."""
+    with Cluster(tmp_path / "cluster") as cluster:
+        for name in ("a", "b"):
+            cluster.add(name, runs=store.folder, MARKS=str(tmp_path))
+        pids = {worker: cluster.workers[worker].pid for worker in cluster.wait_for(2)}
+        (tmp_path / "end-1").touch()
+        process = batch(store.folder, "waits_each_epoch", None, [0], scheduler=cluster.address)
+        wait_until((tmp_path / "begun-0-2").exists)
+        (tmp_path / "begun-0-2").unlink()
+        training = [name for name, pid in pids.items() if any(children(child) for child in children(pid))]
+        assert len(training) == 1  # the Dask worker below this nanny has a child of its own
+        os.killpg(pids[training[0]], signal.SIGKILL)
+        wait_until((tmp_path / "begun-0-2").exists)
+        for epoch in (2, 3):
+            (tmp_path / f"end-{epoch}").touch()
+        assert ending(process) == (0, 1, 0, 0)
+    assert logged(tmp_path) == {"epoch 1 of 0": 1, "epoch 2 of 0": 2, "epoch 3 of 0": 1}
+    assert [path.name for path in store.folder.glob("*.json")] == [f"{spec_of(0).key}.json"]
+
+
+def test_a_run_that_kills_its_worker_every_time_is_reported(store, tmp_path):
+    with Cluster(tmp_path, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="1") as cluster:
+        cluster.add("a")
+        report = go(store, cluster, [0, 2, 1], train="seed_1_kills_the_dask_worker")
+    assert [record.spec.seed for record in report.done] == [0, 2]
+    ((spec, text),) = report.failed
+    assert spec.seed == 1 and "all those workers died while running it" in text
+
+
+def test_scheduler_that_dies(store, tmp_path):
+    with Cluster(tmp_path) as cluster:
+        cluster.add("a", MARKS=str(tmp_path))
+        cluster.wait_for(1)
+
+        def after_the_first(record):
+            os.killpg(cluster.scheduler.pid, signal.SIGKILL)
+
+        with pytest.raises(WorkersUnavailable, match=r"(?s)connection to the Dask scheduler tcp://.* was lost; ev"):
+            go(store, cluster, range(200), on_record=after_the_first)
+        stored = set(store.keys())
+        assert stored and stored < keys(range(200))
+        assert len(store.records()) == len(stored)
+    with Cluster(tmp_path / "next") as cluster:
+        cluster.add("a", runs=tmp_path / "a")
+        report = go(store, cluster, range(20))
+    assert (len(report.done), report.failed) == (20, ())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_client_that_is_killed(store, tmp_path, shared, number):
+    """Its runs end in the workers after their epoch, which are free again; the next call makes the rest."""
+    marks, first = shared.folder, 300 + 10 * number
+    seeds = (first, first + 1)
+    process = batch(tmp_path / "runs", "waits_each_epoch", None, seeds, scheduler=shared.address)
+    wait_until(lambda: all((marks / f"begun-{seed}-1").exists() for seed in seeds))
+    process.send_signal(number)
+    process.communicate()
+    for epoch in (1, 2, 3):
+        (marks / f"end-{epoch}").touch()
+    report = go(store, shared, (*seeds, first + 2), train="waits_each_epoch")
+    assert (len(report.done), report.failed) == (3, ())
+    assert {logged(marks)[f"epoch {epoch} of {seed}"] for seed in seeds for epoch in (1, 2, 3)} <= {1, 2}
+    for epoch in (1, 2, 3):
+        (marks / f"end-{epoch}").unlink()
+
+
+def test_one_run_per_declared_gpu(store, tmp_path):
+    """Two slots on one worker; the other worker has threads, but no GPU, and gets nothing."""
+    with Cluster(tmp_path) as cluster:
+        cluster.add("gpus", "--nthreads", 4, "--resources", "GPU=2", MARKS=str(tmp_path))
+        cluster.add("none", "--nthreads", 4, MARKS=str(tmp_path))
+        cluster.wait_for(2)
+        report = go(store, cluster, range(6), device="auto", train="overlap")
+    assert (report.trained, report.failed) == (6, ())
+    assert set(RunStore(tmp_path / "gpus").keys()) == set(store.keys())
+    log = logged(tmp_path)
+    assert set(log) <= {"1 at a time on cuda", "2 at a time on cuda"} and log["2 at a time on cuda"] > 0
+
+
+def test_other_versions_are_refused_before_the_start_and_by_late_workers(store, tmp_path):
+    metadata = tmp_path / "torch" / "torch-1.99.0.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: torch\nVersion: 1.99.0\n")
+    shutil.copytree(ROOT / "scalestudy", tmp_path / "recipe" / "scalestudy")
+    spec = tmp_path / "recipe" / "scalestudy" / "training" / "spec.py"
+    spec.write_text(spec.read_text().replace("recipe: Literal[1] = 1", "recipe: Literal[99] = 99"))
+    recipe, torch = versions().split(", ")
+    with Cluster(tmp_path) as cluster:
+        cluster.add("other torch", path=tmp_path / "torch")
+        cluster.add("other recipe", path=tmp_path / "recipe")
+        cluster.wait_for(2)
+        with pytest.raises(
+            WorkersUnavailable, match=rf"2 of the cluster's 2 workers .* has, {versions()}; ins"
+        ) as raised:
+            go(store, cluster, range(2))
+        assert f": {recipe}, torch 1.99" in str(raised.value) and f": recipe 99, {torch}" in str(raised.value)
+    with Cluster(tmp_path / "late") as cluster:
+        process = threading.Timer(3.0, lambda: cluster.add("other torch", path=tmp_path / "torch"))
+        process.start()
+        ((_, text),) = go(store, cluster, [0]).failed
+        assert f"it has {recipe}, torch 1.99, the client has {versions()}; install the same on both" in text
+    assert store.keys() == ()
+
+
+def test_no_scheduler_there(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("scalestudy.runs.cluster._CONNECT_SECONDS", 0.5)
+    empty, cut = tmp_path / "empty.json", tmp_path / "cut.json"
+    empty.touch()
+    cut.write_text('{"type": "Scheduler", "id"')
+    for scheduler in ("tcp://127.0.0.1:1", str(empty), str(cut)):
+        with pytest.raises(WorkersUnavailable, match=rf"cannot reach a Dask scheduler at {scheduler} within"):
+            run_all([spec_of(0)], store, scheduler=scheduler, progress=False)
+    with pytest.raises(ValueError, match=r"scheduler must be an address such as .* got 'nowhere', which is no file"):
+        run_all([spec_of(0)], store, scheduler="nowhere", progress=False)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(RuntimeError, match=r"needs distributed; pip install 'scalestudy\[cluster\]'"):
+        run_all([spec_of(0)], store, scheduler="tcp://127.0.0.1:1", progress=False)

@@ -1,0 +1,240 @@
+"""Disks and folders that fail under a batch: nothing lost, nothing silently wrong.
+
+Tests that need a file system of their own run where the process may mount one, and are skipped elsewhere.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from batches import assert_whole, contents, go, leftovers, logged
+from click.testing import CliRunner
+from fake_training import spec_of
+
+from scalestudy import cli, files
+from scalestudy.runs.batch import plan
+from scalestudy.runs.store import DamagedRecordWarning, RunStore, StoreError
+
+KIB = 1024
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RunStore(tmp_path / "runs")
+
+
+@pytest.fixture(autouse=True)
+def marks(tmp_path, monkeypatch):
+    monkeypatch.setenv("MARKS", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def command(store, monkeypatch):
+    """The command line on the store of this test, with fake training."""
+    monkeypatch.setenv(files.RUNS_VARIABLE, str(store.folder))
+    monkeypatch.setattr("scalestudy.runs.batch.DEFAULT_TRAIN", "fake_training:quick")
+    monkeypatch.setattr("scalestudy.data.fetch_mnist", lambda folder=None: None)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    return lambda *arguments: CliRunner().invoke(cli.main, arguments)
+
+
+@contextmanager
+def mounted(folder, *options):
+    try:
+        subprocess.run(["mount", *options, str(folder)], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this process cannot mount a file system")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextmanager
+def read_only(folder):
+    """Nobody can write into the folder; permissions alone would not keep root from it."""
+    if os.geteuid() == 0:
+        with mounted(folder, "--bind", str(folder)):
+            subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True, capture_output=True)
+            yield
+    else:
+        folder.chmod(0o555)
+        try:
+            yield
+        finally:
+            folder.chmod(0o755)
+
+
+@pytest.fixture
+def disk(store):
+    """The store on a disk of its own, of 1 MiB."""
+    disk = store.folder.parent / "disk"
+    disk.mkdir()
+    with mounted(disk, "-t", "tmpfs", "-o", "size=1m,nr_inodes=150", "scalestudy-test"):
+        store.folder = disk / "runs"
+        yield disk
+
+
+def fill(disk, *, kib=None, entries=None):
+    """Leave that much on the disk; removing the folder that is returned frees the rest."""
+    ballast = disk / "ballast"
+    ballast.mkdir()
+    if kib is not None:
+        left = os.statvfs(disk)
+        (ballast / "file").write_bytes(bytes(left.f_bavail * left.f_frsize - kib * KIB))
+    while entries is not None and os.statvfs(disk).f_favail > entries:
+        (ballast / str(os.statvfs(disk).f_favail)).touch()
+    return ballast
+
+
+def assert_completes(store, seeds, kept):
+    """The same batch again makes what is missing, and nothing that was kept is touched."""
+    report = go(store, seeds, "noted")
+    assert (report.read, report.trained, report.failed) == (len(kept), len(seeds) - len(kept), ())
+    assert kept.items() <= contents(store.folder).items()
+    assert_whole(store)
+    assert [name for name in leftovers(store.folder) if not name.endswith(files.TEMPORARY_SUFFIX)] == []
+
+
+@pytest.mark.parametrize("room", [{"kib": 100}, {"entries": 20}])
+def test_disk_that_fills_up(store, disk, room):
+    ballast, told = fill(disk, **room), []
+    with pytest.raises(
+        StoreError,
+        match=rf"cannot write to the folder {store.folder}: No space left on device; free some space .*"
+        r"SCALESTUDY_RUNS.* Every run that was stored before is whole",
+    ):
+        go(store, range(60), "noted", on_record=told.append)
+    kept = contents(store.folder)
+    assert 10 <= len(kept) < 60
+    assert {record.key for record in told} <= set(store.keys())
+    assert_whole(store)
+    shutil.rmtree(ballast)
+    assert_completes(store, range(60), kept)
+
+
+def test_full_disk_is_found_before_training(store, disk, marks):
+    ballast = fill(disk, kib=32)
+    with pytest.raises(StoreError, match=rf"cannot write to the folder {store.folder}: No space left on device"):
+        go(store, range(3), "noted")
+    assert not logged(marks)
+    assert list(store.folder.iterdir()) == []
+    shutil.rmtree(ballast)
+    assert go(store, range(3), "noted").trained == 3
+
+
+def test_read_only_store(store, marks):
+    """Stored runs can be read; what cannot be stored is not trained, and what is damaged is not used."""
+    go(store, range(6), "noted")
+    (marks / "log").unlink()
+    path = store.path(spec_of(0).key)
+    text = path.read_text()
+    with read_only(store.folder):
+        assert go(store, range(6), "noted").read == 6
+        with pytest.raises(StoreError, match=rf"cannot write to the folder {store.folder}: (Read-only|Permission)"):
+            go(store, range(7), "noted")
+    path.write_text(text[:-100])
+    with read_only(store.folder):
+        with pytest.warns(DamagedRecordWarning, match=rf"{path.name}: truncated .* left where it is"):
+            frame = plan([spec_of(seed) for seed in range(7)], store)
+        assert frame["stored"].tolist() == [False, *[True] * 5, False]
+        with (
+            pytest.warns(DamagedRecordWarning, match=r"not used, left where it is"),
+            pytest.raises(StoreError, match=r"cannot write to the folder"),
+        ):
+            go(store, range(6), "noted")
+    assert not logged(marks)
+    assert path.read_text() == text[:-100]
+
+
+def test_store_removed_under_a_batch(store):
+    """It is made again; what went is made again by the next call."""
+    told = []
+
+    def on_record(record):
+        told.append(record)
+        if len(told) == 3:
+            store.folder.rename(store.folder.with_name("aside"))
+
+    report = go(store, range(10), "noted", on_record=on_record)
+    assert (len(report.done), report.failed) == (10, ())
+    kept = contents(store.folder)
+    assert 5 <= len(kept) <= 7  # one more may have been stored before it went
+    assert_completes(store, range(10), kept)
+
+
+@pytest.mark.parametrize("fault", ["replaced by a file", "made read-only"])
+def test_store_that_cannot_be_written_any_more(store, fault):
+    told = []
+    with ExitStack() as undo:
+
+        def on_record(record):
+            told.append(record)
+            if len(told) == 3 and fault == "made read-only":
+                undo.enter_context(read_only(store.folder))
+            elif len(told) == 3:
+                store.folder.rename(store.folder.with_name("aside"))
+                store.folder.write_text("not a folder")
+
+        with pytest.raises(StoreError, match=rf"cannot write to the folder {store.folder}: "):
+            go(store, range(20), "noted", on_record=on_record)
+    if fault == "replaced by a file":
+        assert store.folder.read_text() == "not a folder"
+        store.folder.unlink()
+        store.folder.with_name("aside").rename(store.folder)
+    kept = contents(store.folder)
+    assert {f"{record.key}.json" for record in told} <= set(kept)
+    assert_completes(store, range(20), kept)
+
+
+def damage(store, seeds):
+    """Damage the records of three seeds, each in another way; what is there now, and the reason that is to be given."""
+    ways = [
+        (lambda text: text[: len(text) // 2], "truncated or not JSON"),
+        (lambda text: "", "empty"),
+        (lambda text: text.replace('"threads": 1', '"threads": 64'), "checksum .* does not match"),
+    ]
+    damaged = {}
+    for (change, reason), seed in zip(ways, seeds, strict=True):
+        path = store.path(spec_of(seed).key)
+        path.write_text(change(path.read_text()))
+        damaged[path.name] = (path.read_text(), reason)
+    return damaged
+
+
+def test_damaged_records_amid_a_batch_are_named_and_made_again(store, marks):
+    go(store, range(6), "noted")
+    good, damaged = contents(store.folder), damage(store, range(1, 4))
+    (marks / "log").unlink()
+    with pytest.warns(DamagedRecordWarning) as caught:
+        report = go(store, range(8), "noted")
+    messages = [str(warning.message) for warning in caught]
+    for name, (_, reason) in damaged.items():
+        (message,) = [message for message in messages if message.startswith(name)]
+        assert re.match(f"(?s){name}: .*{reason}.*moved to .*damaged", message)
+    assert (report.read, report.trained, report.failed) == (3, 5, ())
+    assert {line for line in logged(marks) if "trained" in line} == {f"trained {seed}" for seed in (1, 2, 3, 6, 7)}
+    aside = {path.name: path.read_text() for path in (store.folder / "damaged").iterdir()}
+    assert aside == {name: text for name, (text, _) in damaged.items()}
+    now = contents(store.folder)
+    assert all(now[name] == content for name, content in good.items() if name not in damaged)
+    assert_whole(store)
+
+
+def test_commands_name_what_is_damaged_and_write_the_table_again(store, command):
+    assert command("run", "--filter", "table2", "--workers", "1").exit_code == 0
+    summary, good = files.summary().read_bytes(), contents(store.folder)
+    path = sorted(store.folder.glob("*.json"))[0]
+    path.write_text("{")
+    status = command("status").output
+    assert f"{len(good) - 1} records in" in status
+    assert status.count("damaged: ") == 1 and f"damaged: {path.name}: truncated" in status
+    files.summary().unlink()
+    again = command("run", "--filter", "table2", "--workers", "1")
+    assert f"{len(good) - 1} read, 1 trained; 0 failed" in again.output
+    assert contents(store.folder) == good  # the fake training is deterministic
+    assert files.summary().read_bytes() == summary
