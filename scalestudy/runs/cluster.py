@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
@@ -26,7 +27,7 @@ _CONNECT_SECONDS, _ANSWER_SECONDS, _CLOSE_SECONDS, _LOOK_SECONDS = 10.0, 30.0, 5
 _AHEAD = 1
 """Runs that wait for each slot, besides the one under way: slots do not idle, and adaptive clusters grow."""
 
-_children = cache(Children)
+_children, _one_at_a_time = cache(Children), threading.Lock()
 _CLIENT_LOG = logging.getLogger("distributed.client")
 
 
@@ -51,7 +52,9 @@ def make_run_there(spec: RunSpec, device: str, train: str, wanted: str) -> Answe
         if versions() != wanted:
             raise WorkersUnavailable(f"it has {versions()}, the client has {wanted}; install the same on both")
         RunStore(files.runs()).require_writable()
-        return _children(files.runs(), device, train).make(spec, hear)
+        with _one_at_a_time:  # the slots of a worker are numbered together
+            children = _children(files.runs(), device, train)
+        return children.make(spec, hear)
     except (StoreError, WorkersUnavailable) as error:  # of this worker: no reason for the client to give up
         raise RunFailed(f"worker {worker.address}: {error}") from None
 

@@ -12,11 +12,13 @@ import torch
 from batches import HERE, ROOT, go, gone, logged
 from fake_training import keep, record_of, spec_of
 
+from scalestudy.layers.precision import one_thread
 from scalestudy.runs import estimate
 from scalestudy.runs.batch import IncompleteBatch, WorkersUnavailable, plan, run_all
 from scalestudy.runs.estimate import RESERVE, SECONDS_PER_WORK, Clock, ProgressBar
 from scalestudy.runs.store import DamagedRecordWarning, RunStore, StoreError
 from scalestudy.training.spec import RunSpec
+from scalestudy.training.train import train
 
 
 @pytest.fixture
@@ -52,6 +54,16 @@ def test_runs_compute_on_one_thread_in_processes_that_are_gone_afterwards(store,
     assert os.getpid() not in processes
     assert 1 <= len(processes) <= workers
     assert all(gone(pid) for pid in processes)
+
+
+def test_real_training_gives_what_train_gives(mnist, store):
+    fields = spec_of(0).model_dump()
+    fields["data"] |= {"train_images": 20, "validation_images": 10, "test_images": 20, "shrink": 3}
+    spec = RunSpec.model_validate(fields)
+    (record,) = run_all([spec], store, device="cpu", workers=1, progress=False).require_complete().done
+    with one_thread():
+        assert record.metrics == train(spec).metrics
+    assert record.provenance.threads == 1
 
 
 def test_processes_are_spread_over_the_gpus(store, monkeypatch):

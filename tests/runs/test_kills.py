@@ -6,14 +6,17 @@ Environment variable: SCALESTUDY_TEST_KILLS is the number of SIGKILLs at random 
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from batches import assert_whole, batch, children, contents, ending, go, gone, leftovers, logged, wait_until
+from batches import HERE, ROOT, assert_whole, batch, children, contents, ending, go, gone, leftovers, logged, wait_until
 from fake_training import EPOCHS, spec_of
 
+from scalestudy import files
 from scalestudy.runs.store import RunStore
 
 KILLS = int(os.environ.get("SCALESTUDY_TEST_KILLS", "5"))
@@ -141,7 +144,9 @@ def test_a_killed_worker_is_replaced_once(store, marks):
     assert logged(marks)["begun 0"] == 2
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, {-signal.SIGINT, 130}), (signal.SIGKILL, {-9})])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, {-2, 130}), (signal.SIGTERM, {-15}), (signal.SIGKILL, {-9})]
+)
 def test_workers_do_not_outlive_the_batch(tmp_path, start, number, code):
     """Ctrl-C goes to the whole group; SIGKILL to the batch alone."""
     process = start(tmp_path / "runs", "endless", 2, range(4))
@@ -154,6 +159,31 @@ def test_workers_do_not_outlive_the_batch(tmp_path, start, number, code):
     assert process.returncode in code
     wait_until(lambda: all(gone(pid) for pid in workers))
     assert list((tmp_path / "runs").glob("*.json")) == []
+
+
+COMMAND = """
+import scalestudy.data, scalestudy.runs.batch
+scalestudy.data.fetch_mnist = lambda folder=None: None
+scalestudy.runs.batch.DEFAULT_TRAIN = "fake_training:endless"
+from scalestudy.cli import main
+main(["run", "--workers", "2", "--device", "cpu"])
+"""
+
+
+def test_sigterm_ends_the_command_and_its_workers_at_once_with_code_143(tmp_path, store):
+    path = os.pathsep.join(map(str, [HERE, ROOT]))
+    environment = {**os.environ, "PYTHONPATH": path, files.RUNS_VARIABLE: str(store.folder), "TQDM_DISABLE": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMAND], env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_until(lambda: logged(tmp_path).total() > 4)
+        workers = children(process.pid)
+        assert len(workers) == 2
+        process.terminate()
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert error == "Interrupted; finished runs are stored, the same command goes on from there.\n"
+    assert all(gone(pid) for pid in workers)
 
 
 def may_end(marks, *epochs):
