@@ -37,20 +37,10 @@ class IncompleteBatch(RuntimeError):
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What `run_all` did.
+    """What `run_all` did: the records of all wanted runs that have one now, each once, in the order of the specs.
 
-    Attributes
-    ----------
-    done : tuple of Record
-        Records of all wanted runs that have one now, in the order of the specs, each once.
-    read, trained : int
-        How many of them were in a store (or put there by another process), and how many were made by this call.
-    failed : tuple of (RunSpec, str)
-        Runs that raised or whose worker died, with the traceback.
-    left_out : tuple of RunSpec
-        Runs that were not expected to finish within the time budget.
-    seconds : float
-        Wall-clock time of the call.
+    `read` of them were in a store or put there by another process, `trained` were made by this call.  Runs that failed
+    come with their traceback, those left out were not expected to end within the time budget.
     """
 
     done: tuple[Record, ...]
@@ -163,13 +153,9 @@ def run_all(
 
 
 def plan(specs: Iterable[RunSpec], store: RunStore, *, device: str = "auto") -> pd.DataFrame:
-    """Say what `run_all` would do, without doing it; "cuda" may be asked about where there is none.
+    """What `run_all` would do, one row per run, in order: key, label, stored, seconds, share_done.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row per run, in order: key, label, stored (bool), seconds (expected training time of what is left of the
-        run; 0 where it is stored), share_done (1 where it is stored, else by its checkpoint).
+    The seconds are those expected of what is left of the run.  "cuda" may be asked about where there is none.
     """
     import pandas as pd
 
