@@ -1,7 +1,6 @@
 """Batches: what is stored is read, a bad run harms no other, budgets and times left that can be believed."""
 
 import itertools
-import json
 import os
 import shutil
 import sys
@@ -9,14 +8,14 @@ import time
 
 import pytest
 import torch
-from batches import HERE, ROOT, go, gone, logged
+from batches import go, gone, logged
 from fake_training import keep, record_of, spec_of
 
 from scalestudy.layers.precision import one_thread
 from scalestudy.runs import estimate
 from scalestudy.runs.batch import IncompleteBatch, WorkersUnavailable, plan, run_all
 from scalestudy.runs.estimate import RESERVE, SECONDS_PER_WORK, Clock, ProgressBar
-from scalestudy.runs.store import DamagedRecordWarning, RunStore, StoreError
+from scalestudy.runs.store import DamagedRecordWarning, RunStore
 from scalestudy.training.spec import RunSpec
 from scalestudy.training.train import train
 
@@ -132,22 +131,6 @@ def test_bad_arguments(store, options, message):
 def test_missing_gpu(store):
     with pytest.raises(ValueError, match=r"torch finds no GPU; use 'cpu' or 'auto'"):
         run_all([spec_of(0)], store, device="cuda", progress=False)
-
-
-def test_inside_a_jupyter_kernel(tmp_path):
-    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
-    cell = f"""
-import sys; sys.path[:0] = [{str(HERE)!r}, {str(ROOT)!r}]
-from scalestudy.runs.batch import run_all
-from scalestudy.runs.store import RunStore
-from fake_training import spec_of
-report = run_all([spec_of(0)], RunStore({str(tmp_path / "runs")!r}), device="cpu", workers=2,
-                 progress=False, train="fake_training:quick")
-print(report.trained)
-"""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
-    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
-    assert json.loads(notebook.cells[0].outputs[-1]["text"]) == 1
 
 
 # Budgets
@@ -335,12 +318,6 @@ def test_the_bar_is_about_what_this_batch_has_to_do(capsys, monkeypatch):
     error = capsys.readouterr().err
     assert "0/2 runs  17%" in error  # a quarter of a run of one and a half
     assert error.count("waiting for workers") <= 3  # told, and once more at the end
-
-
-def test_unwritable_store_is_found_before_training(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"cannot write to the folder"):
-        go(RunStore(tmp_path / "file" / "runs"), [0], train="endless")
 
 
 def test_many_stored_runs_are_read_without_a_worker(store, monkeypatch):

@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-import threading
 import warnings
 from contextlib import ExitStack
 
@@ -139,22 +138,6 @@ def test_full_disk_or_interrupt_leaves_no_half_file(store, monkeypatch, call):
         assert expected is KeyboardInterrupt or "No space left on device; free some space" in str(told.value)
     assert names(store) == [kept.name]
     assert store.get(spec_of(0)) is not None
-
-
-def test_same_key_from_several_threads(store):
-    """Readers and writers of one key never meet a torn file."""
-    record, seen = record_of(spec_of(0)), []
-
-    def write():
-        for _ in range(25):
-            RunStore(store.folder).put(record)
-            seen.append(RunStore(store.folder).get(record.spec))
-
-    threads = [threading.Thread(target=write) for _ in range(4)]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
-    assert len(seen) == 100
-    assert all(found == record for found in seen)
 
 
 def test_merge(store, tmp_path):
