@@ -41,7 +41,6 @@ bench: $(STAMP)  ## Time and memory beside the authors' algorithms, and of batch
 	$(BIN)/python benchmarks/algorithms.py
 	$(BIN)/python benchmarks/training_cost.py
 	$(BIN)/python benchmarks/throughput.py
-	$(BIN)/python benchmarks/many_runs.py
 
 notebooks: $(STAMP)  ## Renew the committed records (tests/records) and notebook outputs, after a change of either
 	SCALESTUDY_RUNS="$(CURDIR)/tests/records" $(BIN)/scalestudy run --profile quick

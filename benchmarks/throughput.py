@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from scalestudy.paper.show import to_markdown
 from scalestudy.paper.study import Study
-from scalestudy.runs.execution import run_all
+from scalestudy.runs.batch import run_all
 from scalestudy.runs.store import RunStore
 from scalestudy.training.spec import RunSpec
 

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import math
 import re
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -475,26 +474,3 @@ class TestDeviceAgreement:
         result, rows = call(*options)
         assert (result.exit_code, rows) == (2, None)
         assert message in " ".join(re.sub("[│╭╮╰╯─]", " ", result.output).split())
-
-
-class TestManyRuns:
-    def test_command(self, tmp_path):
-        """A few runs through a real cluster; what is told is what lies there."""
-        output = tmp_path / "many_runs.json"
-        command = [sys.executable, FOLDER / "many_runs.py", "--runs", "12", "--workers", "2", "--output", output]
-        subprocess.run(command, check=True, capture_output=True)
-        written = json.loads(output.read_text())
-        figures = written["figures"]
-        assert (written["runs"], written["workers"]) == (12, 2)
-        assert figures["milliseconds_per_run"] == pytest.approx(1000 * figures["seconds"] / 12, abs=0.1)
-        assert 12 * 4_000 < 1e6 * figures["store_megabytes"] < 12 * 12_000
-        assert figures["client_mebibytes_peak"] >= figures["client_mebibytes_before"] > 0
-        assert "| whole batch |" in output.with_suffix(".md").read_text()
-
-    def test_records_are_as_large_as_the_papers(self):
-        many = load("many_runs")
-        run = RunSpec(data=DataSpec(distribution=LogUniform(low=1, high=8)))
-        record = many.pretend(run, device="cpu", progress=lambda done, epochs: None)
-        assert len(record.metrics.validation_error_history) == run.training.epochs
-        assert len(record.metrics.internal_scales_history) == run.training.epochs + 1
-        assert {len(scales) for scales in record.metrics.internal_scales_history} == {run.scales.num_scales}

@@ -9,7 +9,9 @@ import sys
 import types
 from pathlib import Path
 
+import fake_training
 import pytest
+from batches import gone, wait_until
 from click.testing import CliRunner
 
 from scalestudy import cli, files
@@ -19,9 +21,6 @@ from scalestudy.training.spec import RunSpec
 from scalestudy.training.state import Progress, source_digest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(CHECKOUT / "tests" / "study"))
-import fake_training  # noqa: E402
-from batches import gone, wait_until  # noqa: E402
 
 SMALL = [
     "-p", "seeds=[0]", "-p", "isrs=[1.5]", "-p", "scale_test_isrs=[1.5]", "-p", "initial_isrs=[3]",
@@ -35,7 +34,7 @@ def project(tmp_path, monkeypatch):
     shutil.copytree(CHECKOUT / "params", tmp_path / "params")
     monkeypatch.setenv(files.ROOT_VARIABLE, str(tmp_path))
     monkeypatch.delenv(files.RUNS_VARIABLE, raising=False)
-    monkeypatch.setattr("scalestudy.runs.execution.DEFAULT_TRAIN", "fake_training:quick")
+    monkeypatch.setattr("scalestudy.runs.batch.DEFAULT_TRAIN", "fake_training:quick")
     monkeypatch.setattr("scalestudy.data.fetch_mnist", lambda: tmp_path / "mnist")
     return tmp_path
 
@@ -157,8 +156,8 @@ def test_status_names_a_damaged_file_that_cannot_be_moved(project):
 
 
 def test_failed_runs_end_with_code_1(project, monkeypatch):
-    monkeypatch.setattr("scalestudy.runs.execution.DEFAULT_TRAIN", "fake_training:wrong_record")
-    result = call("run", *SMALL, "--filter", "table2", "--workers", "0")
+    monkeypatch.setattr("scalestudy.runs.batch.DEFAULT_TRAIN", "fake_training:wrong_record")
+    result = call("run", *SMALL, "--filter", "table2", "--workers", "1")
     assert result.exit_code == 1
     assert "must return the Record of" in result.output
     assert "3 failed" in result.output
@@ -174,6 +173,8 @@ def test_store_that_cannot_be_written_ends_with_code_1(project, monkeypatch):
 
 
 def test_time_budget(project):
+    slow = fake_training.record_of(fake_training.spec_of(0), seconds=1e6)  # from which the others are foreseen
+    RunStore(project / "results" / "runs").put(slow)
     result = call("run", *SMALL, "--time-budget", "1s", "--device", "cpu")
     assert result.exit_code == 0
     assert "15 left out by the time budget" in result.output

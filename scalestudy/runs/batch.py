@@ -1,177 +1,339 @@
-"""The loop of a batch: what is started, what is waited for, what has come of each run."""
+"""Getting a list of runs done: read what is stored, have made what is missing, report what came of it."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
+import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from scalestudy.runs.backends import Backend, Outcome, RunStopped
-from scalestudy.runs.claims import Claims
-from scalestudy.runs.estimate import Clock
-from scalestudy.runs.processes import StopRequest
-from scalestudy.runs.progress import ProgressBar
+from scalestudy.runs.estimate import Clock, ProgressBar
 from scalestudy.runs.store import RunStore, StoreError
+from scalestudy.runs.workers import DEFAULT_TRAIN, Answer, Hear, Place, RunFailed, WorkersUnavailable, here
 from scalestudy.training.record import Record
 from scalestudy.training.spec import RunSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["BatchReport", "IncompleteBatch", "WorkersUnavailable", "plan", "run_all"]
+
+DEVICES = ("auto", "cpu", "cuda")
+SCHEDULER_VARIABLE = "SCALESTUDY_SCHEDULER"
+"""Environment variable that names a Dask scheduler, by address or by scheduler file."""
 
 _POLL_SECONDS = 0.5
 
 
-@dataclass
-class Batch:
-    """The state of one `run_all` call.
+class IncompleteBatch(RuntimeError):
+    """Some of the wanted runs have no record; the message says which and why."""
 
-    Attributes
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What `run_all` did: the records of all wanted runs that have one now, each once, in the order of the specs.
+
+    `read` of them were in a store or put there by another process, `trained` were made by this call.  Runs that failed
+    come with their traceback, those left out were not expected to end within the time budget.
+    """
+
+    done: tuple[Record, ...]
+    read: int
+    trained: int
+    failed: tuple[tuple[RunSpec, str], ...]
+    left_out: tuple[RunSpec, ...]
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        return (
+            f"{len(self.done)} runs: {self.read} read, {self.trained} trained; {len(self.failed)} failed, "
+            f"{len(self.left_out)} left out by the time budget; {self.seconds:.0f} s"
+        )
+
+    def require_complete(self) -> BatchReport:
+        """The report, or `IncompleteBatch` where a run failed or was left out."""
+        if self.failed:
+            spec, text = self.failed[0]
+            last = text.strip().splitlines()[-1]
+            raise IncompleteBatch(f"{len(self.failed)} runs failed; the first is {spec.key} ({spec.label}): {last}")
+        if self.left_out:
+            raise IncompleteBatch(
+                f"{len(self.left_out)} runs were left out by the time budget, the first is {self.left_out[0].label}; "
+                "call again to go on"
+            )
+        return self
+
+
+def run_all(
+    specs: Iterable[RunSpec],
+    store: RunStore,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    scheduler: str | None = None,
+    time_budget: float | None = None,
+    progress: bool = True,
+    on_record: Callable[[Record], None] | None = None,
+    train: str | None = None,
+) -> BatchReport:
+    """Bring the records of all runs about: stored ones cost a file read, the others are trained and stored.
+
+    A run is stored as soon as it is finished, and kept about once a minute while it is under way, so this call can be
+    killed at any moment and called again: it goes on from there.
+
+    Parameters
     ----------
-    records : dict
-        Known records by key; those that are made or read are added.
-    pending : list of RunSpec
-        Runs without one, most wanted first.
-    begun : dict
-        What part of a run was done before this batch, by key; see `RunStore.shares_done`.
-    clock, deadline : Clock, float or None
-        Expected times, and the monotonic second by which runs should end; needed before `execute`.
-    active, elsewhere : dict
-        Runs under way here, and in other processes, by key.
-    asked, looked : float
-        Monotonic seconds when those elsewhere, and the deadline, were last looked at.
-    trained, failed, left_out
-        As in `BatchReport`.
+    specs : iterable of RunSpec
+        Most wanted first; started in this order.  Runs with equal keys are one run.
+    store : RunStore
+        May be in use by other processes; a run that another one is making is awaited and read, not made twice.
+    device : {"auto", "cpu", "cuda"}
+        "auto" is "cuda" where there is one; on a cluster, where a worker declares the resource GPU.
+    workers : int, optional
+        Processes of this machine, at least 1, spread over its GPUs if there are several.  Default: on the CPU one per
+        usable core, at most one per missing run; on a GPU 1.  On the CPU every run computes on one thread, so results
+        do not depend on this number.
+    scheduler : str, optional
+        Address (``tcp://host:port``) or scheduler file of a Dask cluster that trains instead.  Default: what
+        ``SCALESTUDY_SCHEDULER`` names, unless `workers` is given; else no cluster.
+    time_budget : float, optional
+        Seconds from now, > 0.  A run that is not expected to finish in time is not started or gone on with, a later,
+        shorter one may be.  Where nothing is known of such runs, the first epochs tell.  Other runs under way are never
+        cut off, so a wrong estimate can overrun it.
+    progress : bool
+        Show a progress bar on the standard error; ``TQDM_DISABLE=1`` in the environment turns it off, too.
+    on_record : callable, optional
+        Called with each newly trained record, in the order of finishing, in this process.
+    train : str, optional
+        Dotted path ``package.module:function`` of another training function (for experiments and tests) with the
+        signature of `scalestudy.training.train.train`.
+
+    Returns
+    -------
+    BatchReport
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range.
+    StoreError
+        Before anything is trained, if the store cannot be written; later, if it becomes so.
+    WorkersUnavailable
+        If worker processes cannot be started, or the cluster cannot be reached, is lost or has other versions.
+    """
+    began = time.monotonic()
+    _check(device, workers, time_budget, train)
+    scheduler = scheduler_for(scheduler, workers)
+    wanted = {spec.key: spec for spec in specs}
+    records = {key: record for key, spec in wanted.items() if (record := store.get(spec)) is not None}
+    batch = _Batch(store, records, on_record, None if time_budget is None else began + time_budget)
+    if pending := [spec for key, spec in wanted.items() if key not in records]:
+        store.require_writable()
+        with _place(store, device, train or DEFAULT_TRAIN, workers, scheduler, batch.hear, len(pending)) as place:
+            clock = Clock(place.device, store.records())
+            with ProgressBar(pending, clock, store.shares_done(), progress) as bar:
+                batch.execute(pending, place, clock, bar)
+    done = tuple(records[key] for key in wanted if key in records)
+    return BatchReport(
+        done=done,
+        read=len(done) - batch.trained,
+        trained=batch.trained,
+        failed=tuple(batch.failed),
+        left_out=tuple(batch.left_out),
+        seconds=time.monotonic() - began,
+    )
+
+
+def plan(specs: Iterable[RunSpec], store: RunStore, *, device: str = "auto") -> pd.DataFrame:
+    """What `run_all` would do, one row per run, in order: key, label, stored, seconds, share_done.
+
+    The seconds are those expected of what is left of the run.  "cuda" may be asked about where there is none.
+    """
+    import pandas as pd
+
+    _check(device, None, None, None)
+    if device == "auto":  # torch, which takes seconds to import, is asked only where a GPU is likely
+        device = _device(device) if shutil.which("nvidia-smi") else "cpu"
+    records = store.records()
+    clock = Clock(device, records)
+    shares = dict.fromkeys((record.key for record in records), 1.0) | store.shares_done()
+    rows = [
+        (key, spec.label, share == 1.0, clock.seconds(spec) * (1 - share), share)
+        for key, spec in {spec.key: spec for spec in specs}.items()
+        for share in (shares.get(key, 0.0),)
+    ]
+    return pd.DataFrame(rows, columns=["key", "label", "stored", "seconds", "share_done"])
+
+
+def scheduler_for(scheduler: str | None, workers: int | None) -> str | None:
+    """The Dask scheduler that `run_all` uses when it is given these, or None."""
+    if scheduler and workers is not None:
+        raise ValueError(
+            f"workers must be left out with a scheduler, got {workers} and {scheduler!r}; a cluster has its own workers"
+        )
+    return scheduler or (os.environ.get(SCHEDULER_VARIABLE) if workers is None else None) or None
+
+
+@dataclass
+class _Batch:
+    """One `run_all` call: what waits, what is under way, what has come of each run.
+
+    Another process makes the `resting` runs, which are not asked for again until then; of the `unsure` ones nothing was
+    known when they began; the `unwanted` ones were found to take too long.
     """
 
     store: RunStore
     records: dict[str, Record]
-    pending: list[RunSpec]
-    begun: dict[str, float]
     on_record: Callable[[Record], None] | None
-    claims: Claims
-    stop: StopRequest
-    bar: ProgressBar
-    clock: Clock | None = None
-    deadline: float | None = None
-    active: dict[str, RunSpec] = field(default_factory=dict)
-    elsewhere: dict[str, RunSpec] = field(default_factory=dict)
-    asked: float = float("-inf")
-    looked: float = float("-inf")
+    deadline: float | None
+    pending: dict[str, RunSpec] = field(default_factory=dict)
+    active: dict[Future[Answer], RunSpec] = field(default_factory=dict)
+    resting: dict[str, float] = field(default_factory=dict)
+    unsure: set[str] = field(default_factory=set)
+    unwanted: set[str] = field(default_factory=set)
     trained: int = 0
     failed: list[tuple[RunSpec, str]] = field(default_factory=list)
     left_out: list[RunSpec] = field(default_factory=list)
 
-    def execute(self, backend: Backend) -> None:
-        """Make the pending runs; those that another batch is making are awaited."""
-        queue = deque(self.pending)
-        while queue or self.active or self.elsewhere:
-            if self.stop.requested:
-                self._stop(backend)
-                return
-            while queue and backend.free() > 0:
-                self._start(queue.popleft(), backend)
-            self._withdraw_late(backend)
-            if self.active or (queue and backend.free() <= 0):
-                self._hear(backend.wait(_POLL_SECONDS))
-            elif self.elsewhere and not queue:
-                self.bar.note(f"waiting for {len(self.elsewhere)} runs that another process makes")
+    def execute(self, pending: list[RunSpec], place: Place, clock: Clock, bar: ProgressBar) -> None:
+        """Have the pending runs made."""
+        self.clock, self.bar, self.queue = clock, bar, deque(pending)
+        self.pending = {spec.key: spec for spec in pending}
+        while self.queue or self.active:
+            bar.slots = place.slots()
+            while len(self.active) < max(1, bar.slots) * (1 + place.ahead) and (spec := self._next()) is not None:
+                self._start(spec, place)
+            done, _ = wait(self.active, _POLL_SECONDS, FIRST_COMPLETED)
+            for future in done:
+                self._settle(future, self.active.pop(future))
+            self._withdraw_late(nobody=bool(text := place.waits_for()))
+            if self.queue and not self.active and not done:
+                text = text or f"waiting for {len(self.queue)} runs that another process makes"
                 time.sleep(_POLL_SECONDS)
-            queue.extend(self._given_up_elsewhere())
+            bar.note(text)
+            bar.draw()
 
-    def progress(self, outcome: Outcome) -> None:
-        """Show an epoch of a run in this process; end the run where that was asked for."""
-        self.bar.advance(outcome.spec, outcome.share)
-        if self.stop.requested and outcome.share < 1:
-            raise RunStopped
+    def hear(self, key: str, done: int, epochs: int) -> bool:
+        """Take the progress of a run; whether it may go on.  Called from other threads, and about other batches."""
+        spec = self.pending.get(key)
+        if spec is not None:
+            self.bar.advance(key, done, epochs)
+            if key in self.unsure and (seconds := self.bar.promised(key, epochs)) is not None:
+                self.unsure.remove(key)
+                self.clock.foresee(spec, seconds)
+                if not self._fits(spec):
+                    self.unwanted.add(key)
+        return key not in self.unwanted
 
-    def _start(self, spec: RunSpec, backend: Backend) -> None:
-        """Start a run unless there is no time, or another process makes it or has made it."""
+    def _next(self) -> RunSpec | None:
+        """The first in the queue that no other process was making a moment ago."""
+        spec = next((spec for spec in self.queue if self.resting.get(spec.key, 0.0) <= time.monotonic()), None)
+        if spec is not None:
+            self.queue.remove(spec)
+        return spec
+
+    def _start(self, spec: RunSpec, place: Place) -> None:
         if not self._fits(spec):
             self._leave_out(spec)
-        elif not self.claims.take(spec.key):
-            self.elsewhere[spec.key] = spec
-        elif not self._read(spec):
-            self.active[spec.key] = spec
-            backend.start(spec)
-
-    def _read(self, spec: RunSpec) -> bool:
-        """Whether another process has stored the run by now."""
-        record = self.store.get(spec)
-        if record is not None:
-            self.claims.release(spec.key)
-            self.records[spec.key] = record
-            self.bar.finish(spec, "made by another process")
-        return record is not None
-
-    def _given_up_elsewhere(self) -> list[RunSpec]:
-        """Runs that another process was making and has given up; those that it has finished are read."""
-        if time.monotonic() < self.asked + _POLL_SECONDS:
-            return []
-        self.asked, again = time.monotonic(), []
-        for spec in list(self.elsewhere.values()):
-            if self._read(spec):
-                del self.elsewhere[spec.key]
-            elif not self._fits(spec):
-                del self.elsewhere[spec.key]
-                self._leave_out(spec)
-            elif self.claims.take(spec.key):
-                del self.elsewhere[spec.key]
-                again.append(spec)
-        return again
+        elif (record := self.store.get(spec)) is not None:
+            self._keep(spec, record, trained=False)
+        else:
+            if self.deadline is not None and self.clock.rate(spec) is None:
+                self.unsure.add(spec.key)
+            self.active[place.submit(spec)] = spec
 
     def _fits(self, spec: RunSpec) -> bool:
+        """Whether a run is expected to end in time; one of which nothing is known is, before the time is over."""
         if self.deadline is None:
             return True
-        seconds = self.clock.seconds(spec) * (1 - self.begun.get(spec.key, 0.0))
+        seconds = 0.0 if self.clock.rate(spec) is None else self.bar.left_of(spec)
         return time.monotonic() + seconds <= self.deadline
+
+    def _withdraw_late(self, nobody: bool) -> None:
+        """Leave out what waits for a slot, or was found to take too long, and would not end in time."""
+        for future, spec in list(self.active.items()):
+            waits = nobody or not self.bar.begun(spec)
+            if (spec.key in self.unwanted or (waits and not self._fits(spec))) and future.cancel():
+                del self.active[future]
+                self._leave_out(spec)
 
     def _leave_out(self, spec: RunSpec) -> None:
         self.left_out.append(spec)
         self.bar.drop(spec)
 
-    def _withdraw_late(self, backend: Backend) -> None:
-        """Leave out what waits for a slot and would not finish in time any more; looked at now and then."""
-        if self.deadline is None or time.monotonic() < self.looked + _POLL_SECONDS:
-            return
-        self.looked = time.monotonic()
-        for spec in list(self.active.values()):
-            if not self._fits(spec) and backend.withdraw(spec):
-                self._end(spec)
-                self._leave_out(spec)
-
-    def _stop(self, backend: Backend) -> None:
-        """Let what is under way end after its epoch; the runs that end by that are stored, the others are kept."""
-        backend.stop()
-        self.bar.note("stopping after the current epochs")
-        while self.active:
-            self._hear(backend.wait(_POLL_SECONDS))
-
-    def _hear(self, outcome: Outcome | None) -> None:
-        if outcome is None:
-            return
-        if outcome.event == "progress":
-            self.bar.advance(outcome.spec, outcome.share)
-            return
-        self._end(outcome.spec)
-        if outcome.event == "unwritable":
-            raise StoreError(outcome.text)
-        if outcome.event == "stopped":
-            self._leave_out(outcome.spec)
+    def _settle(self, future: Future[Answer], spec: RunSpec) -> None:
+        try:
+            answer = future.result()
+        except CancelledError:
+            if spec.key not in self.unwanted:
+                raise  # the cluster is gone
+            self._leave_out(spec)
+        except (StoreError, WorkersUnavailable):
+            raise
+        except Exception as error:
+            text = str(error) if isinstance(error, RunFailed) else "".join(traceback.format_exception(error))
+            self.failed.append((spec, text))
+            self.bar.finish(spec, "failed", trained=False)
         else:
-            self._finish(outcome)
+            if answer is None:
+                self.resting[spec.key] = time.monotonic() + _POLL_SECONDS
+                self.queue.append(spec)
+            else:
+                self._keep(spec, *answer)
 
-    def _end(self, spec: RunSpec) -> None:
-        del self.active[spec.key]
-        self.claims.release(spec.key)
-
-    def _finish(self, outcome: Outcome) -> None:
-        spec = outcome.spec
-        record = self.store.get(spec) if outcome.event in ("done", "found") else None
-        if record is None:
-            self.failed.append((spec, outcome.text or "the record was stored, and has vanished or was damaged since"))
-            self.bar.finish(spec, "failed")
-            return
-        self.trained += outcome.event == "done"
+    def _keep(self, spec: RunSpec, record: Record, trained: bool) -> None:
+        if self.store.get(spec) is None:  # made on another machine, or gone since
+            self.store.put(record)
         self.records[spec.key] = record
         self.clock.learn(record)
-        self.bar.finish(spec, f"test error {record.metrics.test_error:.2f} %")
-        if self.on_record is not None:
+        self.trained += trained
+        self.bar.finish(spec, f"test error {record.metrics.test_error:.2f} %", trained)
+        if trained and self.on_record is not None:
             self.on_record(record)
+
+
+def _place(
+    store: RunStore, device: str, train: str, workers: int | None, scheduler: str | None, hear: Hear, count: int
+) -> AbstractContextManager[Place]:
+    """Where `count` runs are made."""
+    if scheduler is not None:
+        from scalestudy.runs.cluster import cluster
+
+        return cluster(scheduler, device, train, hear)
+    device = _device(device)
+    if workers is None:
+        from scalestudy.training.device import usable_cores
+
+        workers = min(usable_cores(), count) if device == "cpu" else 1
+    return here(store.folder, device, train, workers, hear)
+
+
+def _check(device: str, workers: int | None, time_budget: float | None, train: str | None) -> None:
+    if device not in DEVICES:
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {device!r}; leave it out for auto")
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise ValueError(f"workers must be an integer of at least 1, got {workers!r}; leave it out for one per core")
+    if time_budget is not None and not time_budget > 0:
+        raise ValueError(f"time_budget must be more than 0 seconds, got {time_budget!r}; leave it out for no limit")
+    if train is not None and ":" not in train:
+        raise ValueError(f"train must be a dotted path 'package.module:function', got {train!r}; put a colon between")
+
+
+def _device(device: str) -> str:
+    if device == "cpu":
+        return device
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise ValueError("device must be one that torch finds, got 'cuda', and torch finds no GPU; use 'cpu' or 'auto'")
+    return "cpu"

@@ -1,9 +1,14 @@
-"""How long runs take, from those that are done."""
+"""How long runs take, from those that are done; and the bar that shows how much is left of a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
+
+from tqdm import tqdm
 
 from scalestudy.training.record import Record
 from scalestudy.training.spec import RunSpec
@@ -11,32 +16,27 @@ from scalestudy.training.spec import RunSpec
 SECONDS_PER_WORK = {"cpu": 1.5e-7, "cuda": 1e-9}
 """Seconds per unit of `RunSpec.work` where no run of this type of device is known.
 
-Our choice: on the CPU what a 56 x 56 run took on one core of a server; on a GPU a guess.  One finished run of a like
-network replaces it.
+Our choice: on the CPU what a 56 x 56 run took on one core of a server; on a GPU a guess.
 """
 
 RESERVE = 1.1
 """Expected times are this much longer than the median, our choice: half of all runs take longer than the median."""
 
+ENOUGH_RUNS, ENOUGH_EPOCHS = 3, 2
+"""No time left is told before so many runs have ended, or each that is under way has made so many epochs."""
+
+_FORMAT = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed}{postfix}"
+
 
 class Clock:
-    """Expected seconds of runs on one type of device.
+    """Expected seconds of runs on one type of device, such as "cpu" or "cuda".
 
-    Parameters
-    ----------
-    device : str
-        Such as "cpu" or "cuda:0".
-    records : iterable of Record
-        Finished runs of any device; those of the same type of device count.
-
-    Notes
-    -----
-    Devices differ in how costs of networks relate, so rates are not mixed: a run is foreseen from runs of the same
-    model; a system of Table 5 that was never run, from the other ones on that data set.
+    Devices differ in how costs of networks relate, so rates are not mixed: a run is foreseen from finished runs of the
+    same model; a system of Table 5 that was never run, from the other ones on that data set.
     """
 
     def __init__(self, device: str, records: Iterable[Record] = ()) -> None:
-        self._type = device_type(device)
+        self._type = _device_type(device)
         self._rates: dict[str, list[float]] = {}
         self._medians: dict[str, float] = {}
         for record in records:
@@ -44,26 +44,137 @@ class Clock:
 
     def learn(self, record: Record) -> None:
         """Take one more finished run into account."""
-        if device_type(record.provenance.device) == self._type:
-            rate = record.provenance.seconds / record.spec.work
+        if _device_type(record.provenance.device) == self._type:
             for kind in (record.spec.model, record.spec.dataset):
-                self._rates.setdefault(kind, []).append(rate)
+                self._rates.setdefault(kind, []).append(record.provenance.seconds / record.spec.work)
                 self._medians.pop(kind, None)
 
+    def foresee(self, spec: RunSpec, seconds: float) -> None:
+        """Take what the first epochs of a run promise, until one like it has ended."""
+        self._medians.setdefault(spec.model, seconds / spec.work)
+
+    def rate(self, spec: RunSpec) -> float | None:
+        """Seconds per unit of work as far as is known."""
+        for kind in (spec.model, spec.dataset):
+            if kind not in self._medians and kind in self._rates:
+                self._medians[kind] = median(self._rates[kind])
+            if kind in self._medians:
+                return self._medians[kind]
+        return None
+
     def seconds(self, spec: RunSpec) -> float:
-        """Expected seconds of a run: its work times the median rate, with `RESERVE`."""
-        kind = spec.model if spec.model in self._rates else spec.dataset
-        if kind not in self._medians:
-            self._medians[kind] = median(self._rates.get(kind, [SECONDS_PER_WORK[self._type]]))
-        return RESERVE * self._medians[kind] * spec.work
+        """Expected seconds of a run."""
+        return RESERVE * (self.rate(spec) or SECONDS_PER_WORK[self._type]) * spec.work
 
 
-def device_type(device: str) -> str:
-    """Return "cuda" for the name of any GPU in a record, else "cpu".
+class ProgressBar:
+    """One bar on the standard error, in seconds that the clock expects; its time left is theirs at the pace seen here.
 
-    Examples
-    --------
-    >>> device_type("cuda:0"), device_type("cpu (x86_64)"), device_type("NVIDIA H100")
-    ('cuda', 'cpu', 'cuda')
+    `begun` is what part of a run, by key, was done before; the bar is about the rest.  ``TQDM_DISABLE=1`` hides it.
     """
-    return "cuda" if any(word in device.lower() for word in ("cuda", "nvidia")) else "cpu"
+
+    def __init__(self, specs: Sequence[RunSpec], clock: Clock, begun: Mapping[str, float], shown: bool) -> None:
+        self._specs, self._clock = {spec.key: spec for spec in specs}, clock
+        self._begun = {key: begun.get(key, 0.0) for key in self._specs}
+        self._shares = dict(self._begun)
+        self._heard: dict[str, list[float]] = {key: [] for key in self._specs}
+        self._running: set[str] = set()
+        self._ended = self._trained = 0
+        self._due, self._said, self._waits_for = 0.0, "", ""
+        self.slots = 1  # runs that are made at a time
+        hidden = not shown or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
+        self._interval = 0.5 if sys.stderr.isatty() else 15.0  # seconds; a log file needs fewer lines than a terminal
+        self._bar = tqdm(total=1.0, bar_format=_FORMAT, disable=hidden)
+
+    def advance(self, key: str, done: int, epochs: int) -> None:
+        """A run has made so many of its epochs (0: it begins); the tests count as one more.  From any thread."""
+        if key not in self._specs or self._shares[key] == 1:
+            return  # late news of a run that is over
+        self._running.add(key)
+        if done == 0:
+            self._heard[key] = []
+        self._heard[key].append(time.monotonic())
+        self._shares[key] = max(self._shares[key], done / (epochs + 1))
+
+    def begun(self, spec: RunSpec) -> bool:
+        """Whether a run has been heard of."""
+        return bool(self._heard[spec.key])
+
+    def promised(self, key: str, epochs: int) -> float | None:
+        """Seconds of a whole run at the pace of its first epochs; None before there are enough."""
+        times = self._heard[key][1:]
+        if len(times) < ENOUGH_EPOCHS:
+            return None
+        return (times[-1] - times[0]) / (len(times) - 1) * (epochs + 1)
+
+    def left_of(self, spec: RunSpec) -> float:
+        """Expected seconds of what is left of a run."""
+        return self._clock.seconds(spec) * (1 - self._shares[spec.key])
+
+    def left(self) -> float | None:
+        """Seconds until the batch ends, at the pace of the runs that it has made; None while too little is known."""
+        running = tuple(self._running)
+        epochs = [len(self._heard[key]) - 1 for key in running]
+        enough = self._trained >= ENOUGH_RUNS or (epochs and min(epochs) >= ENOUGH_EPOCHS)
+        expected = self._spent()
+        if not enough or expected <= 0:
+            return None
+        spent = sum(times[-1] - times[0] for times in self._heard.values() if times)
+        since = sum(time.monotonic() - self._heard[key][-1] for key in running)
+        pending = [spec for key, spec in self._specs.items() if self._shares[key] < 1]
+        left = sum(map(self.left_of, pending)) * spent / expected - since
+        return max(left, 0.0) / max(1, min(self.slots, len(pending)))
+
+    def finish(self, spec: RunSpec, result: str, trained: bool) -> None:
+        """A run is over, and how it went; one that was not trained says nothing about the pace."""
+        self._running.discard(spec.key)
+        self._shares[spec.key] = 1.0
+        self._ended += 1
+        if trained and self._heard[spec.key]:
+            self._trained += 1
+            self._heard[spec.key].append(time.monotonic())
+        else:
+            self._begun[spec.key], self._heard[spec.key] = 1.0, []
+        self._said = f"{spec.label}: {result}"
+
+    def drop(self, spec: RunSpec) -> None:
+        """A run will not be made."""
+        self._running.discard(spec.key)
+        self._heard[spec.key] = []
+        del self._specs[spec.key]
+
+    def note(self, text: str) -> None:
+        """Say what the batch waits for, in the place of the last result; "": nothing."""
+        if text != self._waits_for:
+            self._waits_for, self._due = text, 0.0
+
+    def draw(self) -> None:
+        """Show all of it, where that is due."""
+        if self._bar.disable or time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + self._interval
+        left, spent = self.left(), self._spent()
+        self._bar.total = max(spent + sum(map(self.left_of, self._specs.values())), 1e-9)
+        self._bar.n = min(spent, self._bar.total)
+        self._bar.set_description_str(f"{self._ended}/{len(self._specs)} runs", refresh=False)
+        told = [f"{tqdm.format_interval(left)} left"] if left is not None else []
+        self._bar.set_postfix_str(", ".join([*told, *filter(None, [self._waits_for or self._said])]), refresh=False)
+        self._bar.refresh()
+
+    def _spent(self) -> float:
+        """What was done here, in the seconds that the clock expects for it."""
+        specs = self._specs.items()
+        return sum(self._clock.seconds(spec) * (self._shares[key] - self._begun[key]) for key, spec in specs)
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._due = 0.0
+        self.draw()
+        self._bar.close()
+
+
+def _device_type(name: str) -> str:
+    """Of a device, or of a record's: "cuda" for any GPU, else "cpu"."""
+    return "cuda" if any(word in name.lower() for word in ("cuda", "nvidia")) else "cpu"

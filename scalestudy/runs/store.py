@@ -1,32 +1,31 @@
-"""The run store: a folder with one ``<key>.json`` per finished run, and checkpoints of those under way."""
+"""The run store: a folder with one ``<key>.json`` per finished run, and checkpoints and locks of those under way."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from scalestudy.files import StoreError, probe, unwritable, write_whole
-from scalestudy.runs.claims import remove_stale_claims
 from scalestudy.training.record import Record
 from scalestudy.training.spec import RunSpec
 from scalestudy.training.state import CHECKPOINT_SUFFIX, CheckpointFile, Progress
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 __all__ = ["DamagedRecordWarning", "MergeReport", "Problem", "RunStore", "StoreError"]
 
-DAMAGED_FOLDER = "damaged"
+_DAMAGED_FOLDER, _LOCK_SUFFIX = "damaged", ".lock"
 _KEY = re.compile(r"[0-9a-f]{16}")
+_LOG = logging.getLogger(__name__)
 
 
 class DamagedRecordWarning(UserWarning):
@@ -62,33 +61,28 @@ class RunStore:
     Parameters
     ----------
     folder : path-like
-        Created by the first record.  A path relative to the present working folder is made absolute.
-
-    Attributes
-    ----------
-    problems : list of Problem
-        Damaged files met by this object; each was also a `DamagedRecordWarning`.
+        Created by the first record.
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder).expanduser().absolute()
-        self.problems: list[Problem] = []
+        self.problems: list[Problem] = []  # met by this object; each was also a `DamagedRecordWarning`
 
     def path(self, key: str) -> Path:
-        """Return the file of a key, existing or not."""
+        """The file of a key, existing or not."""
         return self.folder / f"{key}.json"
 
     def checkpoint(self, spec: RunSpec) -> CheckpointFile:
-        """Return the file that keeps a run while it is under way, existing or not; `put` removes it."""
+        """The file that keeps a run while it is under way, existing or not; `put` removes it."""
         return self._checkpoint(spec.key)
 
     def under_way(self) -> dict[str, Progress]:
         """How far the runs are that have a checkpoint and no record, by key."""
-        files = {key: self._checkpoint(key).progress() for key in self._checkpointed() if not self.path(key).exists()}
-        return {key: progress for key, progress in files.items() if progress is not None}
+        found = {key: self._checkpoint(key).progress() for key in self._checkpointed() if not self.path(key).exists()}
+        return {key: progress for key, progress in found.items() if progress is not None}
 
     def shares_done(self) -> dict[str, float]:
-        """What part of each run that is under way is done, by key, where this version of the package can go on with it.
+        """What part of each run under way is done, by key, where this version of the package can go on with it.
 
         The tests count as one epoch, our choice: so it is below 1 until the record is there.
         """
@@ -96,43 +90,20 @@ class RunStore:
         return {key: progress.epochs_done / (progress.epochs + 1) for key, progress in usable.items()}
 
     def get(self, spec: RunSpec) -> Record | None:
-        """Return the record of a run, or None where there is no valid one.
-
-        A damaged file is moved to ``damaged/`` with a `DamagedRecordWarning`, and counts as none.
-
-        Raises
-        ------
-        StoreError
-            If the file is there and cannot be read.
-        """
+        """The record of a run, or None; a damaged file is moved to ``damaged/`` with a warning and counts as none."""
         return self._load(self.path(spec.key))
 
     def put(self, record: Record) -> Path:
-        """Store a record, replacing one with the same key; the checkpoint of its run goes.
-
-        The file is written whole or not at all, and read back before it gets its name.
-
-        Returns
-        -------
-        Path
-            The record's file.
-
-        Raises
-        ------
-        StoreError
-            If the folder cannot be written.
-        ValueError
-            If the record would not read back equal (it was built unchecked); nothing is stored.
-        """
-        text = json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
-        path = self.path(record.key)
-        again, reason = _parse(text.encode(), record.key)
+        """Store a record whole or not at all, replacing one with the same key; the checkpoint of its run goes."""
+        content = (json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
+        again, reason = _parse(content, record.key)
         if again != record:
             raise ValueError(
                 f"record {record.key} does not survive writing and reading ({reason or 'it reads back differently'}); "
                 "build it with Record.of from validated parts"
             )
-        write_whole(path, text.encode())
+        path = self.path(record.key)
+        write_whole(path, content)
         self._checkpoint(record.key).remove()
         return path
 
@@ -144,9 +115,35 @@ class RunStore:
         """All valid records, sorted by key; anything else that ends in ``.json`` is moved aside as in `get`."""
         return [record for path in self._files() if (record := self._load(path)) is not None]
 
+    @contextmanager
+    def lock(self, key: str) -> Iterator[bool]:
+        """Whether nobody else makes this run; then nobody else may until the block ends, or this process.
+
+        A lock is no record: look for that once it is taken.  Where files cannot be locked two batches may make the same
+        run, which costs time and nothing else.
+        """
+        lock = FileLock(self.folder / f"{key}{_LOCK_SUFFIX}", blocking=False, fallback_to_soft=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            _LOG.warning("cannot lock run %s in %s (%s); another batch may make it too", key, self.folder, error)
+            yield True
+            return
+        try:
+            yield True
+        finally:
+            with suppress(OSError):  # first the name: whoever opened the file meanwhile notices, and tries again
+                Path(lock.lock_file).unlink()
+            lock.release()
+
     def require_writable(self) -> None:
         """Clear up after killed processes, then write and remove a test file; `StoreError` if that fails."""
-        remove_stale_claims(self.folder)
+        for path in self.folder.glob(f"*{_LOCK_SUFFIX}"):
+            with self.lock(path.stem):
+                pass
         for key in self._checkpointed():
             if self.path(key).exists():  # whoever stored the record was killed just then
                 self._checkpoint(key).remove()
@@ -156,16 +153,9 @@ class RunStore:
         """Copy the valid records of another store (or of a folder copied from another machine) into this one.
 
         Ours is kept where both have a run; differing metrics are reported.  The other folder is not changed.
-
-        Raises
-        ------
-        ValueError
-            If `folder` is this store, or holds no ``.json`` file.
-        StoreError
-            If this store cannot be written.
         """
         other = RunStore(folder)
-        files = list(other._files())
+        files = other._files()
         if not files or other.folder.resolve() == self.folder.resolve():
             what = "is this store itself" if files else "holds no <key>.json files"
             raise ValueError(
@@ -176,9 +166,7 @@ class RunStore:
             theirs, reason = _parse(_read(path), path.stem)
             if theirs is None:
                 damaged.append(Problem(path.name, reason))
-                continue
-            ours = self.get(theirs.spec)
-            if ours is None:
+            elif (ours := self.get(theirs.spec)) is None:
                 self.put(theirs)
                 copied.append(theirs.key)
             else:
@@ -187,37 +175,19 @@ class RunStore:
 
     def damaged(self) -> list[Problem]:
         """Everything in the ``damaged/`` folder, with the reason as found now, sorted by name."""
-        aside = self.folder / DAMAGED_FOLDER
         problems = []
-        for path in sorted(aside.glob("*.json")):
+        for path in sorted((self.folder / _DAMAGED_FOLDER).glob("*.json")):
             reason = _parse(_read(path), path.name.split(".")[0])[1]
             problems.append(Problem(path.name, reason or "valid now; move it back to use it", path))
         return problems
 
-    def summary(self) -> pd.DataFrame:
-        """One row per valid record, sorted; see `scalestudy.paper.table.summary_frame`."""
-        from scalestudy.paper.table import summary_frame
-
-        return summary_frame(self.records())
-
-    def write_summary(self, path: str | os.PathLike) -> Path:
-        """Write `summary` as CSV, atomically; the same records give the same bytes on every machine.
-
-        A file that has these bytes is left alone.
-        """
-        path, content = Path(path), self.summary().to_csv(index=False, lineterminator="\n").encode()
-        if not path.is_file() or path.read_bytes() != content:
-            write_whole(path, content)
-        return path
-
-    def _files(self) -> Iterator[Path]:
-        yield from sorted(self.folder.glob("*.json"))
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.json"))
 
     def _checkpoint(self, key: str) -> CheckpointFile:
         return CheckpointFile(self.folder / f"{key}{CHECKPOINT_SUFFIX}")
 
     def _checkpointed(self) -> list[str]:
-        """Keys of the files that are called checkpoints, sorted."""
         return [path.stem for path in sorted(self.folder.glob(f"*{CHECKPOINT_SUFFIX}"))]
 
     def _load(self, path: Path) -> Record | None:
@@ -226,21 +196,17 @@ class RunStore:
             return None
         record, reason = _parse(content, path.stem)
         if record is None:
-            self._move_aside(path, content, reason)
-            return _parse(_read(path), path.stem)[0]  # another process may have stored a good one meanwhile
+            self._move_aside(path, reason)
         return record
 
-    def _move_aside(self, path: Path, judged: bytes, reason: str) -> None:
-        aside = self.folder / DAMAGED_FOLDER
+    def _move_aside(self, path: Path, reason: str) -> None:
+        aside = self.folder / _DAMAGED_FOLDER
         target: Path | None = aside / path.name
         if target.exists():
             target = aside / f"{path.stem}.{time.time_ns()}-{os.getpid()}.json"
         try:
             aside.mkdir(exist_ok=True)
             os.rename(path, target)
-            if target.is_file() and target.read_bytes() != judged:
-                os.replace(target, path)  # replaced since we read it: not the file that we judged
-                return
         except FileNotFoundError:
             return  # another process was faster, and warned
         except OSError:
@@ -274,12 +240,10 @@ def _parse(content: bytes | None, key: str) -> tuple[Record | None, str]:
         data = json.loads(content)
     except ValueError as error:
         return None, f"truncated or not JSON ({error})"
-    recipe = (
-        data.get("spec", {}).get("recipe") if isinstance(data, dict) and isinstance(data.get("spec"), dict) else None
-    )
+    spec = data.get("spec") if isinstance(data, dict) else None
     known = RunSpec.model_fields["recipe"].default
-    if recipe is not None and recipe != known:
-        return None, f"made by recipe {recipe}, this version of scalestudy has recipe {known}"
+    if isinstance(spec, dict) and spec.get("recipe", known) != known:
+        return None, f"made by recipe {spec['recipe']}, this version of scalestudy has recipe {known}"
     try:
         record = Record.model_validate_json(content)
     except ValidationError as error:

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from fake_training import spec_of
 
-from scalestudy.runs.execution import run_all
+from scalestudy.runs.batch import run_all
+from scalestudy.runs.store import RunStore
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -19,20 +21,19 @@ import json
 import signal
 import sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell hands it down as ignored
-from scalestudy.runs.execution import run_all
+from scalestudy.runs.batch import run_all
 from scalestudy.runs.store import RunStore
 from fake_training import spec_of
-folder, train, workers, seeds, time_budget, scheduler = map(json.loads, sys.argv[1:])
+folder, train, workers, seeds, scheduler = map(json.loads, sys.argv[1:])
 print("started", flush=True)
 report = run_all([spec_of(seed) for seed in seeds], RunStore(folder), device="cpu", workers=workers,
-                 scheduler=scheduler, time_budget=time_budget,
-                 train=train if ":" in train else "fake_training:" + train,
+                 scheduler=scheduler, train="fake_training:" + train,
                  on_record=lambda record: print(record.key, flush=True))
 print(report.read, report.trained, len(report.failed), len(report.left_out), flush=True)
 """
 
 
-def go(store, seeds, train="quick", workers=0, **options):
+def go(store, seeds, train="quick", workers=2, **options):
     """`run_all` in this process, on fake training."""
     specs = [spec_of(seed) for seed in seeds]
     return run_all(
@@ -40,23 +41,18 @@ def go(store, seeds, train="quick", workers=0, **options):
     )
 
 
-def batch(folder, train, workers, seeds, time_budget=None, scheduler=None, modules=(), **environment):
+def batch(folder, train, workers, seeds, scheduler=None, **environment):
     """The same in a script without a main guard, in a process group of its own.
 
     It prints "started", the key of each record, and at the end how many were read, trained, failed and left out.
-    `train` is a function of `fake_training`, or a dotted path.  `modules` are folders to be searched for modules before
-    all others.
     """
-    path = os.pathsep.join(map(str, [*modules, HERE, ROOT]))
-    arguments = [
-        json.dumps(argument) for argument in (str(folder), train, workers, list(seeds), time_budget, scheduler)
-    ]
+    arguments = [json.dumps(argument) for argument in (str(folder), train, workers, list(seeds), scheduler)]
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path, **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [HERE, ROOT])), **environment},
         start_new_session=True,
     )
 
@@ -68,13 +64,27 @@ def ending(process, seconds=120):
     return tuple(map(int, out.splitlines()[-1].split()))
 
 
-def hears(process):
-    """Wait until the batch has told its progress bar that it heard the signal."""
-    text = ""
-    while "stopping after the current epochs" not in text:
-        read = os.read(process.stderr.fileno(), 1000).decode()
-        assert read, text
-        text += read
+def logged(folder):
+    """How often each line was logged by the training functions."""
+    log = folder / "log"
+    return Counter(log.read_text().splitlines()) if log.exists() else Counter()
+
+
+def contents(folder):
+    """The records that can be seen at this moment: name and bytes."""
+    return {path.name: path.read_bytes() for path in folder.glob("*.json")}
+
+
+def leftovers(folder):
+    """Everything in the store but records."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".json")
+
+
+def assert_whole(store):
+    """Every file is a valid record."""
+    fresh = RunStore(store.folder)
+    assert len(fresh.records()) == len(fresh.keys()) == len(contents(store.folder))
+    assert fresh.problems == []
 
 
 def children(pid):

@@ -1,4 +1,4 @@
-"""Training functions that take milliseconds, for tests of the store and of execution."""
+"""Training functions that take milliseconds, or as long as the marks in the folder that MARKS names let them."""
 
 import os
 import random
@@ -7,8 +7,13 @@ import time
 from pathlib import Path
 
 from scalestudy.data.distributions import LogUniform
+from scalestudy.files import write_whole
 from scalestudy.training.record import Metrics, Provenance, Record
 from scalestudy.training.spec import DataSpec, RunSpec, ScalesSpec, TrainingSpec
+from scalestudy.training.state import CheckpointFile, Progress, source_digest
+
+EPOCHS = 3
+_PATIENCE = 120
 
 
 def spec_of(seed: int, **scales: object) -> RunSpec:
@@ -44,6 +49,30 @@ def record_of(spec: RunSpec, test_error: float | None = None, device: str = "cpu
     return Record.of(spec, metrics, made)
 
 
+def keep(store, spec: RunSpec, epochs_done: int, epochs: int = 2, code: str | None = None) -> RunSpec:
+    """As if the run had been stopped after so many epochs, by default with this code."""
+    store.checkpoint(spec).write(Progress(epochs_done, epochs, {"code": code or source_digest()}), b"")
+    return spec
+
+
+def folder() -> Path:
+    return Path(os.environ["MARKS"])
+
+
+def wait_for(mark):
+    deadline = time.monotonic() + _PATIENCE
+    while not (folder() / mark).exists():
+        assert time.monotonic() < deadline, f"waited in vain for {mark}"
+        time.sleep(0.02)
+
+
+def log(text):
+    """Append a line whole, whichever other processes do the same."""
+    descriptor = os.open(folder() / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(descriptor, f"{text}\n".encode())
+    os.close(descriptor)
+
+
 def quick(spec, *, device, progress, checkpoint):
     """Succeeds after two short epochs."""
     for epoch in (1, 2):
@@ -52,15 +81,12 @@ def quick(spec, *, device, progress, checkpoint):
     return record_of(spec, device=str(device))
 
 
-def slow(spec, *, device, progress, checkpoint):
-    """Succeeds after 0.1 s."""
-    time.sleep(0.1)
-    return record_of(spec)
-
-
 def endless(spec, *, device, progress, checkpoint):
-    """Never ends."""
-    time.sleep(600)
+    """Never ends; each epoch takes 0.2 s."""
+    for epoch in range(1, 1000):
+        time.sleep(0.2)
+        log(f"epoch {epoch} of {spec.seed}")
+        progress(epoch, 1000)
 
 
 def odd_seeds_raise(spec, *, device, progress, checkpoint):
@@ -70,37 +96,33 @@ def odd_seeds_raise(spec, *, device, progress, checkpoint):
 
 
 def seed_1_is_killed(spec, *, device, progress, checkpoint):
+    log(f"begun {spec.seed}")
     if spec.seed == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return record_of(spec)
 
 
 def first_attempt_is_killed(spec, *, device, progress, checkpoint):
-    """Kills its process unless the folder FAKE_TRAINING has a mark of this seed."""
-    mark = Path(os.environ["FAKE_TRAINING"]) / str(spec.seed)
+    log(f"begun {spec.seed}")
+    mark = folder() / f"attempted-{spec.seed}"
     if not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return record_of(spec)
 
 
-def counts_threads(spec, *, device, progress, checkpoint):
-    """Reports the number of torch threads as the test error."""
+def reports_process(spec, *, device, progress, checkpoint):
+    """Reports the threads as the test error and the process as the seconds; what it prints must not be in the way."""
     import torch
 
-    return record_of(spec, test_error=float(torch.get_num_threads()))
+    print("a library that prints")
+    return record_of(spec, test_error=float(torch.get_num_threads()), device=str(device), seconds=float(os.getpid()))
 
 
-def reports_process(spec, *, device, progress, checkpoint):
-    """Reports, as the seconds, the process that trained."""
-    print("a library that prints must not break the protocol")
-    return record_of(spec, seconds=float(os.getpid()))
-
-
-def reports_device(spec, *, device, progress, checkpoint):
-    """Reports the device, and as the seconds the process; waits, so that one worker cannot make all runs."""
+def reports_gpu(spec, *, device, progress, checkpoint):
+    """Reports the device and the GPUs that it sees; waits, so that one worker cannot make all runs."""
     time.sleep(0.2)
-    return record_of(spec, device=str(device), seconds=float(os.getpid()))
+    return record_of(spec, device=f"{device} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
 
 
 def wrong_record(spec, *, device, progress, checkpoint):
@@ -108,20 +130,53 @@ def wrong_record(spec, *, device, progress, checkpoint):
 
 
 def noted(spec, *, device, progress, checkpoint):
-    """Succeeds after FAKE_SECONDS (0.01); tells the file FAKE_NOTES what it does and the time that it believes it is.
-
-    No two of its records are equal.
-    """
-    note(f"begun {spec.seed} {time.time()}")
+    """Logs what it does and succeeds after FAKE_SECONDS (0.01).  No two of its records are equal."""
+    log(f"begun {spec.seed}")
     time.sleep(float(os.environ.get("FAKE_SECONDS", "0.01")))
-    note(f"trained {spec.seed} {time.time()}")
+    log(f"trained {spec.seed}")
     return record_of(spec, seconds=random.random())
 
 
-def note(text):
-    """Append a line whole, whichever other processes do the same."""
-    descriptor = os.open(os.environ["FAKE_NOTES"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    try:
-        os.write(descriptor, f"{text}\n".encode())
-    finally:
-        os.close(descriptor)
+def waits_each_epoch(spec, *, device, progress, checkpoint):
+    """Begins each of three epochs with a mark, ends it when it may, and has it kept; goes on from what was kept."""
+    kept = folder() / f"kept-{spec.seed}"
+    for epoch in range(int(kept.read_text()) + 1 if kept.exists() else 1, EPOCHS + 1):
+        log(f"epoch {epoch} of {spec.seed}")
+        (folder() / f"begun-{spec.seed}-{epoch}").touch()
+        wait_for(f"end-{epoch}")
+        write_whole(kept, str(epoch).encode())
+        progress(epoch, EPOCHS)
+    return record_of(spec)
+
+
+def trained(spec, *, device, progress, checkpoint):
+    """Real training, kept after each epoch but for the last, whose end it waits to be allowed."""
+    from scalestudy.training.train import train
+
+    class EachEpoch(CheckpointFile):
+        due = True
+
+    def told(done, epochs):
+        log(f"epoch {done} of {spec.seed}")
+        if done == epochs:
+            wait_for("end")
+        progress(done, epochs)
+
+    return train(spec, device=device, progress=told, checkpoint=EachEpoch(checkpoint.path))
+
+
+def seed_1_kills_the_dask_worker(spec, *, device, progress, checkpoint):
+    if spec.seed == 1:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(_PATIENCE)
+    return record_of(spec)
+
+
+def overlap(spec, *, device, progress, checkpoint):
+    """Logs how many runs are under way with it, itself included, after a while."""
+    mark = folder() / f"now-{os.getpid()}"
+    mark.touch()
+    time.sleep(0.5)
+    log(f"{len(list(folder().glob('now-*')))} at a time on {device}")
+    mark.unlink()
+    return record_of(spec, device=device)

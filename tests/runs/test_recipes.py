@@ -220,39 +220,14 @@ def check_job(job: Path) -> None:
     assert sum(minutes) < 60
 
 
-def test_stop_signal_of_a_slurm_job_reaches_the_command(place):
-    """`--signal=B:` signals the process that began as the batch shell, and no other."""
+def test_a_slurm_job_is_the_command_and_its_budget_fits(place):
     script = recipe("slurm-lease")
-    assert "#SBATCH --signal=B:TERM@" in script
     with place.running("bash", place.write(script)) as process:
         parameters = accept(place.arguments(process))
         process.terminate()
         assert process.wait(PATIENCE) == 143
     assert parameters["time_budget"] == "55m"
     assert "#SBATCH --time=01:00:00" in script
-
-
-NOTE_SIGTERM = f"""exec {shlex.quote(sys.executable)} - <<'END'
-import os, pathlib, signal, sys, time
-worker = os.fork()
-name, asked = "command" if worker else "worker", []
-signal.signal(signal.SIGTERM, lambda *_: asked.append(1) or pathlib.Path(f"asked-{{name}}").touch())
-deadline = time.monotonic() + {PATIENCE}
-while not asked and time.monotonic() < deadline:
-    time.sleep(0.05)
-time.sleep(0.5)  # for whatever else is sent
-if worker:
-    os.kill(worker, signal.SIGKILL)
-sys.exit(143)
-END"""
-
-
-def test_the_end_of_a_lease_is_told_to_the_command_alone(place):
-    """Without `--foreground`, `timeout` would send SIGTERM to its workers, too."""
-    place.add(place.checkout / ".venv" / "bin" / "scalestudy", NOTE_SIGTERM)
-    with place.running("bash", "-e", place.write(recipe("timeout", {"55m": "5s"}))) as process:
-        assert process.wait(PATIENCE) == 124
-    assert [path.name for path in place.checkout.glob("asked-*")] == ["asked-command"]
 
 
 ASK = """
@@ -330,8 +305,3 @@ def test_links_lead_somewhere():
         path, _, anchor = link.partition("#")
         assert not path or (PAGE.parent / path).exists(), link
         assert path or anchor in anchors, link
-
-
-def test_page_has_a_place_for_the_measurements():
-    section = TEXT.split("## Past one cluster: 10,000 runs on 100 GPUs")[1]
-    assert section.count("<!-- many_runs -->") == section.count("<!-- /many_runs -->") == 1

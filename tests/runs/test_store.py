@@ -2,19 +2,21 @@
 
 import errno
 import json
+import math
 import os
+import random
 import subprocess
 import sys
-import threading
-import time
 import warnings
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
-from fake_training import record_of, spec_of
+from batches import HERE, ROOT, leftovers
+from fake_training import keep, record_of, spec_of
+from pydantic import ValidationError
 
 from scalestudy import files
-from scalestudy.paper.table import SUMMARY_COLUMNS as COLUMNS
+from scalestudy.runs import store as store_module
 from scalestudy.runs.store import DamagedRecordWarning, RunStore, StoreError
 from scalestudy.training.record import Record
 from scalestudy.training.spec import MnistScaleSpec, RunSpec
@@ -25,22 +27,27 @@ def store(tmp_path):
     return RunStore(tmp_path / "runs")
 
 
+def names(store):
+    return sorted(path.name for path in store.folder.iterdir())
+
+
 def test_asking_creates_nothing(store):
     assert store.get(spec_of(0)) is None
-    assert (store.keys(), store.records(), store.damaged()) == ((), [], [])
-    assert store.summary().empty
+    assert (store.keys(), store.records(), store.damaged(), store.under_way()) == ((), [], [], {})
     assert not store.folder.exists()
 
 
-def test_round_trip(store):
+def test_round_trip_without_a_warning(store):
     record = record_of(spec_of(0))
-    path = store.put(record)
-    assert path == store.folder / f"{record.key}.json"
-    assert store.get(spec_of(0)) == record == store.records()[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        path = store.put(record)
+        assert path == store.folder / f"{record.key}.json"
+        assert store.get(spec_of(0)) == record == store.records()[0]
     assert store.keys() == (record.key,)
     text = path.read_text()
     assert text == json.dumps(json.loads(text), indent=1, sort_keys=True) + "\n"
-    assert [file.name for file in store.folder.iterdir()] == [path.name]
+    assert names(store) == [path.name]
 
 
 def test_put_refuses_what_does_not_read_back(store):
@@ -48,9 +55,7 @@ def test_put_refuses_what_does_not_read_back(store):
     bad = Record.model_construct(
         key=good.key, spec=good.spec, metrics=good.metrics, provenance=good.provenance, checksum="0"
     )
-    with pytest.raises(
-        ValueError, match=r"does not survive writing and reading \(record: .*checksum 0.*build it with Record.of"
-    ):
+    with pytest.raises(ValueError, match=r"does not survive writing and reading \(record: .*build it with Record.of"):
         store.put(bad)
     assert not store.folder.exists()
 
@@ -64,6 +69,7 @@ DAMAGE = {
     "empty": (lambda text: "", "empty"),
     "not a record": (lambda text: "[1, 2]", "Input should be an object"),
     "edited metric": (_edit, "checksum .* does not match .* edited or damaged"),
+    "edited spec": (lambda text: text.replace('"seed": 0', '"seed": 9'), "record says key .*, but its spec has key"),
     "edited provenance": (lambda text: text.replace('"torch": "2"', '"torch": "3"'), "checksum"),
     "unknown field": (lambda text: text.replace('"key"', '"extra": 1,\n "key"', 1), "extra: Extra inputs"),
     "other recipe": (lambda text: text.replace('"recipe": 1', '"recipe": 7'), "recipe 7, this version .* recipe 1"),
@@ -72,7 +78,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_record_is_reported_and_moved_aside(store, damage):
+def test_damaged_record_is_named_and_moved_aside(store, damage):
     change, reason = DAMAGE[damage]
     path = store.put(record_of(spec_of(0)))
     changed = change(path.read_text())
@@ -97,39 +103,19 @@ def test_second_damaged_file_of_a_name_does_not_replace_the_first(store):
     assert sorted(path.read_text() for path in (store.folder / "damaged").iterdir()) == ["first", "second"]
 
 
-def test_foreign_file(store):
-    path = store.put(record_of(spec_of(0)))
-    path.rename(store.path(spec_of(1).key))
+def test_what_is_no_record(store):
+    """A record under another name, another file, a folder; what does not end in .json is not ours to judge."""
+    store.put(record_of(spec_of(0))).rename(store.path(spec_of(1).key))
     (store.folder / "notes.json").write_text("{}")
-    (store.folder / "readme.txt").write_text("not ours to judge")
+    store.path(spec_of(2).key).mkdir()
+    (store.folder / "readme.txt").touch()
     with pytest.warns(DamagedRecordWarning) as caught:
         assert store.records() == []
     assert any(f"foreign: it holds run {spec_of(0).key}" in str(warning.message) for warning in caught)
-    assert {problem.name for problem in store.problems} == {"notes.json", f"{spec_of(1).key}.json"}
-    assert (store.folder / "readme.txt").exists()
-
-
-def test_folder_in_the_place_of_a_record(store):
-    store.path(spec_of(0).key).mkdir(parents=True)
-    with pytest.warns(DamagedRecordWarning, match=r"empty"):
-        assert store.get(spec_of(0)) is None
-    assert store.put(record_of(spec_of(0))).is_file()
-
-
-def test_good_record_that_replaces_a_damaged_one_meanwhile_is_kept(store, monkeypatch):
-    good = record_of(spec_of(0))
-    path = store.put(good)
-    content = path.read_bytes()
-    path.write_text("damaged")
-    rename = os.rename
-
-    def replaced_just_before(source, target):
-        path.write_bytes(content)
-        rename(source, target)
-
-    monkeypatch.setattr(os, "rename", replaced_just_before)
-    assert store.get(spec_of(0)) == good
-    assert path.read_bytes() == content
+    assert {problem.name for problem in store.problems} == {
+        "notes.json", f"{spec_of(1).key}.json", f"{spec_of(2).key}.json"
+    }  # fmt: skip
+    assert names(store) == ["damaged", "readme.txt"]
 
 
 def test_folder_that_cannot_be_written(tmp_path):
@@ -140,81 +126,18 @@ def test_folder_that_cannot_be_written(tmp_path):
             act()
 
 
-def _full(*arguments):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
-def test_full_disk_leaves_no_half_file(store, monkeypatch, call):
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_full_disk_or_interrupt_leaves_no_half_file(store, monkeypatch, call):
     kept = store.put(record_of(spec_of(0)))
-    monkeypatch.setattr(files.os, call, _full)
-    with pytest.raises(StoreError, match=r"No space left on device; free some space .*Every run .*is whole"):
-        store.put(record_of(spec_of(1)))
-    monkeypatch.undo()
-    assert list(store.folder.iterdir()) == [kept]
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for raised, expected in ((error, StoreError), (KeyboardInterrupt(), KeyboardInterrupt)):
+        with monkeypatch.context() as patch:
+            patch.setattr(files.os, call, lambda *arguments, raised=raised: (_ for _ in ()).throw(raised))
+            with pytest.raises(expected) as told:
+                store.put(record_of(spec_of(1)))
+        assert expected is KeyboardInterrupt or "No space left on device; free some space" in str(told.value)
+    assert names(store) == [kept.name]
     assert store.get(spec_of(0)) is not None
-
-
-def test_short_writes_are_continued(store, monkeypatch):
-    write = os.write
-    monkeypatch.setattr(files.os, "write", lambda descriptor, content: write(descriptor, content[:100]))
-    store.put(record_of(spec_of(0)))
-    assert store.get(spec_of(0)) == record_of(spec_of(0))
-
-
-def test_interrupt_while_writing_leaves_no_temporary(store, monkeypatch):
-    def interrupt(descriptor):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(files.os, "fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        store.put(record_of(spec_of(0)))
-    assert list(store.folder.iterdir()) == []
-
-
-def test_stale_temporaries(store, monkeypatch):
-    store.require_writable()
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    host, day = files._host(), 86400
-    dead = store.folder / f"k.json.{host}.{ended.pid}.00000000.tmp"
-    alive = store.folder / f"k.json.{host}.{os.getpid()}.00000000.tmp"
-    elsewhere = store.folder / f"k.json.ffffffff.{ended.pid}.00000000.tmp"
-    old = store.folder / "k.json.ffffffff.1.00000000.tmp"
-    nameless, odd = store.folder / "k.tmp", store.folder / f"k.json.{host}.².00000000.tmp"
-    for path in (dead, alive, elsewhere, old, nameless, odd):
-        path.write_text("{")
-    os.utime(old, (time.time() - 2 * day,) * 2)
-    os.utime(alive, (time.time() - 2 * day,) * 2)
-    assert set(files.remove_stale_temporaries(store.folder)) == {dead.name, old.name}
-    assert {path.name for path in store.folder.iterdir()} == {alive.name, elsewhere.name, nameless.name, odd.name}
-    assert store.keys() == ()
-
-    # The clock goes back, then forward.
-    now = time.time()
-    monkeypatch.setattr(files.time, "time", lambda: now - 100 * day)
-    assert files.remove_stale_temporaries(store.folder) == ()
-    monkeypatch.setattr(files.time, "time", lambda: now + 2 * day)
-    assert set(files.remove_stale_temporaries(store.folder)) == {elsewhere.name, nameless.name, odd.name}
-    assert list(store.folder.iterdir()) == [alive]
-
-
-def test_same_key_from_several_threads(store):
-    """Readers and writers of one key never meet a torn file."""
-    record = record_of(spec_of(0))
-    store.put(record)
-    seen = []
-
-    def write():
-        for _ in range(25):
-            RunStore(store.folder).put(record)
-            seen.append(RunStore(store.folder).get(record.spec))
-
-    threads = [threading.Thread(target=write) for _ in range(4)]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
-    assert len(seen) == 100
-    assert all(found == record for found in seen)
 
 
 def test_merge(store, tmp_path):
@@ -250,58 +173,149 @@ def test_merge_refuses_nothing_and_itself(store, tmp_path):
         store.merge(store.folder)
 
 
-def test_summary_is_sorted_and_repeatable(store, tmp_path):
-    for seed in (2, 0, 1):
-        store.put(record_of(spec_of(seed)))
-    frame = store.summary()
-    assert frame["seed"].tolist() == [0, 1, 2]
-    assert frame["internal_scales"][0] == "2 3.4641 6"
-    path = store.write_summary(tmp_path / "summary.csv")
-    first = path.read_bytes()
-    other = RunStore(tmp_path / "other")
-    other.merge(store.folder)
-    assert other.write_summary(path).read_bytes() == first
-    assert first.startswith(b"distribution,scale_learning,init_sigma_basis,init_isr,")
-    assert first.count(b"\n") == 4
+# Runs under way
 
 
-def test_summary_of_both_data_sets(store):
-    """What does not apply to a run is blank; numbers of the others stay as they are written without it."""
+def test_the_record_replaces_the_checkpoint(store):
+    keep(store, spec_of(0), 1)
+    assert {key: progress.epochs_done for key, progress in store.under_way().items()} == {spec_of(0).key: 1}
     store.put(record_of(spec_of(0)))
-    alone = store.write_summary(store.folder / "summary.csv").read_text().splitlines()
-    store.put(record_of(RunSpec.baseline("cnn", 3, MnistScaleSpec(augmented=True))))
-    store.put(record_of(RunSpec.baseline("cnn", 3)))
-    lines = store.write_summary(store.folder / "summary.csv").read_text().splitlines()
-    assert lines[0] == alone[0] and alone[1] in lines and len(lines) == 4
-    rows = store.summary()
-    assert tuple(rows.columns) == COLUMNS
-    rows = rows.set_index(["model", "seed"]).sort_index()
-    assert rows.loc["table1", "augmented"].isna().all() and rows.loc["table1", "shrink"].tolist() == [1]
-    of_cnn = rows.loc["cnn"].sort_values("augmented")
-    assert of_cnn["augmented"].tolist() == [False, True]
-    assert of_cnn["equivariance_images"].tolist() == [1_000, 1_000]
-    for column in ("shrink", "num_scales", "init_isr", "init_sigma_basis", "scale_test_images"):
-        assert of_cnn[column].isna().all()
-    assert set(of_cnn["distribution"]) == set(of_cnn["order"]) == {""}
-    assert of_cnn["internal_scales"].tolist() == ["2 3.4641 6"] * 2
+    assert (store.under_way(), names(store)) == ({}, [f"{spec_of(0).key}.json"])
 
 
-def test_good_store_warns_of_nothing(store):
+def test_what_killed_processes_leave_is_cleared(store):
+    """A checkpoint beside its record, a lock that nobody holds; those of other runs stay."""
     store.put(record_of(spec_of(0)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        store.records()
+    keep(store, spec_of(0), 1)
+    keep(store, spec_of(1), 1)
+    (store.folder / f"{spec_of(2).key}.lock").touch()
+    with store.lock(spec_of(1).key):
+        assert list(store.under_way()) == [spec_of(1).key]
+        store.require_writable()
+        assert leftovers(store.folder) == sorted(f"{spec_of(1).key}.{kind}" for kind in ("checkpoint", "lock"))
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells the state of a process")
-def test_a_process_that_has_ended_but_was_not_waited_for_writes_no_more():
-    assert files._alive(os.getpid())
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    try:
-        deadline = time.monotonic() + 20
-        while files._alive(process.pid) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        os.kill(process.pid, 0)  # the process table still has it
-        assert not files._alive(process.pid)
-    finally:
-        process.wait()
+def test_what_is_no_checkpoint_is_not_under_way(store):
+    store.folder.mkdir()
+    (store.folder / "0123456789abcdef.checkpoint").write_bytes(b"no checkpoint")
+    (store.folder / "1123456789abcdef.checkpoint").mkdir()
+    assert (store.under_way(), store.shares_done()) == ({}, {})
+
+
+def test_one_holder_of_a_lock_and_no_file_left(store):
+    with store.lock("a") as ours, RunStore(store.folder).lock("a") as theirs, store.lock("b") as other:
+        assert (ours, theirs, other) == (True, False, True)
+        assert names(store) == ["a.lock", "b.lock"]
+    assert names(store) == []
+
+
+def test_where_files_cannot_be_locked_the_run_is_made_all_the_same(store, caplog, monkeypatch):
+    monkeypatch.setattr(store_module.FileLock, "acquire", lambda self: (_ for _ in ()).throw(OSError("no locks")))
+    with store.lock("a") as ours:
+        assert ours
+    assert "another batch may make it too" in caplog.text
+
+
+CONTEND = """
+import os, sys
+from scalestudy.runs.store import RunStore
+store, held = RunStore(sys.argv[1]), 0
+for turn in range(int(sys.argv[2])):
+    if turn % 20 == 0:
+        store.require_writable()
+    with store.lock(key := "ab"[turn % 2]) as ours:
+        if ours:  # FileExistsError: somebody else has the same lock
+            mark = store.folder / f"{key}.mark"
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+            mark.unlink()
+            held += 1
+print(held)
+"""
+
+
+def test_never_two_holders(store):
+    command = [sys.executable, "-c", CONTEND, str(store.folder), "500"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [HERE, ROOT]))}
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)) for _ in range(3)
+        ]
+        assert all(int(process.communicate()[0]) > 0 for process in started)
+    assert names(store) == []
+
+
+# Records
+
+
+def full_record(spec):
+    """A record in which every optional field is filled in."""
+    record = record_of(spec)
+    factors = {"0.5": 10.0, "2.0": 1.0}
+    metrics = record.metrics.model_copy(
+        update={"test_error_by_scale": factors, "equivariance_error": factors, "prediction_change": factors}
+    )
+    timings = {"train_ms_per_image": 1.5, "inference_ms_per_image": 0.5, "commit": "0123456789ab"}
+    return Record.of(spec, metrics, record.provenance.model_copy(update=timings))
+
+
+def places(data, path=()):
+    """Where every value of nested dicts and lists lies, that of an empty one, too."""
+    if not isinstance(data, dict | list) or not data:
+        yield path
+        return
+    for name, value in data.items() if isinstance(data, dict) else enumerate(data):
+        yield from places(value, (*path, name))
+
+
+def others(value):
+    """Values close to and far from this one, all different from it."""
+    if isinstance(value, bool):
+        return [not value, None]
+    if isinstance(value, int | float):
+        return [value + 1, -value - 1, math.nextafter(value, math.inf), None]
+    return [f"{value}x", value[:-1], None] if isinstance(value, str) else [0, "x", False, [0.5], {"2.0": 1.0}]
+
+
+SPECS = [spec_of(3, parameterisation="spacing"), RunSpec.baseline("ours_isr", 3, MnistScaleSpec(augmented=True))]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.label)
+def test_checksum_covers_every_value(spec):
+    """Each value of a record is changed in turn, and lists get one more; a changed spec gets the key of it, too."""
+    text = full_record(spec).model_dump_json()
+    for path in places(json.loads(text)):
+        for change in range(6):
+            data = json.loads(text)
+            place = data
+            for name in path[:-1]:
+                place = place[name]
+            values = others(place[path[-1]])
+            if change < len(values):
+                place[path[-1]] = values[change]
+            elif isinstance(place, list):
+                place.append(place[-1])
+            else:
+                place["7"] = place[path[-1]]
+            if path[0] == "spec":
+                try:
+                    data["key"] = RunSpec.model_validate(data["spec"]).key
+                except ValidationError:
+                    continue
+            with pytest.raises(ValidationError):
+                Record.model_validate_json(json.dumps(data))
+
+
+def test_every_truncation_and_flipped_bit_is_found_out(store):
+    """As damaged disks leave them, one at a time; `RunStore.damaged` judges all of them in one call."""
+    path = store.put(full_record(spec_of(3)))
+    content, chance = path.read_bytes(), random.Random(0)
+    aside = store.folder / "damaged"
+    aside.mkdir()
+    for place in range(0, len(content) - 1, 3):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << chance.randrange(8)
+        (aside / f"{path.stem}.{place}.json").write_bytes(flipped)
+        (aside / f"{path.stem}.{place}-truncated.json").write_bytes(content[:place])
+    problems = store.damaged()
+    assert len(problems) == len(list(aside.iterdir())) > 500
+    assert [problem.name for problem in problems if problem.reason.startswith("valid now")] == []

@@ -1,0 +1,327 @@
+"""Batches: what is stored is read, a bad run harms no other, budgets and times left that can be believed."""
+
+import itertools
+import os
+import shutil
+import sys
+import time
+
+import pytest
+import torch
+from batches import go, gone, logged
+from fake_training import keep, record_of, spec_of
+
+from scalestudy.layers.precision import one_thread
+from scalestudy.runs import estimate
+from scalestudy.runs.batch import IncompleteBatch, WorkersUnavailable, plan, run_all
+from scalestudy.runs.estimate import RESERVE, SECONDS_PER_WORK, Clock, ProgressBar
+from scalestudy.runs.store import DamagedRecordWarning, RunStore
+from scalestudy.training.spec import RunSpec
+from scalestudy.training.train import train
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RunStore(tmp_path / "runs")
+
+
+@pytest.fixture(autouse=True)
+def marks(tmp_path, monkeypatch):
+    monkeypatch.setenv("MARKS", str(tmp_path))
+    return tmp_path
+
+
+def test_trains_what_is_missing_and_reads_the_rest(store):
+    store.put(record_of(spec_of(1)))
+    told = []
+    report = go(store, [2, 1, 0, 2], workers=1, on_record=told.append)
+    assert [record.spec.seed for record in report.done] == [2, 1, 0]
+    assert (report.read, report.trained, report.failed, report.left_out) == (1, 2, (), ())
+    assert [record.spec.seed for record in told] == [2, 0]
+    again = go(store, [2, 1, 0], train="endless")
+    assert (again.read, again.trained) == (3, 0)
+    assert again.done == report.done
+    assert again.require_complete() is again
+    assert again.text.startswith("3 runs: 3 read, 0 trained; 0 failed, 0 left out")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_runs_compute_on_one_thread_in_processes_that_are_gone_afterwards(store, workers):
+    report = go(store, range(4), train="reports_process", workers=workers)
+    assert {record.metrics.test_error for record in report.done} == {1.0}
+    processes = {int(record.provenance.seconds) for record in report.done}
+    assert os.getpid() not in processes
+    assert 1 <= len(processes) <= workers
+    assert all(gone(pid) for pid in processes)
+
+
+def test_real_training_gives_what_train_gives(mnist, store):
+    fields = spec_of(0).model_dump()
+    fields["data"] |= {"train_images": 20, "validation_images": 10, "test_images": 20, "shrink": 3}
+    spec = RunSpec.model_validate(fields)
+    (record,) = run_all([spec], store, device="cpu", workers=1, progress=False).require_complete().done
+    with one_thread():
+        assert record.metrics == train(spec).metrics
+    assert record.provenance.threads == 1
+
+
+def test_processes_are_spread_over_the_gpus(store, monkeypatch):
+    """Here there only seem to be two."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    options = dict(device="cuda", progress=False, train="fake_training:reports_gpu")
+    seen = [record.provenance.device for record in run_all(map(spec_of, range(8)), store, workers=3, **options).done]
+    assert set(seen) == {"cuda 0", "cuda 1"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    (alone,) = run_all([spec_of(8)], store, **options).done
+    assert alone.provenance.device == "cuda 5"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    (alone,) = run_all([spec_of(9)], store, **options).done
+    assert alone.provenance.device == "cuda 5,7"
+
+
+def test_a_run_that_raises_harms_no_other(store):
+    report = go(store, range(4), train="odd_seeds_raise")
+    assert [record.spec.seed for record in report.done] == [0, 2]
+    assert sorted(spec.seed for spec, _ in report.failed) == [1, 3]
+    assert all("Traceback" in text and f"the loss of seed {spec.seed}" in text for spec, text in report.failed)
+    with pytest.raises(IncompleteBatch, match=r"2 runs failed; the first is .*ArithmeticError: the loss of seed"):
+        report.require_complete()
+
+
+def test_a_record_of_another_run_is_refused(store):
+    ((_, text),) = go(store, [0], train="wrong_record").failed
+    assert "must return the Record of" in text
+    assert store.keys() == ()
+
+
+def test_damaged_record_is_made_again(store):
+    store.put(record_of(spec_of(0))).write_text("{")
+    with pytest.warns(DamagedRecordWarning):
+        report = go(store, [0])
+    assert (report.read, report.trained) == (0, 1)
+
+
+def test_workers_that_cannot_start(store, monkeypatch, capfd):
+    with pytest.raises(WorkersUnavailable, match=r"ended with exit code 1 before it was ready; its message is on"):
+        go(store, [0], train="not_there")
+    assert "not_there" in capfd.readouterr().err
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(WorkersUnavailable, match=r"ended with exit code 1 before it was ready"):
+        go(store, [0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "tpu"}, "device must be one of auto, cpu, cuda, got 'tpu'"),
+        ({"workers": 0}, "workers must be an integer of at least 1, got 0"),
+        ({"time_budget": 0.0}, "time_budget must be more than 0 seconds, got 0.0"),
+        ({"train": "fake_training"}, "train must be a dotted path 'package.module:function', got 'fake_training'"),
+        ({"workers": 2, "scheduler": "tcp://h:1"}, "workers must be left out with a scheduler, got 2 and 'tcp://h:1'"),
+    ],
+)
+def test_bad_arguments(store, options, message):
+    with pytest.raises(ValueError, match=message):
+        run_all([spec_of(0)], store, progress=False, **options)
+    assert store.keys() == ()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_missing_gpu(store):
+    with pytest.raises(ValueError, match=r"torch finds no GPU; use 'cpu' or 'auto'"):
+        run_all([spec_of(0)], store, device="cuda", progress=False)
+
+
+# Budgets
+
+
+def shorter(seed):
+    fields = spec_of(seed).model_dump()
+    fields["data"] |= {"train_images": 10, "validation_images": 5, "test_images": 5}
+    return RunSpec.model_validate(fields)
+
+
+def test_time_budget_starts_only_what_fits(store, monkeypatch):
+    """Stored runs of 100 s each foretell those that are missing; a shorter one is found behind them.
+
+    The wall clock, which goes back meanwhile, does not matter.
+    """
+    began, ticks = time.time(), itertools.count()
+    monkeypatch.setattr(time, "time", lambda: began - 1000 * next(ticks))
+    store.put(record_of(spec_of(0), seconds=100.0))
+    specs = [spec_of(0), spec_of(1), shorter(5)]
+    report = run_all(specs, store, device="cpu", workers=1, time_budget=60.0, progress=False,
+                     train="fake_training:quick")  # fmt: skip
+    assert [record.spec for record in report.done] == [specs[0], specs[2]]
+    assert report.left_out == (specs[1],)
+    with pytest.raises(IncompleteBatch, match=r"1 runs were left out by the time budget, the first is log-uniform"):
+        report.require_complete()
+
+
+def test_without_an_estimate_the_first_two_epochs_decide(store, marks):
+    """Runs of 1,000 epochs of 0.2 s: the first is given up after two, the others are not begun any more."""
+    report = go(store, range(5), train="endless", workers=1, time_budget=60.0)
+    assert (report.done, report.failed, len(report.left_out)) == ((), (), 5)
+    assert report.seconds < 50
+    assert {line.split()[-1] for line in logged(marks)} == {"0"}
+
+
+def test_what_is_left_of_a_run_is_what_it_will_cost(store):
+    """In the plan, and in what fits into a budget: of a run of 1,000 s one of three parts is left, the test.
+
+    What other code has kept does not count.
+    """
+    store.put(record_of(spec_of(0), seconds=1000.0))
+    keep(store, spec_of(1), 2)
+    keep(store, spec_of(2), 2, code="another")
+    frame = plan([spec_of(seed) for seed in (0, 1, 2, 3, 1)], store, device="cpu")
+    assert frame["key"].tolist() == [spec_of(seed).key for seed in range(4)]
+    assert frame["label"][0] == spec_of(0).label
+    assert frame["share_done"].tolist() == pytest.approx([1.0, 2 / 3, 0.0, 0.0])
+    assert frame["stored"].tolist() == [True, False, False, False]
+    assert frame["seconds"].tolist() == pytest.approx([0.0, 1100.0 / 3, 1100.0, 1100.0])
+    report = go(store, (3, 2, 1), time_budget=700.0)
+    assert [record.spec.seed for record in report.done] == [1]
+    assert [spec.seed for spec in report.left_out] == [3, 2]
+
+
+# Estimates
+
+
+def test_clock_uses_runs_of_the_same_type_of_device():
+    work = spec_of(0).work
+    assert Clock("cpu").rate(spec_of(0)) is None
+    assert Clock("cpu").seconds(spec_of(0)) == pytest.approx(RESERVE * SECONDS_PER_WORK["cpu"] * work)
+    devices = ["cpu (x86_64)", "cuda (NVIDIA H100 80GB HBM3)", "cpu", "cpu"]
+    records = [record_of(spec_of(0), device=name, seconds=s) for name, s in zip(devices, (3, 0.1, 5, 4), strict=True)]
+    assert Clock("cpu", records).seconds(spec_of(1)) == pytest.approx(RESERVE * 4.0)
+    assert Clock("cuda:0", records).seconds(spec_of(1)) == pytest.approx(RESERVE * 0.1)
+
+
+def test_clock_does_not_mix_networks():
+    """A run is foreseen from runs of the same model, a system without any from the others, before from its epochs."""
+    cnn, dss, sesn = (RunSpec.baseline(name) for name in ("cnn", "dss", "sesn"))
+    assert Clock("cpu", [record_of(spec_of(0), seconds=4.0)]).rate(cnn) is None
+    clock = Clock("cpu", [record_of(cnn, seconds=1e-3 * cnn.work), record_of(dss, seconds=3e-3 * dss.work)])
+    assert clock.rate(cnn) == pytest.approx(1e-3)
+    assert clock.rate(dss) == pytest.approx(3e-3)
+    assert clock.rate(sesn) == pytest.approx(2e-3)
+    clock.foresee(sesn, 7e-3 * sesn.work)
+    assert clock.rate(sesn) == pytest.approx(7e-3)
+    clock.learn(record_of(sesn, seconds=5e-3 * sesn.work))
+    assert clock.rate(sesn) == pytest.approx(5e-3)
+
+
+def test_plan_for_a_gpu_that_is_elsewhere(store, monkeypatch):
+    """Estimates for a GPU can be had without one: from its records where there are some, merged from its machine."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    store.put(record_of(spec_of(1), device="cpu (x86_64)", seconds=50.0))
+    (guess,) = plan([spec_of(0)], store, device="cuda")["seconds"]
+    assert guess == pytest.approx(RESERVE * SECONDS_PER_WORK["cuda"] * spec_of(0).work)
+    store.put(record_of(spec_of(2), device="cuda (NVIDIA H100 80GB HBM3)", seconds=0.5))
+    (known,) = plan([spec_of(0)], store, device="cuda")["seconds"]
+    assert known == pytest.approx(RESERVE * 0.5)
+    for device in ("cpu", "auto"):
+        assert plan([spec_of(0)], store, device=device)["seconds"].tolist() == pytest.approx([RESERVE * 50.0])
+
+
+class Simulation:
+    """A batch of runs on two workers under a clock that it moves alone; `told` has each time left and the truth.
+
+    An epoch of a run takes its share of `seconds`, in which the test is one epoch more.
+    """
+
+    def __init__(self, monkeypatch, runs, epochs, before=()):
+        self.now, self.told = 0.0, []
+        monkeypatch.setattr(estimate.time, "monotonic", lambda: self.now)
+        clock, specs = Clock("cpu", before), [spec for spec, _ in runs]
+        bar, queue, free = ProgressBar(specs, clock, {}, shown=False), list(runs), [0.0, 0.0]
+        events, ends, bar.slots = [], [], 2
+        for spec, seconds in queue:
+            start = free.pop(0)
+            events += [(start + seconds * done / (epochs + 1), spec, done) for done in range(epochs + 1)]
+            events.append((start + seconds, spec, None))
+            free = sorted([*free, start + seconds])
+            ends.append(start + seconds)
+        for self.now, spec, done in sorted(events, key=lambda event: event[0]):
+            if done is None:
+                clock.learn(record_of(spec, seconds=dict((s.key, t) for s, t in runs)[spec.key]))
+                bar.finish(spec, "fine", trained=True)
+            else:
+                bar.advance(spec.key, done, epochs)
+            self.told.append((bar.left(), max(ends) - self.now))
+
+
+@pytest.mark.parametrize("before", [None, 1.0, 30.0])
+@pytest.mark.parametrize("kind", ["equal", "of two sizes"])
+def test_time_left_can_be_believed(monkeypatch, kind, before):
+    """Whatever earlier runs foretell, and although short and long runs come in turn."""
+    specs = [shorter(seed) if kind == "of two sizes" and seed % 2 else spec_of(seed) for seed in range(20)]
+    runs = [(spec, 100.0 * spec.work / spec_of(0).work) for spec in specs]
+    known = [] if before is None else [record_of(spec_of(99), seconds=100.0 * before)]
+    simulation = Simulation(monkeypatch, runs, epochs=9, before=known)
+    shown = [(left, truth) for left, truth in simulation.told if left is not None and truth > 0]
+    assert len(shown) > 150
+    for left, truth in shown:
+        assert left == pytest.approx(truth, rel=0.1, abs=51)  # at the end one of two workers has nothing to do
+
+
+def test_no_time_left_is_told_too_early(monkeypatch):
+    """Not before two epochs of each run under way, or three ended runs."""
+    runs = [(spec_of(seed), 100.0) for seed in range(8)]
+    told = [left for left, _ in Simulation(monkeypatch, runs, epochs=9).told]
+    first = next(number for number, left in enumerate(told) if left is not None)
+    assert first == 5  # both begin, both end their first epoch, both end their second one
+    assert None not in told[first : first + 14]
+    single = [left for left, _ in Simulation(monkeypatch, [(spec_of(seed), 10.0) for seed in range(8)], epochs=1).told]
+    ended = [number for number, left in enumerate(single) if left is not None]
+    assert ended[0] == 10  # three events of each of the first two runs, five of the next two: the third ends
+
+
+def test_failed_runs_and_those_of_others_say_nothing_about_the_pace(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(estimate.time, "monotonic", lambda: now[0])
+    specs = [spec_of(seed) for seed in range(10)]
+    bar = ProgressBar(specs, Clock("cpu"), {}, shown=False)
+    for spec in specs[:4]:
+        bar.finish(spec, "failed", trained=False)
+    assert bar.left() is None
+    for done in range(3):
+        now[0] = 10.0 * done
+        bar.advance(specs[4].key, done, 9)
+    assert bar.left() == pytest.approx(80.0 + 5 * 100.0)  # one at a time until now
+
+
+def test_progress_bar(store, capsys, monkeypatch):
+    options = dict(device="cpu", workers=1, train="fake_training:quick")
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    run_all([spec_of(0)], store, **options)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    run_all([spec_of(13)], store, **options)
+    error = capsys.readouterr().err
+    assert "1/1 runs 100%" in error
+    assert f"{spec_of(13).label}: test error 1.30 %" in error
+    assert " left" not in error
+
+
+def test_the_bar_is_about_what_this_batch_has_to_do(capsys, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    begun, other, dropped = (spec_of(seed) for seed in range(3))
+    with ProgressBar([begun, other, dropped], Clock("cpu"), {begun.key: 0.5, dropped.key: 0.25}, shown=True) as bar:
+        bar.advance(begun.key, 6, 7)
+        bar.drop(dropped)
+        for _ in range(20):
+            bar.note("waiting for workers")
+            bar.draw()
+    error = capsys.readouterr().err
+    assert "0/2 runs  17%" in error  # a quarter of a run of one and a half
+    assert error.count("waiting for workers") <= 3  # told, and once more at the end
+
+
+def test_many_stored_runs_are_read_without_a_worker(store, monkeypatch):
+    for seed in range(20):
+        store.put(record_of(spec_of(seed)))
+    monkeypatch.setattr(sys, "executable", "nowhere")
+    assert go(store, range(20)).read == 20

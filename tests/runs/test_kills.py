@@ -1,0 +1,235 @@
+"""Whatever is killed at whatever moment: nothing finished is lost, nothing is made twice, nobody is left behind.
+
+Environment variable: SCALESTUDY_TEST_KILLS is the number of SIGKILLs at random moments.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from batches import HERE, ROOT, assert_whole, batch, children, contents, ending, go, gone, leftovers, logged, wait_until
+from fake_training import EPOCHS, spec_of
+
+from scalestudy import files
+from scalestudy.runs.store import RunStore
+
+KILLS = int(os.environ.get("SCALESTUDY_TEST_KILLS", "5"))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RunStore(tmp_path / "runs")
+
+
+@pytest.fixture(autouse=True)
+def marks(tmp_path, monkeypatch):
+    """Where the training functions leave marks and find them, here and in all processes."""
+    monkeypatch.setenv("MARKS", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def start():
+    """`batches.batch`; what a failed test leaves running is killed."""
+    started = []
+
+    def begin(*arguments, **options):
+        started.append(batch(*arguments, **options))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def seeds_of(marks, word):
+    """Seeds of the runs that were "begun" or "trained", one for each time."""
+    return Counter({int(line.split()[1]): n for line, n in logged(marks).items() if line.startswith(word)})
+
+
+def kill(kind, process):
+    """Kill at a random moment, end the batch, and wait until nobody writes any more; the records that it told of."""
+    workers = children(process.pid)
+    if kind == "a worker":
+        wait_until(lambda: children(process.pid))
+        killed = random.choice(children(process.pid))
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: gone(killed) and len(set(children(process.pid)) - {killed}) == 2)  # it was replaced
+        workers = children(process.pid)
+        process.kill()
+    elif kind == "the group":
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    out, _ = process.communicate(timeout=60)
+    wait_until(lambda: all(gone(pid) for pid in workers))
+    return {f"{line}.json" for line in out.split() if len(line) == 16}
+
+
+def test_sigkill_at_random_moments_loses_nothing_finished(store, marks, start):
+    """Also in the middle of starting and of writing; the last call completes the batch."""
+    chance, told, seeds = random.Random(0), set(), []
+    for turn in range(KILLS):
+        before, begun = contents(store.folder), seeds_of(marks, "begun").total()
+        process = start(store.folder, "noted", 2, range(len(before) + 1000))
+        process.stdout.readline()
+        if turn % 5 != 3:  # else already while it starts
+            wait_until(lambda begun=begun: seeds_of(marks, "begun").total() > begun, 120)
+        time.sleep(chance.uniform(0, 0.4))
+        seen = contents(store.folder)
+        told |= kill(("the batch", "the group", "a worker", "the group")[turn % 4], process)
+        after = contents(store.folder)
+        assert before.items() <= seen.items() <= after.items()
+        assert told <= set(after)
+        assert_whole(store)
+        begun = seeds_of(marks, "begun").total() - begun
+        assert 0 <= begun - (len(after) - len(before)) <= 4  # two at a time, and two more where one was tried again
+        seeds = range(max([*seeds_of(marks, "begun"), 0]) + 20)
+    before, begun = contents(store.folder), seeds_of(marks, "begun")
+    report = go(store, seeds, "noted")
+    assert (report.read, report.trained) == (len(before), len(seeds) - len(before))
+    made = seeds_of(marks, "begun") - begun
+    missing = {spec_of(seed).key for seed in seeds} - {Path(name).stem for name in before}
+    assert {spec_of(seed).key for seed in made} == missing
+    assert set(made.values()) == {1}
+    assert before.items() <= contents(store.folder).items()
+    assert_whole(store)
+    assert [name for name in leftovers(store.folder) if not name.endswith(".tmp")] == []
+
+
+@pytest.mark.parametrize("case", ["at once", "later, in reverse", "the first is killed"])
+def test_two_batches_on_one_store_make_no_run_twice(store, marks, start, case):
+    count, seeds = 12, list(range(12))
+    batches = [start(store.folder, "noted", 2, seeds, FAKE_SECONDS="0.1")]
+    if case == "later, in reverse":
+        wait_until(lambda: len(store.keys()) >= 2, 60)
+        seeds.reverse()
+    batches.append(start(store.folder, "noted", 2, seeds, FAKE_SECONDS="0.1"))
+    if case == "the first is killed":
+        wait_until(lambda: len(store.keys()) >= 3, 60)
+        seen = contents(store.folder)
+        os.killpg(batches[0].pid, signal.SIGKILL)
+        batches.pop(0).communicate()
+        assert set(seen) <= set(contents(store.folder))
+    for process in batches:
+        read, trained, failed, left_out = ending(process)
+        assert (read + trained, failed, left_out) == (count, 0, 0)
+    assert len(store.keys()) == count
+    assert_whole(store)
+    trainings = seeds_of(marks, "trained")
+    assert set(trainings) == set(seeds)
+    assert trainings.total() - count <= (2 if case == "the first is killed" else 0)  # trained, and not yet stored
+
+
+def test_a_run_whose_worker_dies_again_fails_alone(store, marks):
+    report = go(store, range(4), train="seed_1_is_killed")
+    assert [record.spec.seed for record in report.done] == [0, 2, 3]
+    ((spec, text),) = report.failed
+    assert spec.seed == 1
+    assert "ended with signal SIGKILL, 2 times; if memory is short, use fewer workers" in text
+    assert logged(marks)["begun 1"] == 2
+
+
+def test_a_killed_worker_is_replaced_once(store, marks):
+    report = go(store, [0], train="first_attempt_is_killed")
+    assert (report.trained, report.failed) == (1, ())
+    assert logged(marks)["begun 0"] == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, {-2, 130}), (signal.SIGTERM, {-15}), (signal.SIGKILL, {-9})]
+)
+def test_workers_do_not_outlive_the_batch(tmp_path, start, number, code):
+    """Ctrl-C goes to the whole group; SIGKILL to the batch alone."""
+    process = start(tmp_path / "runs", "endless", 2, range(4))
+    process.stdout.readline()
+    wait_until(lambda: len(children(process.pid)) == 2)
+    time.sleep(0.5)
+    workers = children(process.pid)
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    process.communicate(timeout=20)
+    assert process.returncode in code
+    wait_until(lambda: all(gone(pid) for pid in workers))
+    assert list((tmp_path / "runs").glob("*.json")) == []
+
+
+COMMAND = """
+import scalestudy.data, scalestudy.runs.batch
+scalestudy.data.fetch_mnist = lambda folder=None: None
+scalestudy.runs.batch.DEFAULT_TRAIN = "fake_training:endless"
+from scalestudy.cli import main
+main(["run", "--workers", "2", "--device", "cpu"])
+"""
+
+
+def test_sigterm_ends_the_command_and_its_workers_at_once_with_code_143(tmp_path, store):
+    path = os.pathsep.join(map(str, [HERE, ROOT]))
+    environment = {**os.environ, "PYTHONPATH": path, files.RUNS_VARIABLE: str(store.folder), "TQDM_DISABLE": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMAND], env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_until(lambda: logged(tmp_path).total() > 4)
+        workers = children(process.pid)
+        assert len(workers) == 2
+        process.terminate()
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert error == "Interrupted; finished runs are stored, the same command goes on from there.\n"
+    assert all(gone(pid) for pid in workers)
+
+
+def may_end(marks, *epochs):
+    for epoch in epochs:
+        (marks / f"end-{epoch}").touch()
+
+
+@pytest.mark.parametrize("killed", ["the group", "a worker"])
+def test_only_the_epoch_under_way_is_made_again(tmp_path, store, start, killed):
+    """Killed in the second of three epochs, each of which is kept; a killed worker is replaced by one that goes on."""
+    may_end(tmp_path, 1)
+    process = start(store.folder, "waits_each_epoch", 2, range(2))
+    wait_until(lambda: all((tmp_path / f"begun-{seed}-2").exists() for seed in range(2)))
+    if killed == "a worker":
+        os.kill(children(process.pid)[0], signal.SIGKILL)
+        wait_until(lambda: logged(tmp_path).total() == 5)
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert store.keys() == ()
+        process = start(store.folder, "waits_each_epoch", 2, range(2))
+    may_end(tmp_path, 2, 3)
+    assert ending(process) == (0, 2, 0, 0)
+    once = Counter(f"epoch {epoch} of {seed}" for seed in range(2) for epoch in range(1, EPOCHS + 1))
+    again = logged(tmp_path) - once
+    assert set(again) <= {"epoch 2 of 0", "epoch 2 of 1"}
+    assert again.total() == (1 if killed == "a worker" else 2)
+    assert_whole(store)
+
+
+def test_after_a_kill_the_result_is_the_same(mnist, tmp_path, store, start):
+    """Real training: two epochs of 100 digits at the paper's size, killed before the end of the second."""
+    from scalestudy.layers.precision import one_thread
+    from scalestudy.training.train import train
+
+    process = start(store.folder, "trained", 2, [0])
+    wait_until(lambda: logged(tmp_path)["epoch 2 of 0"] == 1, 120)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert list(store.under_way()) == [spec_of(0).key]
+    (tmp_path / "end").touch()
+    assert ending(start(store.folder, "trained", 2, [0])) == (0, 1, 0, 0)
+    assert logged(tmp_path) == Counter({"epoch 1 of 0": 1, "epoch 2 of 0": 2})
+    record = store.get(spec_of(0))
+    with one_thread():
+        undisturbed = train(spec_of(0))
+    assert record.metrics == undisturbed.metrics
+    assert (record.provenance.resumed, undisturbed.provenance.resumed) == (1, None)
+    assert leftovers(store.folder) == []
