@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "scalestudy"
 WINGS = {
     "files": "where everything lies; files written whole",
     "tolerance": "the tolerance model and its joint fit",
-    "layers": "scales, bases, convolutions; fast/: the exact algorithms",
+    "layers": "scales, bases, convolutions, exact fast algorithms",
     "data": "MNIST, Dynamic Scale MNIST, MNIST-Scale",
     "models": "Table 1's network and the systems of Table 5",
     "training": "one run: spec in, record out",
@@ -58,28 +58,28 @@ def lines(wing: str) -> int:
 
 
 def draw() -> None:
-    """Wings from the lowest to the highest; an arc for each pair of which the upper imports the lower."""
+    """Wings in their order from the top; an arc for each pair of which one imports the other: up is as it should be."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
     from matplotlib.patches import FancyArrowPatch
 
     mpl.rcParams.update({"svg.hashsalt": "scalestudy", "svg.fonttype": "none", "font.family": "sans-serif"})
-    figure, axes = plt.subplots(figsize=(9.5, 5.4))
+    figure, axes = plt.subplots(figsize=(10, 5.4))
     heights = {wing: height for height, wing in enumerate(WINGS)}
     for wing, height in heights.items():
         axes.text(0.02, height, wing, ha="left", va="center", fontsize=13, fontweight="bold", color="#0b3d5c")
-        axes.text(1.25, height, WINGS[wing], ha="left", va="center", fontsize=10, color="#333333")
-        axes.text(6.6, height, f"{lines(wing):,} lines", ha="right", va="center", fontsize=10, color="#666666")
-    for (upper, lower), count in sorted(arrows().items()):
-        start, end = heights[upper], heights[lower]
+        axes.text(1.6, height, WINGS[wing], ha="left", va="center", fontsize=10, color="#333333")
+        axes.text(8.3, height, f"{lines(wing):,} lines", ha="right", va="center", fontsize=10, color="#666666")
+    for (importing, imported_wing), count in sorted(arrows().items()):
+        start, end = heights[importing], heights[imported_wing]
         axes.add_patch(
             FancyArrowPatch(
-                (6.75, start), (6.75, end), connectionstyle=f"arc3,rad={-0.55 if start > end else 0.55}",
+                (8.45, start), (8.45, end), connectionstyle=f"arc3,rad={0.55 if start > end else -0.55}",
                 arrowstyle="-|>", mutation_scale=9, color="#0072b2" if start > end else "#b2182b",
                 linewidth=0.7 + 0.22 * count, alpha=0.75,
             )
         )  # fmt: skip
-    axes.set(xlim=(0, 9.6), ylim=(-0.6, len(WINGS) - 0.4))
+    axes.set(xlim=(0, 10.6), ylim=(len(WINGS) - 0.4, -0.6))
     axes.axis("off")
     figure.savefig(
         PACKAGE.parent / "docs" / "design.svg", metadata={"Date": None}, facecolor="white", bbox_inches="tight"
