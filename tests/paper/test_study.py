@@ -162,11 +162,12 @@ class TestSelection:
 
 
 class TestProfiles:
-    @pytest.mark.parametrize("profile", ["paper", "quick"])
-    def test_hold_every_parameter_once(self, profile):
+    @pytest.mark.parametrize(("profile", "count"), [("paper", 435), ("overnight", 213), ("quick", 86)])
+    def test_hold_every_parameter_once(self, profile, count):
         written = yaml.safe_load(files.params(profile).read_text())
         assert list(written) == list(Study.model_fields)
-        assert Study.open(profile).model_dump(mode="json") == written
+        opened = Study.open(profile)
+        assert opened.model_dump(mode="json") == written and len(opened.all_specs()) == count
         assert profile in study.profiles()
 
     def test_paper_has_the_grid_of_figure_3(self, paper):
@@ -201,7 +202,7 @@ class TestProfiles:
             Study.open("quick")
 
     def test_unknown_profile_lists_those_there_are(self, project):
-        with pytest.raises(ValueError, match=r"profile must be one of paper, quick, got 'qick'; add .*qick.yaml"):
+        with pytest.raises(ValueError, match=r"profile must be one of overnight, paper, quick, got 'qick'; add .*qick.yaml"):
             Study.open("qick")
 
     @pytest.mark.parametrize(
