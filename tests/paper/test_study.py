@@ -202,7 +202,9 @@ class TestProfiles:
             Study.open("quick")
 
     def test_unknown_profile_lists_those_there_are(self, project):
-        with pytest.raises(ValueError, match=r"profile must be one of overnight, paper, quick, got 'qick'; add .*qick.yaml"):
+        with pytest.raises(
+            ValueError, match=r"profile must be one of overnight, paper, quick, got 'qick'; add .*qick.yaml"
+        ):
             Study.open("qick")
 
     @pytest.mark.parametrize(
@@ -225,7 +227,7 @@ class TestProfiles:
         files.params("quick").write_text(text.replace("\nseeds: [0, 1]", "\nseeds: [010, 011]"))
         assert Study.open("quick").seeds == (10, 11)
         files.params("quick").write_text(text.replace("\nepochs: 6", "\nepochs: 1:30"))
-        with pytest.raises(ValueError, match="epochs: Input should be a valid integer, got '1:30'"):
+        with pytest.raises(ValueError, match=r"epochs: Input should be a valid integer, .* got '1:30'"):
             Study.open("quick")
 
 
@@ -241,11 +243,13 @@ class TestChanges:
             ("epocs=3", r"unknown parameter 'epocs' among the changes: did you mean epochs\?"),
             ("zzz=3", "unknown parameter 'zzz' among the changes: allowed are baseline_augmented, .* batch_size, ep"),
             ("epochs=0", "profile quick: epochs: Input should be greater than or equal to 1, got 0"),
-            ("epochs=many", "epochs: Input should be a valid integer, got 'many'"),
-            ("epochs=1:30", "epochs: Input should be a valid integer, got '1:30'"),
-            ("epochs=true", "epochs: Input should be a valid integer, got True"),
-            ("baseline_augmented=yes", "baseline_augmented: Input should be a valid boolean, got 'yes'"),
-            ("initial_isrs=[1.0]", r"isrs: Input should be greater than 1, got 1.0"),
+            ("epochs=many", "epochs: Input should be a valid integer, .* got 'many'"),
+            ("epochs=true", "epochs: Input should be a valid integer, .* got 'true'"),
+            ("baseline_augmented=maybe", "baseline_augmented: Input should be a valid boolean, .* got 'maybe'"),
+            ("isrs=[1.0, 1.5, 7.56]", "quick: isrs: Input should be greater than 1, got 1.0"),
+            ("initial_isrs=[1.0]", "quick: initial_isrs: Input should be greater than 1, got 1.0"),
+            ("initial_sigmas=[-1]", "quick: initial_sigmas: Input should be greater than 0, got -1.0"),
+            ("initialisation_seeds=[-2]", "quick: initialisation_seeds: .* greater than or equal to 0, got -2"),
             ("seeds=[1, 1]", r"seeds must be distinct values, got \[1, 1\]; remove"),
             ("seeds=[]", "seeds: Tuple should have at least 1 item"),
             ("seeds=[-1]", "seeds: Input should be greater than or equal to 0, got -1"),
@@ -261,7 +265,6 @@ class TestChanges:
             ("baseline_train_images=33", "MNIST-Scale: batch_size must not leave a last batch of one image.* got 16"),
             ("shrink=4", "shrink: Input should be 1, 2 or 3, got 4"),
             ("profile=../x", "profile must be a plain name of .* got '../x'"),
-            ("profile=5", "profile: Input should be a valid string, got 5"),
             ("epochs", "a parameter must be written name=value, got 'epochs'; for example"),
             ("seeds=[0", r"seeds must be a number, a text or a list like \[0, 1\], got '\[0'"),
         ],
