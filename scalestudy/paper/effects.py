@@ -1,6 +1,5 @@
 """Differences of means beside the spread over seeds, and what a list of them says.
 
-Not in the paper, which says "significantly" without a test: all criteria are our choice and were fixed before any run.
 An effect counts where it is larger than the spread: the standard deviation (ddof 1) of one seed, pooled over the
 compared groups.  With three seeds that is a weak test, so most findings also state the Welch 95 % interval.
 """
@@ -21,10 +20,9 @@ Side = tuple[ArrayLike, ArrayLike, ArrayLike]
 
 
 def welch_interval(first: Side, second: Side, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Welch confidence interval of the difference of two means (first - second), unequal variances allowed.
+    """Welch confidence interval of a difference of means (first - second), NaN where a side has no spread.
 
-    NaN where a side has fewer than two values or no standard deviation.  Not in the paper, which prints no intervals:
-    our choice, because the seeds are few and the spreads differ.
+    Not in the paper, which prints no intervals: our choice, because the seeds are few and the spreads differ.
     """
     (mean_1, std_1, n_1), (mean_2, std_2, n_2) = (np.asarray(side, dtype=float) for side in (first, second))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -102,11 +100,7 @@ def all_positive(effects: Iterable[Effect]) -> str:
 
 
 def majority_positive(effects: Sequence[Effect]) -> str:
-    """Held if more than half of all effects are resolved upwards, did not hold if more than half are resolved
-    downwards, else unclear.
-
-    Effects within the spread or without one count in the whole, so that a few resolved ones never decide for the rest.
-    """
+    """Held if more than half of all effects, resolved or not, are resolved upwards, did not hold if downwards."""
     up, down = (sum(one.sign == sign for one in effects) for sign in (1, -1))
     if up > len(effects) / 2:
         return HELD

@@ -14,8 +14,7 @@ from scalestudy.paper.reported import DISTRIBUTIONS, LEARNED, START
 from scalestudy.paper.table import best_fixed
 from scalestudy.tolerance import ToleranceFit
 
-Start = tuple[float, float]
-"""Initial sigma_basis (pixels) and ISR."""
+Start = tuple[float, float]  # initial sigma_basis (pixels) and ISR
 
 
 class NotMeasured(Exception):
@@ -82,10 +81,7 @@ class Evidence:
         return sorted(pairs.itertuples(index=False, name=None))
 
     def at_common_seeds(self, column: str, on: str, starts: Sequence[Start]) -> dict[Start, np.ndarray]:
-        """Values of the starts that have runs on the distribution, each at the seeds that all of these starts have.
-
-        Otherwise a seed that only some starts have would pass for an effect of the start.
-        """
+        """Values of the starts with runs there, at the seeds that all of these have: a seed is no effect of a start."""
         series = {}
         for start in starts:
             with suppress(NotMeasured):
