@@ -27,16 +27,16 @@ from scalestudy.paper.effects import (
     HELD,
     NOT_HELD,
     NOT_MEASURED,
-    UNCLEAR,
     Effect,
     all_positive,
     all_similar,
+    decided,
     effect,
     majority_positive,
     summary,
     text,
 )
-from scalestudy.paper.evidence import Evidence, NotMeasured
+from scalestudy.paper.evidence import Evidence, NotMeasured, need
 from scalestudy.paper.reported import DISTRIBUTIONS, LEARNED, MARGIN, NARROW, START, TAU, WIDE
 from scalestudy.paper.systems import MARKS
 from scalestudy.paper.table import CURVE_COLUMNS, best_fixed
@@ -114,10 +114,6 @@ def _named(effects: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {one}" for name, one in effects.items())
 
 
-def _decided(held: bool, not_held: bool) -> str:
-    return HELD if held else NOT_HELD if not_held else UNCLEAR
-
-
 @claim("Figure 3", "The fixed ISR with the lowest test error increases with the width of the data scale distribution.")
 def best_isr_grows_with_width(e: Evidence) -> Finding:
     """Criterion: best fixed ISRs never fall with the width and rise from narrowest to widest, beyond noise. Beyond
@@ -128,7 +124,7 @@ def best_isr_grows_with_width(e: Evidence) -> Finding:
     best = {name: e.best_isr(name) for name in DISTRIBUTIONS}
     falls = any(best[wide] < best[narrow] and _swap_costs(e, narrow, wide) for narrow, wide in pairwise(DISTRIBUTIONS))
     rise, resolved = best[WIDE] - best[NARROW], _swap_costs(e, NARROW, WIDE)
-    verdict = _decided(not falls and rise > 0 and resolved, falls or rise == 0 or (rise < 0 and resolved))
+    verdict = decided(not falls and rise > 0 and resolved, falls or rise == 0 or (rise < 0 and resolved))
     return verdict, "best fixed ISR: " + _listed([f"{isr:g}" for isr in best.values()])
 
 
@@ -154,7 +150,7 @@ def _preferred_half(e: Evidence, on: str, narrow: bool) -> Finding:
         f"{on}: best below the middle of the grid {text(table[below].dropna())} at ISR {below:g}, above it "
         f"{text(table[above].dropna())} at {above:g}; ISR {opposite_end:g} costs {cost}"
     )
-    return _decided(gap.difference > 0 and cost.sign > 0, gap.sign < 0 or cost.sign < 0), measured
+    return decided(gap.difference > 0 and cost.sign > 0, gap.sign < 0 or cost.sign < 0), measured
 
 
 @claim("Figure 3", "On a narrow data scale distribution small ISRs give the lower test error.")
@@ -181,8 +177,7 @@ def less_variation_on_narrow_data(e: Evidence) -> Finding:
     variations = []
     for name in DISTRIBUTIONS:
         table = e.errors_by_isr(name).dropna()
-        if table.empty:
-            raise NotMeasured(f"no seed with every fixed ISR on {name}")
+        need(not table.empty, f"no seed with every fixed ISR on {name}")
         variations.append(table.std(axis=1, ddof=0).to_numpy())
     effects = [effect(wider, variations[0]) for wider in variations[1:]]
     return all_positive(effects), "error variation over ISRs: " + _listed([text(one) for one in variations])
@@ -191,8 +186,7 @@ def less_variation_on_narrow_data(e: Evidence) -> Finding:
 def _narrow_minus_wide(e: Evidence, on: str) -> dict[str, Effect]:
     """Effects of narrow over wide ISRs in parts of the range, and the excess of the high third over the rest."""
     rows = e.curves[(e.curves["what"] == "by data scale") & (e.curves["distribution"] == on)]
-    if rows.empty:
-        raise NotMeasured(f"no test error per data scale on {on}")
+    need(not rows.empty, f"no test error per data scale on {on}")
     middle = np.sqrt(rows["init_isr"].min() * rows["init_isr"].max())
     position = np.log(rows["at"] / rows["low"]) / np.log(rows["high"] / rows["low"])
     rows = rows.assign(position=position)[(position > -1e-9) & (position < 1 + 1e-9)]
@@ -201,13 +195,11 @@ def _narrow_minus_wide(e: Evidence, on: str) -> dict[str, Effect]:
     groups, means = {"narrow": rows["init_isr"] < middle, "wide": rows["init_isr"] > middle}, {}
     for part, group in product(parts, groups):
         means[part, group] = rows[parts[part] & groups[group]].groupby("seed")["value"].mean()
-        if means[part, group].empty:
-            raise NotMeasured(f"no {group} ISR tested in the {part} part of the data scales of {on}")
+        need(not means[part, group].empty, f"no {group} ISR tested in the {part} part of the data scales of {on}")
     effects = {part: effect(means[part, "narrow"], means[part, "wide"]) for part in parts}
     # Per seed, so that the seed's own level cancels; groups without common seeds leave nothing to compare.
     narrow, wide = ((means["high", group] - means["rest", group]).dropna() for group in groups)
-    if narrow.empty or wide.empty:
-        raise NotMeasured(f"no seed tested over the whole range of {on}")
+    need(not (narrow.empty or wide.empty), f"no seed tested over the whole range of {on}")
     return effects | {"excess": effect(narrow, wide)}
 
 
@@ -250,7 +242,8 @@ def narrow_slightly_better_on_narrow_data(e: Evidence) -> Finding:
 def tolerance_tau(e: Evidence) -> Finding:
     """Criterion: tau agrees with 0.459 in all printed digits (half a unit of the last one)."""
     tau = e.tolerance().tau
-    return HELD if abs(tau - TAU) <= 5e-4 else NOT_HELD, f"tau = {tau:.5f} octaves, printed {TAU}"
+    agrees = abs(tau - TAU) <= 5e-4
+    return decided(agrees, not agrees), f"tau = {tau:.5f} octaves, printed {TAU}"
 
 
 @claim("Figure 5", "The ISRs of the fitted tolerance model are close to the best fixed ISRs.")
@@ -272,7 +265,7 @@ def tolerance_isr_similar_to_best(e: Evidence) -> Finding:
         f"fitted against our best fixed ISR: {parts}; at most {worst:.2f} octaves apart (from the paper's best fixed "
         f"ISRs {', '.join(f'{isr:.2f}' for isr in theirs)}: at most {apart:.2f}, no part of the verdict)"
     )
-    return _decided(worst <= 0.5, worst > 1.0), measured
+    return decided(worst <= 0.5, worst > 1.0), measured
 
 
 @claim("Figure 5", "The fitted ISR increases with the width of the data scale distribution.")
@@ -280,7 +273,7 @@ def tolerance_isr_grows(e: Evidence) -> Finding:
     """Criterion: fitted ISRs rise strictly with the width."""
     isrs = e.tolerance().isrs
     grows = all(wide > narrow for narrow, wide in pairwise(isrs))
-    return _decided(grows, not grows), "fitted ISR by width: " + ", ".join(f"{isr:.2f}" for isr in isrs)
+    return decided(grows, not grows), "fitted ISR by width: " + ", ".join(f"{isr:.2f}" for isr in isrs)
 
 
 @claim(
@@ -293,7 +286,7 @@ def tolerance_gaps_grow(e: Evidence) -> Finding:
     """
     dips = e.tolerance().dips
     grows = all(wide >= narrow for narrow, wide in pairwise(dips)) and dips[-1] > dips[0]
-    return _decided(grows, not grows), "dip between scales by width: " + ", ".join(f"{dip:.0%}" for dip in dips)
+    return decided(grows, not grows), "dip between scales by width: " + ", ".join(f"{dip:.0%}" for dip in dips)
 
 
 @claim("Table 2", "The learned ISR increases with the width of the distribution from the second narrowest on.")
@@ -325,7 +318,7 @@ def learned_follows_best_fixed_pattern(e: Evidence) -> Finding:
     left = any(more > np.nan_to_num(summary(values)[1]) for more, values in zip(excess, sigmas, strict=True))
     same = all(one.sign > 0 for one in oriented) and max(excess) <= 0
     measured = f"ISR change along the best fixed one {oriented[-1]}; sigma_basis {', '.join(map(text, sigmas))}"
-    return _decided(same, left or any(one.sign < 0 for one in oriented)), measured
+    return decided(same, left or any(one.sign < 0 for one in oriented)), measured
 
 
 @claim("Table 2", "Learning the scales reaches about the test error of the best fixed ISR without searching for it.")
@@ -348,8 +341,7 @@ def scales_adapt_to_data(e: Evidence) -> Finding:
     for start in e.starts():
         with suppress(NotMeasured):
             effects.append(effect(e.values("isr", WIDE, start=start), e.values("isr", NARROW, start=start)))
-    if not effects:
-        raise NotMeasured(f"no start with runs on both {NARROW} and {WIDE}")
+    need(effects, f"no start with runs on both {NARROW} and {WIDE}")
     mean = np.mean([one.difference for one in effects])
     measured = f"from {_counted(effects)} starts the ISR ends larger on the widest data; mean change {mean:+.2f}"
     return majority_positive(effects), measured
@@ -370,8 +362,7 @@ def init_matters(e: Evidence) -> Finding:
                 ends = e.at_common_seeds(column, name, [line[0], line[-1]])
                 if len(ends) > 1 and all(len(values) for values in ends.values()):
                     effects.append(effect(ends[line[-1]], ends[line[0]]))
-    if not effects:
-        raise NotMeasured("no two starts with a common seed that differ in sigma_basis or ISR only")
+    need(effects, "no two starts with a common seed that differ in sigma_basis or ISR only")
     return majority_positive(effects), f"the larger start ends larger in {_counted(effects)} comparisons"
 
 
@@ -394,18 +385,17 @@ def init_matters_for_test_error(e: Evidence) -> Finding:
     significant, small, parts = [], [], []
     for name in DISTRIBUTIONS:
         groups = np.array(list(e.at_common_seeds("test_error", name, e.starts()).values()))  # (starts, seeds)
-        if len(groups) < 2:
-            raise NotMeasured(f"needs two starts on {name}")
-        if (seeds := groups.shape[1]) < 2:
-            there = f"there {'is' if seeds else 'are'} {seeds}"
-            raise NotMeasured(f"needs two seeds with every start on {name}, {there}")
+        need(len(groups) >= 2, f"needs two starts on {name}")
+        seeds = groups.shape[1]
+        there = f"there {'is' if seeds else 'are'} {seeds}"
+        need(seeds >= 2, f"needs two seeds with every start on {name}, {there}")
         reach, spread = np.ptp(groups.mean(axis=1)), np.sqrt(groups.var(axis=1, ddof=1).mean())
         p_value = stats.f_oneway(*groups).pvalue if spread else float(reach == 0)
         significant.append(p_value < 0.05)
         small.append(reach <= MARGIN)
         parts.append(f"means range {reach:.2f} (seed spread {spread:.2f}, p = {p_value:.2g})")
     held = sum(significant) > len(significant) / 2
-    return _decided(held, not any(significant) and all(small)), _listed(parts)
+    return decided(held, not any(significant) and all(small)), _listed(parts)
 
 
 @claim(
@@ -420,14 +410,12 @@ def wide_init_helps_on_wide_data(e: Evidence) -> Finding:
     starts = e.starts()
     small, large = (pick((isr for _, isr in starts), default=0.0) for pick in (min, max))
     sigmas = [sigma for sigma, isr in starts if isr == small and (sigma, large) in starts]
-    if small == large or not sigmas:
-        raise NotMeasured("no two initial ISRs at equal sigma_basis")
+    need(small != large and sigmas, "no two initial ISRs at equal sigma_basis")
     ends = []
     for isr in (small, large):
         errors = [e.learned(WIDE, start=(sigma, isr)).set_index("seed")["test_error"] for sigma in sigmas]
         ends.append((sum(errors) / len(errors)).dropna())
-    if ends[0].empty or ends[1].empty:
-        raise NotMeasured(f"no seed with every start on {WIDE}")
+    need(not (ends[0].empty or ends[1].empty), f"no seed with every start on {WIDE}")
     gain = effect(*ends)
     measured = f"error from ISR {small:g} {text(ends[0])}, from {large:g} {text(ends[1])}; difference {gain}"
     return all_positive([gain]), measured
@@ -439,12 +427,11 @@ def isr_stabilises_after_20_epochs(e: Evidence) -> Finding:
     ranges over at most 10 % of its final value in every run. Did not hold: more than 25 % on average over the runs.
     """
     histories = e.learned(WIDE)["isr_history"]
-    if histories.map(len).min() < 6:
-        raise NotMeasured(f"no ISR history of at least 6 epochs on {WIDE}")
+    need(histories.map(len).min() >= 6, f"no ISR history of at least 6 epochs on {WIDE}")
     late = [np.asarray(history)[round(len(history) * FIRST_PHASE) :] for history in histories]
     drifts = [float(np.ptp(values) / values[-1]) for values in late]
     measured = f"the ISR ranges over {min(drifts):.0%} to {max(drifts):.0%} of its final value in the last two thirds"
-    return _decided(max(drifts) <= STABLE, np.mean(drifts) > UNSTABLE), measured
+    return decided(max(drifts) <= STABLE, np.mean(drifts) > UNSTABLE), measured
 
 
 @claim(
@@ -466,10 +453,9 @@ def best_model_has_larger_isr_than_others(e: Evidence) -> Finding:
     if len(errors) > 1:
         best = min(errors, key=errors.get)
         candidates[f"best start ({best[0]:g}, {best[1]:g})"] = e.values("isr", WIDE, start=best)
-    if not candidates:
-        raise NotMeasured(f"neither fixed networks nor other starts on {WIDE}")
+    need(candidates, f"neither fixed networks nor other starts on {WIDE}")
     signs = [effect(isrs, learned).sign for isrs in candidates.values()]
-    verdict = _decided(min(signs) > 0, max(signs) <= 0 and len(learned) > 1)
+    verdict = decided(min(signs) > 0, max(signs) <= 0 and len(learned) > 1)
     told = _named({name: text(isrs) for name, isrs in candidates.items()})
     return verdict, f"ISR learned from the default start {text(learned)}; {told}"
 
@@ -482,7 +468,7 @@ def direct_does_not_collapse(e: Evidence) -> Finding:
     scales = np.concatenate([e.scales(name, "direct") for name in DISTRIBUTIONS])
     smallest = (scales[:, 1:] / scales[:, :-1]).min()
     measured = f"smallest ratio of neighbouring scales over all direct runs {smallest:.2f}"
-    return _decided(smallest >= SEPARATE, smallest < COLLAPSED), measured
+    return decided(smallest >= SEPARATE, smallest < COLLAPSED), measured
 
 
 def _pairs(e: Evidence, on: str) -> dict[str, Effect]:
@@ -511,8 +497,8 @@ def parameterisations_differ_on_wide_data(e: Evidence) -> Finding:
     margin.
     """
     effects = _pairs(e, WIDE)
-    opposite = {HELD: NOT_HELD, NOT_HELD: HELD, UNCLEAR: UNCLEAR}
-    return opposite[all_similar(effects.values(), MARGIN)], f"largest difference: {_largest(effects)}"
+    alike = all_similar(effects.values(), MARGIN)
+    return decided(alike == NOT_HELD, alike == HELD), f"largest difference: {_largest(effects)}"
 
 
 @claim("Table 4", "Every parameterisation enlarges its scales for wider data.")
@@ -534,14 +520,13 @@ def isr_more_stable_on_wide(e: Evidence) -> Finding:
     spreads, seeds = {}, []
     for mode in MODES:
         scales = e.scales(WIDE, mode)
-        if len(scales) < 2:
-            raise NotMeasured(f"needs two seeds of '{mode}' on {WIDE}")
+        need(len(scales) >= 2, f"needs two seeds of '{mode}' on {WIDE}")
         spreads[mode] = max(np.log(scales).std(axis=0, ddof=1).mean(), 1e-12)
         seeds.append(len(scales))
     factor = np.exp(1.0 / np.sqrt(min(seeds) - 1))
     own, *others = spreads.values()
     told = "relative seed spread of the scales: " + _named({mode: f"{spread:.1%}" for mode, spread in spreads.items()})
-    return _decided(min(others) > factor * own, own > factor * min(others)), told
+    return decided(min(others) > factor * own, own > factor * min(others)), told
 
 
 @claim(

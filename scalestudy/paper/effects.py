@@ -91,25 +91,24 @@ def effect(first: Sequence[float], second: Sequence[float]) -> Effect:
     return Effect(float(groups[0].mean() - groups[1].mean()), spread, low, high)
 
 
+def decided(held: bool, not_held: bool) -> str:
+    """The verdict where one of the two is clear, else unclear."""
+    return HELD if held else NOT_HELD if not_held else UNCLEAR
+
+
 def all_positive(effects: Iterable[Effect]) -> str:
     """Held if every effect is resolved upwards, did not hold if one is resolved downwards, else unclear."""
     signs = [one.sign for one in effects]
-    if all(sign > 0 for sign in signs):
-        return HELD
-    return NOT_HELD if any(sign < 0 for sign in signs) else UNCLEAR
+    return decided(all(sign > 0 for sign in signs), any(sign < 0 for sign in signs))
 
 
 def majority_positive(effects: Sequence[Effect]) -> str:
     """Held if more than half of all effects, resolved or not, are resolved upwards, did not hold if downwards."""
-    up, down = (sum(one.sign == sign for one in effects) for sign in (1, -1))
-    if up > len(effects) / 2:
-        return HELD
-    return NOT_HELD if down > len(effects) / 2 else UNCLEAR
+    signs, half = [one.sign for one in effects], len(effects) / 2
+    return decided(signs.count(1) > half, signs.count(-1) > half)
 
 
 def all_similar(effects: Iterable[Effect], margin: float) -> str:
     """Held if all differences are within the margin, did not hold if one is beyond it and the spread, else unclear."""
-    effects = list(effects)
-    if all(abs(one.difference) <= margin for one in effects):
-        return HELD
-    return NOT_HELD if any(abs(one.difference) > margin and one.sign for one in effects) else UNCLEAR
+    beyond = [one for one in effects if abs(one.difference) > margin]
+    return decided(not beyond, any(one.sign for one in beyond))
