@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from scalestudy.paper import compare, plots, show
+from scalestudy.paper import plots, show
 
 GREEN, RED, AMBER, GREY = "#1b7837", "#b2182b", "#8a5200", "#5f6b7a"
 
@@ -104,9 +104,6 @@ class TestTables:
         text = show.to_html(pd.DataFrame({"verdict+": [verdict], "other": [verdict]}))
         assert [text.count(ink) for ink in (colour, *{GREEN, RED, AMBER, GREY} - {colour})] == [1, 0, 0, 0]
         assert "<i>" not in text
-
-    def test_every_verdict_that_is_one_has_a_colour(self):
-        assert set(compare.VERDICTS_FROM_WORST) - set(show._COLOURS) == {"not comparable", "not measured", "setting"}
 
     def test_two_tables_on_one_page_do_not_share_rules(self, table):
         names = {show.to_html(one).split("<table id=")[1][:20] for one in (table, table[:1], table[["isr"]])}

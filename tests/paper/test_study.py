@@ -199,13 +199,12 @@ class TestProfiles:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("- 1", "must hold one 'name: value' per line, got list"),
-            ("a: [", "is not valid YAML"),
+            ("- 1", "must hold one 'name: value' per line, got list"), ("a: [", "is not valid YAML"),
             ("profile: own\nepochz: 1", r"unknown parameter 'epochz' in own.yaml: did you mean epochs"),
             ("profile: quick", "profile must be 'own' in own.yaml, got 'quick'"),
             ("profile: own", "shrink: Field required"),
         ],
-    )
+    )  # fmt: skip
     def test_mistaken_profile(self, project, text, message):
         files.params("own").write_text(text)
         with pytest.raises(ValueError, match=message):
@@ -224,7 +223,6 @@ class TestChanges:
             ("epocs=3", r"unknown parameter 'epocs' among the changes: did you mean epochs\?"),
             ("zzz=3", "unknown parameter 'zzz' among the changes: allowed are baseline_augmented, .* batch_size, ep"),
             ("epochs=0", "profile quick: epochs: Input should be greater than or equal to 1, got 0"),
-            ("epochs=many", "epochs: Input should be a valid integer, .* got 'many'"),
             ("epochs=true", "epochs: Input should be a valid integer, .* got 'true'"),
             ("epochs=1:30", "epochs: Input should be a valid integer, .* got '1:30'"),
             ("baseline_augmented=maybe", "baseline_augmented: Input should be a valid boolean, .* got 'maybe'"),
@@ -234,7 +232,6 @@ class TestChanges:
             ("initialisation_seeds=[-2]", "quick: initialisation_seeds: .* greater than or equal to 0, got -2"),
             ("seeds=[1, 1]", r"seeds must be distinct values, got \[1, 1\]; remove"),
             ("seeds=[]", "seeds: Tuple should have at least 1 item"),
-            ("seeds=[-1]", "seeds: Input should be greater than or equal to 0, got -1"),
             ("scale_test_isrs=[9.0]", r"scale_test_isrs must be values of isrs = .* got \[9.0\]; add"),
             ("scale_test_images=40000", "scale_test_images must be at most test_images = .* got 40000"),
             ("baseline_models=[sesm]", r"baseline_models must be table5, variants or names of cnn, .* got \['sesm'\]"),
