@@ -75,7 +75,7 @@ def test_version():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--profile", "qick"], "Error: profile must be one of paper, quick, got 'qick'"),
+        (["run", "--profile", "qick"], "Error: profile must be one of overnight, paper, quick, got 'qick'"),
         (["run", "--param", "epocs=1"], "did you mean epochs?"),
         (["run", "--filter", "table9"], "filter must match a group (table2, "),
         (["run", "--time-budget", "soon"], "a duration must be more than 0"),
@@ -238,7 +238,7 @@ def test_reproduce(project, one_notebook):
     done, error = one_notebook
     result = call("reproduce", *SMALL, "-p", "epochs=4", "--workers", "1", "--jobs", "2")
     assert result.exit_code == 0, result.output
-    assert done == [(["07_parameterisation"], 4, project / "results" / "quick-custom" / "notebooks", 2)]
+    assert done == [(["07_parameterisation"], "4", project / "results" / "quick-custom" / "notebooks", 2)]
     assert "9 runs: 0 read, 9 trained" in result.output
     assert "the scorecard" in result.output
     assert f"report: {project / 'quick-custom.html'}" in result.output

@@ -238,7 +238,7 @@ class TestReadme:
 
     def test_number_of_runs(self) -> None:
         text = (ROOT / "README.md").read_text(encoding="utf-8")
-        for profile in ("quick", "paper"):
+        for profile in ("quick", "overnight", "paper"):
             assert f"| `{profile}` | {len(Study.open(profile).all_specs())} |" in text
 
     def test_links_lead_somewhere(self) -> None:

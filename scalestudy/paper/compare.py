@@ -37,11 +37,9 @@ _GROUPS = [
     ("Figure 3", "figure3"), ("Table 2", "table2"), ("Table 2", "eq5_as_printed"), ("Table 3", "table3"),
     ("Table 4", "table4"), ("Table 5", "table5"), ("Table 6", "table5"),
 ]  # fmt: skip
-"""Items and the groups of `Study` that belong to them; Table 2 has the best of Figure 3's runs, too."""
+"""Items and their groups of `Study`; Table 2 has the best of Figure 3's runs, too."""
 
-_UNPRINTED = {"Table 5": ["test_error"], "Table 6": [*_SCALES, "isr"]}
-"""What is shown of systems that the paper's tables do not have."""
-
+_UNPRINTED = {"Table 5": ["test_error"], "Table 6": [*_SCALES, "isr"]}  # shown of systems that the paper does not have
 _CALLED = {
     "Table 2": {
         LEARNED: "learned: step ratio (released code)",
@@ -53,31 +51,21 @@ _CALLED = {
 """Rows of tables by the mode of learning."""
 
 _INDEX = {
-    "Figure 3": {"distribution": "distribution", "init_isr": "isr"},
-    "Table 2": {"distribution": "distribution", "called": "scale learning"},
-    "Table 3": {"distribution": "distribution", "init_sigma": "init_sigma_basis", "init_isr": "init_isr"},
-    "Table 4": {"distribution": "distribution", "called": "parameterisation"},
+    "Figure 3": {"init_isr": "isr"},
+    "Table 2": {"called": "scale learning"},
+    "Table 3": {"init_sigma": "init_sigma_basis", "init_isr": "init_isr"},
+    "Table 4": {"called": "parameterisation"},
 }
-"""Columns that name a row of a table, and how they are called there."""
+"""Columns that name a row of a table beside the distribution, and how they are called there."""
 
 
 def beside(study: Study, records: Iterable[Record]) -> pd.DataFrame:
-    """Every printed number, and what the runs of a study say to it.
+    """Every printed number, and what the runs of a study say to it; records of other studies do not count.
 
-    Parameters
-    ----------
-    study : Study
-        Says which runs belong to which table.
-    records : iterable of Record
-        Those of other studies do not count.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns of `reported.numbers`, mean, std and n of both sides ("mean_paper", "mean_ours"); difference; low, high
-        (95 % interval); verdict; texts ours, paper and told (the difference).  Besides what is printed: the learned
-        rows of Table 2 by Eq. 5 (mode "isr"), the ratio of Table 6's scales ("isr"), systems that the paper's tables do
-        not have (verdict "-").
+    Columns of `reported.numbers`, mean, std and n of both sides ("mean_paper", "mean_ours"); difference; low, high
+    (95 % interval); verdict; texts ours, paper and told (the difference).  Besides what is printed: the learned rows of
+    Table 2 by Eq. 5 (mode "isr"), the ratio of Table 6's scales ("isr"), systems that the paper's tables do not have
+    (verdict "-").
     """
     ours, printed, keys = _ours(study, list(records)), _printed(), ["item", *KEYS, "quantity"]
     shown = [ours[(ours["item"] == item) & ours["quantity"].isin(names)][keys] for item, names in _UNPRINTED.items()]
@@ -141,21 +129,11 @@ def judged(both: pd.DataFrame) -> pd.DataFrame:
 
 
 def table(item: str, both: pd.DataFrame) -> pd.DataFrame:
-    """A table of the paper, or the numbers behind Figure 3, ours beside the paper's.
+    """One of "Table 2" to "Table 6", or the numbers behind "Figure 3": ours beside the paper's, cut from `beside`.
 
-    Parameters
-    ----------
-    item : str
-        "Figure 3", or "Table 2" to "Table 6".
-    both : pandas.DataFrame
-        As from `beside`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row per configuration: ours and the paper's of each quantity, differences with a 95 % interval and verdicts of
-        test errors.  Table 5 counts the parameters.  Table 6 has the least favourable verdict of the four scales
-        (`VERDICTS_FROM_WORST`).
+    A row per configuration: ours and the paper's of each quantity, differences with a 95 % interval and verdicts of
+    test errors.  Table 5 counts the parameters.  Table 6 has the least favourable verdict of the four scales
+    (`VERDICTS_FROM_WORST`).
     """
     rows = both[both["item"] == item]
     if item in _UNPRINTED:
@@ -164,9 +142,8 @@ def table(item: str, both: pd.DataFrame) -> pd.DataFrame:
         rows = rows.assign(called=rows["mode"].map(_CALLED[item]))
         order = {name: place for place, name in enumerate([*DISTRIBUTIONS, *_CALLED[item].values()])}
         rows = rows.sort_values(["distribution", "called"], key=lambda names: names.map(order), kind="stable")
-    rows = rows.rename(columns=_INDEX[item])
     titles = {name: name.replace("_", " ") for name in rows["quantity"]}
-    wide = _wide(rows, list(_INDEX[item].values()), titles)
+    wide = _wide(rows.rename(columns=_INDEX[item]), ["distribution", *_INDEX[item].values()], titles)
     return wide.rename(columns={"test error, told": "difference", "test error, verdict": "verdict"}).reset_index()
 
 
@@ -187,11 +164,16 @@ def _table5(rows: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame({"model": [SYSTEMS[name].title for name in names]})
     table["parameters, ours"] = [f"{parameters(name):,}" for name in names]
     table["parameters, paper"] = [f"{printed[name]:.0f}k" if name in printed else "-" for name in names]
+    titles = {
+        "ours": "test error{}, ours",
+        "paper": "test error{}, paper",
+        "told": "difference{}",
+        "verdict": "verdict{}",
+    }
     for augmented, mark in MARKS.items():
-        cells = errors[errors["augmented"] == augmented].set_index("model").reindex(names)
-        titles = {"ours": f"test error{mark}, ours", "paper": f"test error{mark}, paper", "told": f"difference{mark}"}
-        for column, title in {**titles, "verdict": f"verdict{mark}"}.items():
-            table[title] = cells[column].fillna("-").to_numpy()
+        cells = errors[errors["augmented"] == augmented].set_index("model").reindex(names)[list(titles)].fillna("-")
+        for column, title in titles.items():
+            table[title.format(mark)] = cells[column].to_numpy()
     return table
 
 
@@ -201,8 +183,7 @@ def _table6(rows: pd.DataFrame) -> pd.DataFrame:
     scales = rows[rows["quantity"].isin(_SCALES)].groupby(["augmented", "model"])
     table["verdict"] = scales["verdict"].agg(lambda given: min(given, key=["-", *VERDICTS_FROM_WORST].index))
     table = table.loc[[(mark, name) for mark in MARKS for name in SYSTEMS if (mark, name) in table.index]]
-    names = [SYSTEMS[name].title + MARKS[augmented] for augmented, name in table.index]
-    table.insert(0, "model", names)
+    table.insert(0, "model", [SYSTEMS[name].title + MARKS[augmented] for augmented, name in table.index])
     return table.reset_index(drop=True)
 
 
@@ -228,16 +209,7 @@ class Scorecard:
 
 
 def scorecard(study: Study, records: Iterable[Record], fit: ToleranceFit | None = None) -> Scorecard:
-    """Judge everything that the records of a study allow; what is missing is "not measured".
-
-    Parameters
-    ----------
-    study : Study
-    records : iterable of Record
-        Those of other studies do not count.
-    fit : ToleranceFit, optional
-        The joint fit; computed where it is not given.
-    """
+    """Judge everything that the records of a study allow; what is missing is "not measured"."""
     records = study.records(records)
     fit = fit or fit_tolerance(RANGES)
     return Scorecard(_numbers(beside(study, records), fit.tau), claims.judge(runs(records), curves(records), fit))

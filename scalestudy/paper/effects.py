@@ -1,6 +1,5 @@
 """Differences of means beside the spread over seeds, and what a list of them says.
 
-Not in the paper, which says "significantly" without a test: all criteria are our choice and were fixed before any run.
 An effect counts where it is larger than the spread: the standard deviation (ddof 1) of one seed, pooled over the
 compared groups.  With three seeds that is a weak test, so most findings also state the Welch 95 % interval.
 """
@@ -21,10 +20,9 @@ Side = tuple[ArrayLike, ArrayLike, ArrayLike]
 
 
 def welch_interval(first: Side, second: Side, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Welch confidence interval of the difference of two means (first - second), unequal variances allowed.
+    """Welch confidence interval of a difference of means (first - second), NaN where a side has no spread.
 
-    NaN where a side has fewer than two values or no standard deviation.  Not in the paper, which prints no intervals:
-    our choice, because the seeds are few and the spreads differ.
+    Not in the paper, which prints no intervals: our choice, because the seeds are few and the spreads differ.
     """
     (mean_1, std_1, n_1), (mean_2, std_2, n_2) = (np.asarray(side, dtype=float) for side in (first, second))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -93,29 +91,24 @@ def effect(first: Sequence[float], second: Sequence[float]) -> Effect:
     return Effect(float(groups[0].mean() - groups[1].mean()), spread, low, high)
 
 
+def decided(held: bool, not_held: bool) -> str:
+    """The verdict where one of the two is clear, else unclear."""
+    return HELD if held else NOT_HELD if not_held else UNCLEAR
+
+
 def all_positive(effects: Iterable[Effect]) -> str:
     """Held if every effect is resolved upwards, did not hold if one is resolved downwards, else unclear."""
     signs = [one.sign for one in effects]
-    if all(sign > 0 for sign in signs):
-        return HELD
-    return NOT_HELD if any(sign < 0 for sign in signs) else UNCLEAR
+    return decided(all(sign > 0 for sign in signs), any(sign < 0 for sign in signs))
 
 
 def majority_positive(effects: Sequence[Effect]) -> str:
-    """Held if more than half of all effects are resolved upwards, did not hold if more than half are resolved
-    downwards, else unclear.
-
-    Effects within the spread or without one count in the whole, so that a few resolved ones never decide for the rest.
-    """
-    up, down = (sum(one.sign == sign for one in effects) for sign in (1, -1))
-    if up > len(effects) / 2:
-        return HELD
-    return NOT_HELD if down > len(effects) / 2 else UNCLEAR
+    """Held if more than half of all effects, resolved or not, are resolved upwards, did not hold if downwards."""
+    signs, half = [one.sign for one in effects], len(effects) / 2
+    return decided(signs.count(1) > half, signs.count(-1) > half)
 
 
 def all_similar(effects: Iterable[Effect], margin: float) -> str:
     """Held if all differences are within the margin, did not hold if one is beyond it and the spread, else unclear."""
-    effects = list(effects)
-    if all(abs(one.difference) <= margin for one in effects):
-        return HELD
-    return NOT_HELD if any(abs(one.difference) > margin and one.sign for one in effects) else UNCLEAR
+    beyond = [one for one in effects if abs(one.difference) > margin]
+    return decided(not beyond, any(one.sign for one in beyond))

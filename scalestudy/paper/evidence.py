@@ -14,12 +14,17 @@ from scalestudy.paper.reported import DISTRIBUTIONS, LEARNED, START
 from scalestudy.paper.table import best_fixed
 from scalestudy.tolerance import ToleranceFit
 
-Start = tuple[float, float]
-"""Initial sigma_basis (pixels) and ISR."""
+Start = tuple[float, float]  # initial sigma_basis (pixels) and ISR
 
 
 class NotMeasured(Exception):
     """Raised inside a check when runs are missing; the message says which."""
+
+
+def need(found: object, missing: str) -> None:
+    """Leave a check that lacks something."""
+    if not found:
+        raise NotMeasured(missing)
 
 
 @dataclass(frozen=True)
@@ -32,23 +37,20 @@ class Evidence:
 
     def tolerance(self) -> ToleranceFit:
         """The joint fit."""
-        if self.fit is None:
-            raise NotMeasured("no fit of the tolerance model")
+        need(self.fit is not None, "no fit of the tolerance model")
         return self.fit
 
     def of_mode(self, on: str, mode: str) -> pd.DataFrame:
         """Runs of one way to learn scales on a distribution, not empty."""
         runs = self.runs[(self.runs["distribution"] == on) & (self.runs["mode"] == mode)]
-        if runs.empty:
-            raise NotMeasured(f"no runs with scale_learning '{mode}' on {on}")
+        need(not runs.empty, f"no runs with scale_learning '{mode}' on {on}")
         return runs
 
     def learned(self, on: str, mode: str = LEARNED, start: Start = START) -> pd.DataFrame:
         """Those of one start."""
         runs = self.of_mode(on, mode)
         runs = runs[np.isclose(runs[["init_sigma", "init_isr"]].to_numpy(float), start, rtol=0.01).all(axis=1)]
-        if runs.empty:
-            raise NotMeasured(f"no runs with scale_learning '{mode}' from ({start[0]:g}, {start[1]:g}) on {on}")
+        need(not runs.empty, f"no runs with scale_learning '{mode}' from ({start[0]:g}, {start[1]:g}) on {on}")
         return runs
 
     def values(self, column: str, on: str, mode: str = LEARNED, start: Start = START) -> np.ndarray:
@@ -63,8 +65,7 @@ class Evidence:
         """Fixed networks of the paper's smallest scale, others would mix two questions; at least two ISRs."""
         runs = self.of_mode(on, "fixed")
         runs = runs[np.isclose(runs["init_sigma"], START[0], rtol=0.01)]
-        if runs["init_isr"].round(2).nunique() < 2:
-            raise NotMeasured(f"fewer than 2 fixed ISRs with sigma_basis {START[0]:g} on {on}")
+        need(runs["init_isr"].round(2).nunique() >= 2, f"fewer than 2 fixed ISRs with sigma_basis {START[0]:g} on {on}")
         return runs.assign(init_isr=runs["init_isr"].round(2))
 
     def errors_by_isr(self, on: str) -> pd.DataFrame:
@@ -82,10 +83,7 @@ class Evidence:
         return sorted(pairs.itertuples(index=False, name=None))
 
     def at_common_seeds(self, column: str, on: str, starts: Sequence[Start]) -> dict[Start, np.ndarray]:
-        """Values of the starts that have runs on the distribution, each at the seeds that all of these starts have.
-
-        Otherwise a seed that only some starts have would pass for an effect of the start.
-        """
+        """Values of the starts with runs there, at the seeds that all of these have: a seed is no effect of a start."""
         series = {}
         for start in starts:
             with suppress(NotMeasured):
@@ -96,6 +94,5 @@ class Evidence:
     def system(self, column: str, name: str, augmented: bool) -> np.ndarray:
         """A column of the runs of a system on MNIST-Scale, not empty."""
         rows = self.runs[(self.runs["model"] == name) & (self.runs["augmented"] == augmented)]
-        if rows.empty:
-            raise NotMeasured(f"no runs of {SYSTEMS[name].title}{'+' * augmented}")
+        need(not rows.empty, f"no runs of {SYSTEMS[name].title}{'+' * augmented}")
         return rows[column].to_numpy(dtype=float)

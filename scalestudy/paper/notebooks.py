@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 
 from scalestudy import files
 
-_LONGEST_TEMPORARY = 80
-"""Characters of a temporary folder in which sockets can lie: their paths end at 107."""
+_LONGEST_TEMPORARY = 80  # characters of a temporary folder in which sockets can lie: their paths end at 107
 
 
 class NotebookResult(NamedTuple):
@@ -32,10 +31,7 @@ class NotebookResult(NamedTuple):
 
 
 def check(names: Sequence[str], parameters: Iterable[str]) -> list[Path]:
-    """The notebooks whose names begin so (none: all), each of which declares the parameters; nothing is executed.
-
-    Papermill itself would only warn of a parameter that a notebook does not declare, and run with the default.
-    """
+    """The notebooks whose names begin so (none: all), each of which declares the parameters: papermill only warns."""
     try:
         from papermill import inspect_notebook
     except ImportError as error:
@@ -46,18 +42,18 @@ def check(names: Sequence[str], parameters: Iterable[str]) -> list[Path]:
             f"no notebooks in {files.notebooks()}; name the project's folder in the environment variable "
             f"{files.ROOT_VARIABLE}"
         )
-    selected = {path for path in available if not names or path.stem.startswith(tuple(names))}
     for name in names:
-        if not name or not any(path.stem.startswith(name) for path in selected):
+        if not name or not any(path.stem.startswith(name) for path in available):
             listed = ", ".join(path.stem for path in available)
             raise ValueError(f"notebook must be the beginning of one of {listed}, got {name!r}")
-    for path in sorted(selected):
+    selected = [path for path in available if not names or path.stem.startswith(tuple(names))]
+    for path in selected:
         if missing := sorted(set(parameters) - set(inspect_notebook(_escaped(path)))):
             raise ValueError(
                 f"the notebook {path.stem} must declare the parameters {', '.join(missing)}; add them to its cell with "
                 "the tag 'parameters'"
             )
-    return sorted(selected)
+    return selected
 
 
 def is_of(executed: Path, parameters: Mapping[str, Any]) -> bool:
@@ -92,13 +88,13 @@ def execute(
     from scalestudy.training.device import usable_cores  # imports torch, which the processes of the pool do without
 
     folder.mkdir(parents=True, exist_ok=True)
-    given = None if inputs is None else list(inputs)
-    stale = [
-        path for path in notebooks if given is None or not is_fresh(folder / path.name, parameters, [path, *given])
-    ]
-    results = [NotebookResult(path.stem, executed=False) for path in notebooks if path not in stale]
-    for result in results:
-        on_result(result)
+    given, stale, results = list(inputs or ()), [], []
+    for path in notebooks:
+        if inputs is None or not is_fresh(folder / path.name, parameters, [path, *given]):
+            stale.append(path)
+            continue
+        results.append(NotebookResult(path.stem, executed=False))
+        on_result(results[-1])
     context, threads = multiprocessing.get_context("spawn"), max(1, usable_cores() // jobs)
     with ProcessPoolExecutor(jobs, context, initializer=_prepare, initargs=(threads,)) as pool:
         try:

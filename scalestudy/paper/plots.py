@@ -15,12 +15,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 STYLE = ["default", "scalestudy.paper.scalestudy"]
 """Matplotlib's own defaults, so that no setting of the user leaks in, then ``scalestudy.mplstyle``."""
 
-OURS, PAPER = "#2166ac", "#9e9e9e"
-"""Colours of our numbers and of the paper's wherever the two stand side by side."""
-
-DISTRIBUTION_COLOURS = ("#1b7837", "#e08214", "#762a83")
-"""From the narrowest to the widest data scale distribution."""
-
+OURS, PAPER = "#2166ac", "#9e9e9e"  # wherever the two stand side by side
+DISTRIBUTION_COLOURS = ("#1b7837", "#e08214", "#762a83")  # from the narrowest to the widest
 SYSTEM_CYCLE = cycler(color=["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00"], marker=["o", "^", "s", "D", "v"])
 """Lines of the systems in one panel, again and again: colours of Okabe and Ito, safe for the colour-blind."""
 

@@ -21,17 +21,9 @@ from scalestudy.runs.store import RunStore
 
 
 def build(profile: str, changes: Mapping[str, Any]) -> tuple[Path, Scorecard]:
-    """Write ``results/<profile>/index.html`` and a page per notebook executed with these parameters.
+    """Write ``results/<profile>/index.html`` and a page per notebook executed with these parameters; tell what it says.
 
-    Returns
-    -------
-    (Path, Scorecard)
-        The index page, and what it says.
-
-    Raises
-    ------
-    StoreError, RuntimeError
-        Before anything is computed, if the folder cannot be written, or nbconvert is not installed.
+    StoreError or RuntimeError, before anything is computed, if the folder cannot be written or nbconvert is missing.
     """
     parameters = {"profile": profile, "changes": dict(changes)}
     study = Study.open(**parameters)
@@ -81,18 +73,18 @@ def _index(study: Study, card: Scorecard, runs: str, notebooks: list[Path], fold
 
 def _title(notebook: Path) -> str:
     """Its first heading."""
-    texts = ["".join(cell["source"]) for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]]
-    found = re.search(r"^# (.+)", "\n".join(texts), re.MULTILINE)
+    found = re.search(r"^# (.+)", "\n".join("".join(cell["source"]) for cell in _cells(notebook)), re.MULTILINE)
     return found[1].strip() if found else notebook.stem
 
 
 def _figures(notebook: Path) -> list[str]:
     """Names of the figures that it shows, see `scalestudy.paper.show.ShownFigure`."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    shown = [
-        output["data"] for cell in cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})
-    ]
-    return ["".join(data["text/plain"]).removeprefix("figure ") for data in shown]
+    shown = [output.get("data", {}) for cell in _cells(notebook) for output in cell.get("outputs", ())]
+    return ["".join(data["text/plain"]).removeprefix("figure ") for data in shown if "image/png" in data]
+
+
+def _cells(notebook: Path) -> list[dict[str, Any]]:
+    return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
 
 
 def _figure(png: Path) -> str:

@@ -23,7 +23,6 @@ RANGES = ((1.0, 2.83), (1.0, 4.76), (1.0, 8.0))
 """Ranges of the log-uniform data scale distributions of sections 4.1 and 4.2, from narrow to wide."""
 
 DISTRIBUTIONS = NARROW, MIDDLE, WIDE = tuple(f"log-uniform [{low:g}, {high:g}]" for low, high in RANGES)
-"""Their labels."""
 
 START = (2.0, 3.0)
 """Initial sigma_basis (pixels) and ISR of Tables 2 and 4 and Fig. 6; Fig. 3 has this sigma_basis, too."""
@@ -31,30 +30,17 @@ START = (2.0, 3.0)
 LEARNED = "step_ratio"
 """What the released code learns where the paper says ISR, so that its numbers are of this parameterisation."""
 
-MARGIN = 0.11
-"""Test errors that differ by less count as equal, percentage points; see the margins above."""
-
-TAU = 0.459
-"""tau of the joint tolerance fit (section 4.1), octaves."""
-
-KEYS = ["model", "augmented", "distribution", "mode", "init_sigma", "init_isr"]
-"""Columns that name a configuration, as in `scalestudy.paper.table.runs`."""
+MARGIN = 0.11  # test errors that differ by less count as equal, percentage points; see the margins above
+TAU = 0.459  # of the joint tolerance fit (section 4.1), octaves
+KEYS = ["model", "augmented", "distribution", "mode", "init_sigma", "init_isr"]  # name a configuration
 
 
 def numbers(item: str | None = None) -> pd.DataFrame:
-    """The printed numbers in one long table, or those of one item, a fresh copy.
+    """The printed numbers in one long table, or those of "Figure 3" or "Table 2" to "Table 6"; a fresh copy.
 
-    Parameters
-    ----------
-    item : str, optional
-        "Figure 3", or "Table 2" to "Table 6".
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns item, `KEYS`, quantity, mean, std, n, margin.  Test errors in percent, scales and sigma_basis in pixels,
-        ISR without unit.  ``n`` runs stand behind a mean: 3, in Table 5 six (appendix), in rows "Ours" of Tables 5 and
-        6 five (released notebook).  The best fixed rows of Table 2 have no ``init_isr``.  What is not printed is NaN.
+    Columns item, `KEYS`, quantity, mean, std, n, margin.  Test errors in percent, scales and sigma_basis in pixels, ISR
+    without unit.  ``n`` runs stand behind a mean: 3, in Table 5 six (appendix), in rows "Ours" of Tables 5 and 6 five
+    (released notebook).  The best fixed rows of Table 2 have no ``init_isr``.  What is not printed is NaN.
     """
     table = _read("numbers").copy()
     return table if item is None else table[table["item"] == item].reset_index(drop=True)

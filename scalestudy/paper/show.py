@@ -36,16 +36,7 @@ class ShownFigure:
 
 
 def save_figure(figure: Figure, profile: str, name: str) -> ShownFigure:
-    """Write a figure as PNG and PDF to ``results/<profile>/figures``, close it, and return it for display.
-
-    Parameters
-    ----------
-    figure : Figure
-    profile : str
-        Name of the profile that the numbers belong to.
-    name : str
-        File name without ending, such as ``figure3``.
-    """
+    """Write a figure as PNG and PDF to ``results/<profile>/figures``, close it, and return it for display."""
     folder = files.results(profile) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     with plt.style.context(STYLE):
@@ -69,14 +60,7 @@ class Shown:
 
 
 def save_table(table: pd.DataFrame, profile: str, name: str) -> Shown:
-    """Write a table, without its index, as CSV and Markdown to ``results/<profile>/tables``; return it for display.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-    profile, name
-        As in `save_figure`.
-    """
+    """Write a table, without its index, as CSV and Markdown to ``results/<profile>/tables``; return it for display."""
     folder = files.results(profile) / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / f"{name}.csv", index=False)

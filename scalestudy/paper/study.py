@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import product
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scalestudy import files
 from scalestudy.data.distributions import LogUniform
@@ -38,8 +38,7 @@ WANTED_SYSTEMS = (
 )  # fmt: skip
 """Systems in the order in which they are run: cheap ones first, the paper's own before the costly ones; then others."""
 
-WANTED_REALISATIONS = 3
-"""So many realisations of every system are run before the others."""
+WANTED_REALISATIONS = 3  # of every system are run before the others
 
 NOTEBOOK_GROUPS = {
     "00": ("table2", "table4", "eq5_as_printed", "figure3", "table3", "table5"),
@@ -58,35 +57,34 @@ _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\
 class Study(BaseModel):
     """All runs of section 4 at one size; `Study.open` makes one, ``params/paper.yaml`` says what the fields mean.
 
-    Every list of sections 4.1 and 4.2 runs over the seeds first, then over the rest: stopped half-way, it has whole
-    seeds.
+    Lists of runs of sections 4.1 and 4.2 go seed by seed: stopped half-way, they have whole seeds.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    profile: StrictStr = Field(min_length=1)
-    shrink: StrictInt
-    train_images: StrictInt
-    validation_images: StrictInt
-    test_images: StrictInt
-    scale_test_images: StrictInt
-    epochs: StrictInt
-    batch_size: StrictInt
-    seeds: tuple[StrictInt, ...] = Field(min_length=1)
-    isrs: tuple[StrictFloat, ...] = Field(min_length=1)
-    scale_test_isrs: tuple[StrictFloat, ...]
-    initial_sigmas: tuple[StrictFloat, ...] = Field(min_length=1)
-    initial_isrs: tuple[StrictFloat, ...] = Field(min_length=1)
-    initialisation_seeds: tuple[StrictInt, ...] = Field(min_length=1)
-    baseline_models: tuple[StrictStr, ...]
-    baseline_seeds: tuple[StrictInt, ...] = Field(min_length=1)
-    baseline_augmented: StrictBool
-    baseline_train_images: StrictInt
-    baseline_validation_images: StrictInt
-    baseline_test_images: StrictInt
-    baseline_epochs: StrictInt
-    baseline_batch_size: StrictInt
-    equivariance_images: StrictInt
+    profile: str = Field(min_length=1)
+    shrink: int
+    train_images: int
+    validation_images: int
+    test_images: int
+    scale_test_images: int
+    epochs: int
+    batch_size: int
+    seeds: tuple[int, ...] = Field(min_length=1)
+    isrs: tuple[float, ...] = Field(min_length=1)
+    scale_test_isrs: tuple[float, ...]
+    initial_sigmas: tuple[float, ...] = Field(min_length=1)
+    initial_isrs: tuple[float, ...] = Field(min_length=1)
+    initialisation_seeds: tuple[int, ...] = Field(min_length=1)
+    baseline_models: tuple[str, ...]
+    baseline_seeds: tuple[int, ...] = Field(min_length=1)
+    baseline_augmented: bool
+    baseline_train_images: int
+    baseline_validation_images: int
+    baseline_test_images: int
+    baseline_epochs: int
+    baseline_batch_size: int
+    equivariance_images: int
 
     @classmethod
     def open(cls, profile: str, changes: Mapping[str, Any] | Iterable[str] = ()) -> Study:
@@ -121,9 +119,10 @@ class Study(BaseModel):
         _check_names(changes, "among the changes")
         if values.get("profile") != profile:
             raise ValueError(f"profile must be {profile!r} in {profile}.yaml, got {values.get('profile')!r}")
-        prefix = ""
+        given, prefix = {}, ""
         try:
-            study = cls.model_validate(values | changes)
+            unchanged, study = cls.model_validate(values), cls.model_validate(values | changes)
+            given = dict(study)
             files.results(study.profile)  # a plain name
             study._check_lists()
             study._tables_2_to_4()
@@ -131,9 +130,8 @@ class Study(BaseModel):
             study.table5()
         except ValidationError as error:
             where = f"profile {profile}{', runs on MNIST-Scale' * bool(prefix)}"
-            raise ValueError(f"{where}: {_complaints(error, prefix)}") from error
-        given = study.model_dump(mode="json")
-        if "profile" not in changes and any(given[name] != values.get(name) for name in changes):
+            raise ValueError(f"{where}: {_complaints(error, given, prefix)}") from error
+        if "profile" not in changes and study != unchanged:
             study = study.model_copy(update={"profile": f"{profile}-custom"})
         return study
 
@@ -146,18 +144,17 @@ class Study(BaseModel):
                 f"scale_test_isrs must be values of isrs = {list(self.isrs)}, got {list(self.scale_test_isrs)}; "
                 "add the missing ones to isrs"
             )
-        if unknown := [name for name in self.systems if name not in SYSTEMS]:
+        if unknown := set(self.systems) - set(SYSTEMS):
             raise ValueError(
-                f"baseline_models must be table5, variants or names of {', '.join(SYSTEMS)}, got {unknown}"
+                f"baseline_models must be table5, variants or names of {', '.join(SYSTEMS)}, got {sorted(unknown)}"
             )
 
     @property
     def systems(self) -> tuple[str, ...]:
         """Names of the systems to compare on MNIST-Scale, as `baseline_models` says."""
-        groups = {
-            "table5": [name for name, system in SYSTEMS.items() if system.in_table5],
-            "variants": [name for name, system in SYSTEMS.items() if not system.in_table5],
-        }
+        groups = {"table5": [], "variants": []}
+        for name, system in SYSTEMS.items():
+            groups["table5" if system.in_table5 else "variants"].append(name)
         return tuple(name for given in self.baseline_models for name in groups.get(given, [given]))
 
     @property
@@ -184,10 +181,7 @@ class Study(BaseModel):
         )
 
     def figure3(self) -> list[RunSpec]:
-        """Fixed scales at every ISR of `isrs`; those of `scale_test_isrs` get the test of Fig. 4, too.
-
-        The fixed rows of Table 2 are the best of them.
-        """
+        """Fixed scales at every ISR of `isrs`, those of `scale_test_isrs` with the test of Fig. 4; see Table 2, too."""
         return self._fixed(self.isrs)
 
     def figure4(self) -> list[RunSpec]:
@@ -212,20 +206,12 @@ class Study(BaseModel):
         return [spec for seed in self.seeds for mode in modes for spec in self._runs(mode, [seed], [START])]
 
     def table5(self) -> list[RunSpec]:
-        """The systems of `systems` on MNIST-Scale; Table 6 reads the scales of the same runs.
-
-        The first `WANTED_REALISATIONS` without, then with augmentation, then the other realisations.
-        """
+        """The systems on MNIST-Scale, also for Table 6: first `WANTED_REALISATIONS` without, then with augmentation."""
         systems = sorted(self.systems, key=list(dict.fromkeys([*WANTED_SYSTEMS, *SYSTEMS])).index)
         kinds = (False, True) if self.baseline_augmented else (False,)
         parts = (self.baseline_seeds[:WANTED_REALISATIONS], self.baseline_seeds[WANTED_REALISATIONS:])
-        return [
-            self._baseline(model, seed, augmented)
-            for seeds in parts
-            for augmented in kinds
-            for model in systems
-            for seed in seeds
-        ]
+        rows = [(model, seeds, augmented) for seeds, augmented, model in product(parts, kinds, systems)]
+        return [self._baseline(model, seed, augmented) for model, seeds, augmented in rows for seed in seeds]
 
     def groups(self) -> dict[str, list[RunSpec]]:
         """All groups by name.  Some share runs."""
@@ -237,11 +223,7 @@ class Study(BaseModel):
         return list({spec.key: spec for spec in [*self._tables_2_to_4(), *self.table5()]}.values())
 
     def select(self, text: str) -> list[RunSpec]:
-        """Runs whose group or label contains `text`; if none does, those that match it as a regular expression.
-
-        Such as ``table3``, ``[1, 8]``, ``seed 0``, ``sesn`` or ``direct.*seed 1``; case is ignored.  In the order of
-        `all_specs`; ValueError if nothing matches.
-        """
+        """Runs whose group or label contains `text`, or else matches it as a regular expression; case is ignored."""
         everything, groups = self.all_specs(), self.groups()
         names = {spec.key: [spec.label] for spec in everything}
         for name, specs in groups.items():
@@ -305,10 +287,10 @@ def profiles() -> tuple[str, ...]:
 
 
 def parse_changes(changes: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]:
-    """Read texts ``name=value``, values in YAML; a mapping is taken as it is.
+    """Read texts ``name=value``, where a value is a text or a list of them; a mapping is taken as it is.
 
-    >>> parse_changes(["epochs=3", "seeds=[0, 010]"])
-    {'epochs': 3, 'seeds': [0, 10]}
+    >>> parse_changes(["epochs=3", "seeds=[0, 1]"])
+    {'epochs': '3', 'seeds': ['0', '1']}
     """
     if isinstance(changes, Mapping):
         return dict(changes)
@@ -318,7 +300,7 @@ def parse_changes(changes: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]:
         if not equals or not name:
             raise ValueError(f"a parameter must be written name=value, got {text!r}; for example epochs=3")
         try:
-            values[name] = yaml.load(value, _Yaml)
+            values[name] = yaml.load(value, yaml.BaseLoader)
         except yaml.YAMLError as error:
             raise ValueError(f"{name} must be a number, a text or a list like [0, 1], got {value!r}") from error
     return values
@@ -334,22 +316,6 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-class _Yaml(yaml.SafeLoader):
-    """Numbers as YAML 1.2 has them: 010 is ten, 1:30 and yes are texts."""
-
-    yaml_implicit_resolvers: ClassVar[dict] = {}
-
-
-for _tag, _pattern, _first in (
-    ("null", r"~|null|", ["~", "n", ""]),
-    ("bool", r"true|false", ["t", "f"]),
-    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
-):
-    _Yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_pattern})$"), _first)
-_Yaml.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
-
-
 def _read(profile: str) -> dict[str, Any]:
     path = files.params(profile)
     if not path.parent.is_dir():
@@ -357,12 +323,12 @@ def _read(profile: str) -> dict[str, Any]:
             f"there is no folder params in {path.parent.parent}; name the project's folder in the environment variable "
             f"{files.ROOT_VARIABLE}"
         )
-    if profile not in profiles():
+    if not path.is_file():
         raise ValueError(
             f"profile must be one of {', '.join(profiles()) or 'none'}, got {profile!r}; add {path} for another"
         )
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Yaml)
+        values = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)  # texts; `Study` reads their numbers
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}; write one 'name: value' per line") from error
     if not isinstance(values, dict):
@@ -379,12 +345,20 @@ def _check_names(names: Iterable[str], where: str) -> None:
             raise ValueError(f"unknown parameter {name!r} {where}: {hint}allowed are {', '.join(allowed)}")
 
 
-def _complaints(error: ValidationError, prefix: str) -> str:
-    """All complaints in one line: parameter, what is wrong, the value; of specs by the parameters that they follow."""
+def _complaints(error: ValidationError, given: Mapping[str, Any], prefix: str) -> str:
+    """All complaints in one line: parameter, what is wrong, the value."""
     told = []
     for item in error.errors():
-        name, *place = map(str, item["loc"] or [""])
-        name = next((n for n in (prefix + name, f"{prefix}{name}s", f"{name}s") if n in Study.model_fields), name)
         message = item["msg"].removeprefix("Value error, ")
-        told.append(f"{'.'.join([name, *place])}: {message}, got {item['input']!r}" if item["loc"] else message)
+        if item["loc"]:
+            field, *place = map(str, item["loc"])
+            name = ".".join([_parameter(field, item["input"], given, prefix), *place])
+            message = f"{name}: {message}, got {item['input']!r}"
+        told.append(message)
     return "; ".join(told)
+
+
+def _parameter(field: str, value: object, given: Mapping[str, Any], prefix: str) -> str:
+    """The parameter of a study that the field of a spec follows, such as initial_isrs, which has this isr."""
+    lists = [name for name in given if name.endswith(f"{prefix}{field.split('_')[0]}s") and value in given[name]]
+    return next((name for name in (prefix + field, field, *lists) if name in given), field)

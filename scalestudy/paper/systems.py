@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,7 @@ import pandas as pd
 from scalestudy.models.systems import SYSTEMS, build
 from scalestudy.paper.effects import text
 
-MARKS = {False: "", True: "+"}
-"""How names and columns say whether runs were trained with random rescaling."""
+MARKS = {False: "", True: "+"}  # how names and columns say whether runs were trained with random rescaling
 
 
 @cache
@@ -39,32 +39,20 @@ def timed_on(frame: pd.DataFrame) -> pd.Series:
 
 
 def systems_table(frame: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
-    """Each system's error, invariance, error by data scale, time and size in one row.
+    """Each system's error, invariance, error by data scale, time and size, from `runs` and `curves` of MNIST-Scale.
 
     Not in the paper: our choice, because a test error alone does not say whether a system is equivariant, or at what
-    price.
-
-    Parameters
-    ----------
-    frame, points : pandas.DataFrame
-        `runs` and `curves` of records on MNIST-Scale.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row per system that there are runs of, without, then with "+", in the order of Table 5.  Errors and changed
-        predictions in percent.  "change of logits" is relative, no unit: the mean over the factors other than 1, and
-        that at 0.5 and at 2, where a scale-invariant network has 0; spreads are over the runs.  Milliseconds per image
-        are medians over the runs on the machine that made most of them, see "timed on".  "-" where it was not measured.
+    price.  A row per system that there are runs of, without, then with "+", in the order of Table 5.  Errors and
+    changed predictions in percent.  "change of logits" is relative: the mean over the factors other than 1, and that at
+    0.5 and at 2, where a scale-invariant network has 0; spreads are over the runs.  Milliseconds are medians over the
+    runs on the machine that made most of them, see "timed on".  "-" where it was not measured.
     """
-    groups = [
-        (SYSTEMS[name].title + mark, frame[(frame["model"] == name) & (frame["augmented"] == augmented)])
-        for augmented, mark in MARKS.items()
-        for name in SYSTEMS
-    ]
-    rows = [_row(own, points[points["key"].isin(own["key"])]) for _, own in groups if len(own)]
-    names = pd.DataFrame({"model": [name for name, own in groups if len(own)]})
-    return pd.concat([names, pd.DataFrame(rows)], axis=1)
+    rows = []
+    for (augmented, mark), name in product(MARKS.items(), SYSTEMS):
+        own = frame[(frame["model"] == name) & (frame["augmented"] == augmented)]
+        if len(own):
+            rows.append({"model": SYSTEMS[name].title + mark} | _row(own, points[points["key"].isin(own["key"])]))
+    return pd.DataFrame(rows)
 
 
 def _row(own: pd.DataFrame, points: pd.DataFrame) -> dict[str, str]:

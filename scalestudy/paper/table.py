@@ -15,8 +15,6 @@ IDENTITY = [
     "key", "dataset", "model", "title", "distribution", "low", "high", "mode", "init_sigma", "init_isr", "augmented",
     "seed",
 ]  # fmt: skip
-"""Columns that say which run a row is of."""
-
 _SIZES = [
     "num_scales", "shrink", "train_images", "validation_images", "test_images", "scale_test_images",
     "equivariance_images", "epochs", "batch_size", "order", "precision", "paper_size",
@@ -49,17 +47,9 @@ SUMMARY_COLUMNS = (
 def runs(records: Iterable[Record]) -> pd.DataFrame:
     """One row a run of either data set, sorted by what was run; what does not apply to a run is empty or missing.
 
-    Parameters
-    ----------
-    records : iterable of Record
-
-    Returns
-    -------
-    pandas.DataFrame
-        `RUN_COLUMNS`.  ``distribution`` is a label such as "log-uniform [1, 8]", ``title`` the name of a system in
-        Table 5, ``mode`` how scales are learned.  Errors in percent; scales in pixels of the paper's canvas
-        (MNIST-Scale: of the enlarged images) at the selected epoch, ``isr`` largest over smallest; histories begin
-        with the initial scales.
+    `RUN_COLUMNS`: ``distribution`` is a label such as "log-uniform [1, 8]", ``title`` the name of a system in Table 5,
+    ``mode`` how scales are learned.  Errors in percent; scales in pixels of the paper's canvas (MNIST-Scale: of the
+    enlarged images) at the selected epoch, ``isr`` largest over smallest; histories begin with the initial scales.
     """
     frame = pd.DataFrame([_row(record) for record in records], columns=RUN_COLUMNS).astype(_TYPES)
     order = {name: place for place, name in enumerate(SYSTEMS)}
@@ -72,12 +62,9 @@ def runs(records: Iterable[Record]) -> pd.DataFrame:
 def curves(records: Iterable[Record]) -> pd.DataFrame:
     """One row a point of a run's curves, in the order of `runs`.
 
-    Returns
-    -------
-    pandas.DataFrame
-        `CURVE_COLUMNS`.  ``what`` is "by data scale" (``value``: test error in percent, ``at``: the data scale, on
-        MNIST-Scale the lower edge of a bin 0.1 wide), "relative change" of the outputs (no unit) or "prediction change"
-        (percent of the images), both ``at`` the factor by which the digits are enlarged.
+    `CURVE_COLUMNS`: ``what`` is "by data scale" (``value``: test error in percent, ``at``: the data scale, on
+    MNIST-Scale the lower edge of a bin 0.1 wide), "relative change" of the outputs (no unit) or "prediction change"
+    (percent of the images), both ``at`` the factor by which the digits are enlarged.
     """
     records = list(records)
     points = [
@@ -126,28 +113,18 @@ def _row(record: Record) -> dict[str, object]:
         **spec.data.model_dump(exclude={"distribution"}), **spec.training.model_dump(), **made.model_dump(),
         **metrics.model_dump(), "key": record.key, "model": spec.model, "dataset": spec.dataset, "seed": spec.seed,
         "order": spec.order, "precision": spec.precision, "paper_size": spec.is_paper_size,
-        "internal_scales": scales,
-        "isr": max(scales) / min(scales) if scales else None,
+        "internal_scales": scales, "isr": max(scales) / min(scales) if scales else None,
         "isr_history": [values[-1] / values[0] for values in metrics.internal_scales_history if values],
         "scales_history": [list(values) for values in metrics.internal_scales_history],
-        "train_loss_first": loss[0] if loss else None,
-        "train_loss_last": loss[-1] if loss else None,
-        "train_ms": made.train_ms_per_image,
-        "inference_ms": made.inference_ms_per_image,
+        "train_loss_first": loss[0] if loss else None, "train_loss_last": loss[-1] if loss else None,
+        "train_ms": made.train_ms_per_image, "inference_ms": made.inference_ms_per_image,
     }  # fmt: skip
     if spec.dataset == "mnist_scale":
         return row | {"title": SYSTEMS[spec.model].title, "distribution": "", "mode": ""}
     start, distribution = spec.scales, spec.data.distribution
     return row | {
-        "title": "network of Table 1",
-        "augmented": False,
-        "distribution": distribution.label,
-        "low": float(distribution.quantile(0.0)),
-        "high": float(distribution.quantile(1.0)),
-        "mode": start.parameterisation,
-        "init_sigma": start.sigma_basis,
-        "init_isr": start.isr,
-        "num_scales": start.num_scales,
-        "sigma_basis": scales[0],
-        "isr": scales[-1] / scales[0],
-    }
+        "title": "network of Table 1", "augmented": False, "distribution": distribution.label,
+        "low": float(distribution.quantile(0.0)), "high": float(distribution.quantile(1.0)),
+        "mode": start.parameterisation, "init_sigma": start.sigma_basis, "init_isr": start.isr,
+        "num_scales": start.num_scales, "sigma_basis": scales[0], "isr": scales[-1] / scales[0],
+    }  # fmt: skip

@@ -13,7 +13,6 @@ from scalestudy.tolerance import fit_tolerance
 
 SEEDS = (-1.0, 0.0, 1.0)
 FIXED_ISRS = (1.5, 2.38, 4.76, 7.56)
-VERDICTS = {"held", "did not hold", "unclear", "not measured"}
 
 
 def run(distribution, mode, start, isr, error, spread=0.02, isr_spread=0.05, sigma=2.0):
@@ -99,14 +98,9 @@ def verdict(claim, *args):
 
 def changed(frame, distribution, mode, column, change):
     """A copy in which `change` is applied to one column of one distribution (None: all) and way to learn."""
-    frame = frame.copy()
-    chosen = frame["mode"] == mode
-    if distribution:
-        chosen &= frame["distribution"] == distribution
-    frame.loc[chosen, column] = pd.Series(
-        [change(row) for _, row in frame[chosen].iterrows()], index=frame.index[chosen]
-    )
-    return frame
+    chosen = (frame["mode"] == mode) & (frame["distribution"].eq(distribution) | (distribution is None))
+    values = [change(row) if is_in else row[column] for (_, row), is_in in zip(frame.iterrows(), chosen, strict=True)]
+    return frame.assign(**{column: pd.Series(values, index=frame.index)})
 
 
 def test_every_claim_has_a_criterion():
@@ -179,7 +173,6 @@ BREAK_BASELINES = {
     "learned_scales_wider_than_sesn": {"top": 2.65, "augmented_top": 2.66},
     "augmentation_widens_learned_scales": {"augmented_top": 2.8},
 }
-TOLERANCE = ("tolerance_tau", "tolerance_isr_similar_to_best", "tolerance_isr_grows", "tolerance_gaps_grow")
 
 
 def broken_runs(claim):
@@ -189,29 +182,17 @@ def broken_runs(claim):
     return runs
 
 
-def test_every_claim_is_broken_by_some_test():
-    assert {*BREAK_RUNS, *BREAK_SCALE_TEST, *BREAK_BASELINES, *TOLERANCE} == set(CLAIMS)
-
-
-@pytest.mark.parametrize("claim", BREAK_RUNS)
-def test_runs_against_a_claim(claim):
-    assert verdict(claim, broken_runs(claim)) == "did not hold"
-
-
-@pytest.mark.parametrize("claim", BREAK_SCALE_TEST)
-def test_scale_test_against_a_claim(claim):
-    assert verdict(claim, NO_RUNS, scale_test(**BREAK_SCALE_TEST[claim])) == "did not hold"
-
-
-@pytest.mark.parametrize("claim", BREAK_BASELINES)
-def test_baselines_against_a_claim(claim):
-    assert verdict(claim, baselines(**BREAK_BASELINES[claim])) == "did not hold"
-
-
-@pytest.mark.parametrize("claim", TOLERANCE)
-def test_tolerance_fit_against_a_claim(fit, claim):
-    broken = replace(fit, tau=0.3, isrs=(12.0, 5.0, 1.6))
-    assert verdict(claim, held_runs(), None, broken) == "did not hold"
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_every_claim_can_be_broken(claim, fit):
+    if claim in BREAK_RUNS:
+        evidence = [broken_runs(claim)]
+    elif claim in BREAK_SCALE_TEST:
+        evidence = [NO_RUNS, scale_test(**BREAK_SCALE_TEST[claim])]
+    elif claim in BREAK_BASELINES:
+        evidence = [baselines(**BREAK_BASELINES[claim])]
+    else:
+        evidence = [held_runs(), None, replace(fit, tau=0.3, isrs=(12.0, 5.0, 1.6))]
+    assert verdict(claim, *evidence) == "did not hold"
 
 
 def test_similar_isr_is_judged_by_our_fixed_runs_only(fit):
@@ -256,19 +237,14 @@ def test_best_start_is_chosen_at_common_seeds():
     assert "best start (2, 6)" in found(apart).loc["best_model_has_larger_isr_than_others", "measured"]
 
 
-def test_large_spread_makes_claims_unclear():
+def test_large_spread_or_one_seed_makes_claims_unclear():
     runs = held_runs()
     noisy = found(runs.assign(test_error=runs["test_error"] + 30 * (runs["seed"] - 1)))["verdict"]
-    for claim in ("wide_init_helps_on_wide_data", "isr_best_on_wide", "init_matters_for_test_error"):
-        assert noisy[claim] == "unclear", claim
-
-
-def test_one_seed_leaves_claims_unclear():
-    runs = held_runs()
+    claims = ["wide_init_helps_on_wide_data", "isr_best_on_wide", "init_matters_for_test_error"]
+    assert noisy[claims].tolist() == ["unclear"] * 3
     single = found(runs[runs["seed"] == 0])["verdict"]
-    for claim in ("best_isr_grows_with_width", "isr_best_on_wide"):
-        assert single[claim] == "unclear", claim
-    assert single["isr_more_stable_on_wide"] == "not measured"
+    claims = ["best_isr_grows_with_width", "isr_best_on_wide", "isr_more_stable_on_wide"]
+    assert single[claims].tolist() == ["unclear", "unclear", "not measured"]
 
 
 def test_only_the_released_parameterisation_counts_as_learned():
@@ -278,12 +254,6 @@ def test_only_the_released_parameterisation_counts_as_learned():
     assert set(found(printed).loc[learned, "verdict"]) == {"not measured"}
     by_eq5 = printed[printed["mode"] == "isr"].assign(isr=0.5, test_error=99.0)
     pd.testing.assert_frame_equal(judge(pd.concat([runs, by_eq5])), judge(runs))
-
-
-def test_without_runs_nothing_is_measured_and_nothing_fails():
-    frame = judge(NO_RUNS)
-    assert set(frame["verdict"]) == {"not measured"}
-    assert frame["measured"].str.startswith("missing: ").all()
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
@@ -296,10 +266,11 @@ def test_missing_cells_are_named_not_raised(distribution, mode, fit):
     assert missing.str.contains(distribution, regex=False).any()
 
 
-@pytest.mark.parametrize("drop", range(0, 40, 6))
-def test_any_subset_of_rows_is_judged_without_error(drop, fit):
-    runs = pd.concat([held_runs(), baselines()]).sample(frac=0.15 + drop / 50, random_state=drop)
-    assert set(judge(runs, scale_test().sample(frac=0.1, random_state=drop), fit)["verdict"]) <= VERDICTS
+@pytest.mark.parametrize("share", [0.0, 0.15, 0.3, 0.5, 0.7, 0.9])
+def test_any_subset_of_rows_is_judged_without_error(share, fit):
+    runs = pd.concat([held_runs(), baselines()]).sample(frac=share, random_state=1)
+    frame = judge(runs, scale_test().sample(frac=share / 5, random_state=1), fit if share else None)
+    assert set(frame["verdict"]) <= ({"held", "did not hold", "unclear", "not measured"} if share else {"not measured"})
 
 
 def test_of_a_notebook():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scalestudy.paper.effects import Effect, all_similar, effect, format_mean_std, majority_positive, welch_interval
+from scalestudy.paper.effects import Effect, all_positive, all_similar, effect, majority_positive, welch_interval
 
 NAN = float("nan")
 
@@ -23,12 +23,6 @@ def test_welch_interval_needs_two_values_a_side():
     assert np.isnan(welch_interval((1.0, 0.1, 1), (2.0, 0.1, 3))).all()
     assert np.isnan(welch_interval((1.0, 0.1, 3), (2.0, NAN, 3))).all()
     assert welch_interval((1.0, 0.0, 3), (2.0, 0.0, 3)) == (-1.0, -1.0)
-
-
-def test_format():
-    assert format_mean_std(2.291, 0.067, 3) == "2.29 ± 0.07 (n=3)"
-    assert format_mean_std(2.291, NAN, 1, digits=1) == "2.3 (n=1)"
-    assert format_mean_std(NAN, NAN, NAN) == "-"
 
 
 def test_effect_is_set_against_the_pooled_spread():
@@ -62,11 +56,17 @@ def test_majority_is_symmetric_and_counts_all_effects(counts, verdict):
 @pytest.mark.parametrize(
     ("counts", "margin", "verdict"),
     [
-        ((1, 1), 1.0, "held"),
-        ((1, 1), 0.9, "did not hold"),
-        ((0, 0, 2), 0.05, "unclear"),
+        ((1, 1), 1.0, "held"), ((1, 1), 0.9, "did not hold"), ((0, 0, 2), 0.05, "unclear"),
         ((0, 0, 0, 1), 0.9, "unclear"),
     ],
-)
+)  # fmt: skip
 def test_similar_within_a_margin(counts, margin, verdict):
     assert all_similar(some_effects(*counts), margin) == verdict
+
+
+@pytest.mark.parametrize(
+    ("counts", "verdict"),
+    [((2, 0), "held"), ((2, 1), "did not hold"), ((2, 0, 1), "unclear"), ((2, 0, 0, 1), "unclear")],
+)
+def test_all_positive(counts, verdict):
+    assert all_positive(some_effects(*counts)) == verdict

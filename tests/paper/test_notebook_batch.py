@@ -37,35 +37,26 @@ def folder(project):
     return project / "notebooks"
 
 
-def execute(paths, out, inputs=None, parameters=PARAMETERS):
+def execute(paths, out, inputs=None):
     told = []
-    results = notebooks.execute(paths, parameters, out, jobs=2, inputs=inputs, on_result=told.append)
+    results = notebooks.execute(paths, PARAMETERS, out, jobs=2, inputs=inputs, on_result=told.append)
     assert sorted(told) == results
     return results
 
 
-def test_selection(folder):
+@pytest.mark.parametrize("project", ["plain"], indirect=True)
+def test_selection(folder, monkeypatch):
+    with pytest.raises(ValueError, match=r"no notebooks in .*SCALESTUDY_ROOT"):
+        notebooks.check([], PARAMETERS)
     for name in ("04_range", "05_learned", "05_other"):
         write(folder, name)
     for names, found in (([], ["04_range", "05_learned", "05_other"]), (["05", "05_o"], ["05_learned", "05_other"])):
         assert [path.stem for path in notebooks.check(names, PARAMETERS)] == found
     with pytest.raises(ValueError, match=r"notebook must be the beginning of one of 04_range, 05_learned, .* got '06'"):
         notebooks.check(["04", "06"], PARAMETERS)
-
-
-def test_undeclared_parameters(folder):
-    write(folder, "04_range")
-    write(folder, "05_learned", parameters="profile = 'quick'")
-    with pytest.raises(ValueError, match=r"the notebook 05_learned must declare the parameters changes; add"):
+    write(folder, "06_short", parameters="profile = 'quick'")
+    with pytest.raises(ValueError, match=r"the notebook 06_short must declare the parameters changes; add"):
         notebooks.check([], PARAMETERS)
-
-
-def test_no_notebooks(folder):
-    with pytest.raises(ValueError, match=r"no notebooks in .*SCALESTUDY_ROOT"):
-        notebooks.check([], PARAMETERS)
-
-
-def test_without_papermill(monkeypatch):
     monkeypatch.setitem(sys.modules, "papermill", None)
     with pytest.raises(RuntimeError, match=r"needs papermill; pip install 'scalestudy\[notebooks\]'"):
         notebooks.check([], PARAMETERS)

@@ -55,10 +55,6 @@ class Page(HTMLParser):
             self.cells[-1] += data
 
 
-def read(index):
-    return Page(index.read_text(encoding="utf-8"))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def one_fit():
     """The tolerance fit takes a second and does not depend on the project."""
@@ -74,6 +70,10 @@ def project(tmp_path, monkeypatch):
         monkeypatch.setenv(f"SCALESTUDY_{variable}", str(tmp_path / folder))
     shutil.copytree(Path(__file__).resolve().parents[2] / "params", tmp_path / "params")
     return tmp_path
+
+
+def built(profile, changes):
+    return Page(report.build(profile, changes)[0].read_text("utf-8"))
 
 
 def executed(name, heading, answer, shown="", profile="quick", changes=()):
@@ -97,7 +97,7 @@ def executed(name, heading, answer, shown="", profile="quick", changes=()):
 def test_empty_project(project):
     index, card = report.build("quick", {})
     assert index == project / "results" / "quick" / "index.html"
-    page, study = read(index), Study.open("quick")
+    page, study = Page(index.read_text("utf-8")), Study.open("quick")
     assert page.links == page.pictures == []
     assert f"Profile quick, 0 of {len(study.all_specs())} runs. {study.description}" in page.text
     assert "No figures yet." in page.text and "No notebook has been executed yet." in page.text
@@ -112,7 +112,7 @@ def test_project(project):
     executed("05_learned", "# Scales & <i>learning</i>", "five", "a & b #1")
     executed("04_range", "# {{numbers}} of 04", "four < five", "figure3")
     index, card = report.build("quick", {})
-    text, page = index.read_text(encoding="utf-8"), read(index)
+    text, page = index.read_text("utf-8"), Page(index.read_text("utf-8"))
     assert set(re.findall(r"{{\w+}}", text)) == {"{{numbers}}"}, "the title of a notebook, as it is"
     assert f"Profile quick, 6 of {len(study.all_specs())} runs. {study.description}" in page.text
     shown = [card.counts(), card.claims[["item", "claim", "measured", "verdict"]], card.numbers]
@@ -125,36 +125,33 @@ def test_project(project):
     assert all((index.parent / unquote(link)).is_file() for link in page.links + page.pictures)
     assert ">Scales &amp; &lt;i&gt;learning&lt;/i&gt;</a>" in text and "<i>" not in text
     assert "<figcaption>A &amp; b #1</figcaption>" in text and ">{{numbers}} of 04</a>" in text
-    held = (index.parent / "pages" / "04_range.html").read_text(encoding="utf-8")
+    held = (index.parent / "pages" / "04_range.html").read_text("utf-8")
     assert "four &lt; five" in held and "A question." in held
-    assert report.build("quick", {})[0].read_text(encoding="utf-8") == text, "the same records give the same page"
+    assert report.build("quick", {})[0].read_text("utf-8") == text, "the same records give the same page"
 
 
 def test_what_belongs_to_other_parameters_is_left_out(project):
     executed("01_data", "# Data", "one", "digits", changes={"train_images": 100})
     executed("02_kernels", "# Kernels", "two", "figure1", changes={"train_images": 300})
-    page = read(report.build("quick", {"train_images": 300})[0])
+    page = built("quick", {"train_images": 300})
     assert "300 training" in page.text and page.links == ["figures/figure1.pdf", "pages/02_kernels.html"]
     executed("02_kernels", "# Kernels", "two", "figure1")
-    assert len(read(report.build("quick", {})[0]).links) == 2
+    assert len(built("quick", {}).links) == 2
     later = time.time() + 100
     os.utime(project / "params" / "quick.yaml", (later, later))
-    assert read(report.build("quick", {})[0]).links == [], "the profile was edited afterwards"
+    assert built("quick", {}).links == [], "the profile was edited afterwards"
 
 
 def test_pages_are_made_again_only_for_newer_notebooks(project, tmp_path):
-    path, pages = executed("03_some", "No heading", "first"), tmp_path / "pages"
-    report.convert([path], pages)
-    page = pages / "03_some.html"
-    assert "first" in page.read_text(encoding="utf-8")
-    page.write_text("kept", encoding="utf-8")
-    later = page.stat().st_mtime + 10
-    os.utime(page, (later, later))
-    report.convert([path], pages)
-    assert page.read_text(encoding="utf-8") == "kept"
-    os.utime(path, (later + 10, later + 10))
-    report.convert([path], pages)
-    assert "first" in page.read_text(encoding="utf-8")
+    path, page = executed("03_some", "No heading", "first"), tmp_path / "03_some.html"
+    page.write_text("kept")
+    later = path.stat().st_mtime + 10
+    for changed, kept in ((page, True), (path, False)):
+        os.utime(changed, (later, later))
+        later += 10
+        report.convert([path], tmp_path)
+        assert (page.read_text("utf-8") == "kept") == kept
+    assert "first" in page.read_text("utf-8")
 
 
 def test_without_nbconvert(project, monkeypatch):

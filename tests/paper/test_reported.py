@@ -18,6 +18,8 @@ def one(item, quantity, column="mean", **keys):
 
 
 def test_schema():
+    mine = numbers()
+    mine["mean"] = 0.0  # a copy
     table = numbers()
     assert list(table.columns) == ["item", *KEYS, "quantity", "mean", "std", "n", "margin"]
     assert table["augmented"].dtype == bool
@@ -30,26 +32,8 @@ def test_schema():
     assert table["margin"].notna().sum() == 226, "with tau, the 227 numbers of the paper"
 
 
-@pytest.mark.parametrize(
-    ("item", "quantities", "rows"),
-    [
-        ("Figure 3", ["test_error"], 45),
-        ("Table 2", ["sigma_basis", "isr", "test_error"], 6),
-        ("Table 3", ["sigma_basis", "isr", "test_error"], 27),
-        ("Table 4", [*SCALES["Table 4"], "test_error"], 9),
-        ("Table 5", ["test_error"], 22),
-        ("Table 6", SCALES["Table 6"], 8),
-    ],
-)
-def test_items_are_complete(item, quantities, rows):
-    table = numbers(item)
-    table = table[table["quantity"] != "parameters_thousands"]
-    assert table["quantity"].value_counts(sort=False).to_dict() == dict.fromkeys(quantities, rows)
-    if item.startswith(("Figure", "Table 2", "Table 3", "Table 4")):
-        assert tuple(table["distribution"].unique()) == DISTRIBUTIONS and set(table["n"]) == {3}
-
-
 def test_some_printed_numbers():
+    """All 227 are in test_frozen, as texts; these are read from the paper once more."""
     assert one("Table 2", "test_error", distribution=WIDE, mode="step_ratio") == [2.872]
     assert np.isnan(one("Table 2", "isr", "std", distribution=WIDE, mode="fixed")).all()
     assert one("Table 3", "isr", distribution=WIDE, init_sigma=4, init_isr=6) == [5.268]
@@ -58,25 +42,19 @@ def test_some_printed_numbers():
     assert one("Table 6", "scale4", model="ours_spacings") == [3.776, 4.646]
 
 
-def test_runs_behind_a_mean():
-    """Five of the rows Ours (released notebook), six of the others (appendix)."""
+def test_runs_behind_a_mean_and_settings():
+    """Five of the rows Ours (released notebook), six of the others (appendix); settings have none and no margin."""
     table = numbers("Table 5").dropna(subset="n")
-    assert {name: set(rows["n"]) for name, rows in table.groupby(table["model"].str.startswith("ours"))} == {
-        False: {6}, True: {5},
-    }  # fmt: skip
-    assert set(numbers("Table 6")["n"].dropna()) == {5}
+    ours = table["model"].str.startswith("ours")
+    assert (set(table["n"][ours]), set(table["n"][~ours]), set(numbers("Table 6")["n"].dropna())) == ({5}, {6}, {5})
+    settings = numbers("Table 6").query("margin != margin")
+    assert set(settings["model"]) == {"sesn", "disco"} and settings[["std", "n"]].isna().all().all()
 
 
 def test_table_5_is_in_the_order_of_the_systems():
     eleven = [name for name, system in SYSTEMS.items() if system.in_table5]
     assert one("Table 5", "test_error", "model") == eleven * 2
     assert one("Table 5", "parameters_thousands", "model") == eleven
-
-
-def test_settings_have_no_margin():
-    table = numbers("Table 6")
-    settings = table[table["margin"].isna()]
-    assert set(settings["model"]) == {"sesn", "disco"} and settings[["std", "n"]].isna().all().all()
 
 
 def test_margins_follow_from_the_paper_repeating_itself():
@@ -97,10 +75,8 @@ def test_margins_of_internal_scales_follow_from_those_of_sigma_and_isr(item, sig
     for i, quantity in enumerate(SCALES[item]):
         power = i / (len(SCALES[item]) - 1)
         expected = sigma * power * isr ** (power - 1) * of_isr if i else of_sigma
-        assert one(item, quantity, "margin", mode=one(item, quantity, "mode")[-1])[-1] == pytest.approx(
-            expected, abs=0.006
-        )
-        assert len(set(numbers(item).query("quantity == @quantity")["margin"].dropna())) == 1
+        (margin,) = {value for value in one(item, quantity, "margin") if np.isfinite(value)}
+        assert margin == pytest.approx(expected, abs=0.006)
 
 
 def test_best_fixed_of_figure_3_is_table_2_apart_from_the_misprint():
@@ -109,12 +85,6 @@ def test_best_fixed_of_figure_3_is_table_2_apart_from_the_misprint():
     assert best["mean"].tolist() == one("Table 2", "test_error", mode="fixed")
     assert best["init_isr"].tolist() == [2.38, 4.76, 5.35]
     assert one("Table 2", "isr", mode="fixed") == [2.34, 4.76, 5.35]
-
-
-def test_callers_cannot_change_the_stored_table():
-    mine, table2 = numbers(), numbers("Table 2")
-    mine["mean"], table2["mean"] = 0.0, 0.0
-    assert (numbers()["mean"] > 0).all()
 
 
 def test_misprints_say_what_is_printed_and_why():

@@ -11,7 +11,7 @@ from fake_training import record_of
 from scalestudy import files
 from scalestudy.models import systems
 from scalestudy.paper import reported, study
-from scalestudy.paper.study import DISTRIBUTIONS, NOTEBOOK_GROUPS, WANTED_SYSTEMS, Study
+from scalestudy.paper.study import NOTEBOOK_GROUPS, WANTED_SYSTEMS, Study
 from scalestudy.training.spec import MnistScaleSpec, RunSpec, TrainingSpec
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -42,9 +42,6 @@ def keys(specs):
 
 
 class TestGrids:
-    def test_distributions_have_the_papers_labels(self):
-        assert tuple(distribution.label for distribution in DISTRIBUTIONS) == reported.DISTRIBUTIONS
-
     def test_the_paper_has_234_runs_and_table5(self, paper):
         groups = {name: keys(specs) for name, specs in paper.groups().items()}
         assert {name: len(group) for name, group in groups.items()} == {
@@ -90,9 +87,8 @@ class TestGrids:
         last = {name: max(map(order.index, keys(specs))) for name, specs in paper.groups().items()}
         assert last["table2"] < last["table4"] < last["eq5_as_printed"] < last["table3"] < last["figure3"]
         assert last["figure3"] < min(map(order.index, keys(paper.table5())))
-        telling = [spec for spec in paper.figure3() if spec.scales.isr in (1.5, 2.38, 3, 4.76, 5.35, 7.56)]
-        assert len(telling) == 6 * 3 * 3
-        assert max(map(order.index, keys(telling))) < last["table3"]
+        telling = keys(spec for spec in paper.figure3() if spec.scales.isr in study.TELLING_ISRS)
+        assert len(telling) == 6 * 3 * 3 and max(map(order.index, telling)) < last["table3"]
         assert [spec.seed for spec in paper.table2()] == [0] * 3 + [1] * 3 + [2] * 3
 
     def test_most_wanted_first_on_mnist_scale(self, paper):
@@ -107,11 +103,9 @@ class TestGrids:
         ]
 
     def test_runs_on_mnist_scale_have_the_sizes_of_the_study(self):
-        changed = Study.open("quick", {"equivariance_images": 7, "baseline_validation_images": 99})
-        spec = changed.table5()[0]
-        assert spec.data == MnistScaleSpec(
-            train_images=200, validation_images=99, test_images=250, equivariance_images=7
-        )
+        spec = Study.open("quick", {"equivariance_images": 7, "baseline_validation_images": 99}).table5()[0]
+        sizes = {"train_images": 200, "validation_images": 99, "test_images": 250, "equivariance_images": 7}
+        assert spec.data == MnistScaleSpec(**sizes)
         assert spec.training == TrainingSpec.paper_shaped(3, 16, "mnist_scale")
 
     def test_systems_by_name(self):
@@ -154,19 +148,19 @@ class TestSelection:
         assert {group for groups in NOTEBOOK_GROUPS.values() for group in groups} <= set(paper.groups())
 
     def test_records(self, paper):
-        records = [
-            record_of(spec) for spec in (paper.table2()[0], paper.table5()[0], RunSpec.baseline("cnn", epochs=1))
-        ]
+        specs = paper.table2()[0], paper.table5()[0], RunSpec.baseline("cnn", epochs=1)
+        records = list(map(record_of, specs))
         assert paper.records(records) == records[:2]
         assert paper.records(iter(records), group="table4") == records[:1]
 
 
 class TestProfiles:
-    @pytest.mark.parametrize("profile", ["paper", "quick"])
-    def test_hold_every_parameter_once(self, profile):
+    @pytest.mark.parametrize(("profile", "count"), [("paper", 435), ("overnight", 213), ("quick", 86)])
+    def test_hold_every_parameter_once(self, profile, count):
         written = yaml.safe_load(files.params(profile).read_text())
         assert list(written) == list(Study.model_fields)
-        assert Study.open(profile).model_dump(mode="json") == written
+        opened = Study.open(profile)
+        assert opened.model_dump(mode="json") == written and len(opened.all_specs()) == count
         assert profile in study.profiles()
 
     def test_paper_has_the_grid_of_figure_3(self, paper):
@@ -183,15 +177,11 @@ class TestProfiles:
     @pytest.mark.parametrize(
         ("changes", "name"),
         [
-            ([], "quick"),
-            (["epochs=6", "isrs=[1.5, 2.38, 4.76, 7.56]"], "quick"),
-            (["epochs=1"], "quick-custom"),
-            ({"epochs": 1}, "quick-custom"),
-            (["epochs=1", "profile=mine"], "mine"),
-            (["profile=mine"], "mine"),
+            ([], "quick"), (["epochs=6", "isrs=[1.5, 2.38, 4.76, 7.56]"], "quick"), (["epochs=1"], "quick-custom"),
+            ({"epochs": 1}, "quick-custom"), (["epochs=1", "profile=mine"], "mine"), (["profile=mine"], "mine"),
             (["epochs=1", "profile=quick"], "quick"),
         ],
-    )
+    )  # fmt: skip
     def test_changed_values_do_not_go_under_the_name_of_the_profile(self, changes, name):
         assert Study.open("quick", changes).profile == name
 
@@ -201,31 +191,24 @@ class TestProfiles:
             Study.open("quick")
 
     def test_unknown_profile_lists_those_there_are(self, project):
-        with pytest.raises(ValueError, match=r"profile must be one of paper, quick, got 'qick'; add .*qick.yaml"):
+        with pytest.raises(
+            ValueError, match=r"profile must be one of overnight, paper, quick, got 'qick'; add .*qick.yaml"
+        ):
             Study.open("qick")
 
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("- 1", "must hold one 'name: value' per line, got list"),
-            ("a: [", "is not valid YAML"),
+            ("- 1", "must hold one 'name: value' per line, got list"), ("a: [", "is not valid YAML"),
             ("profile: own\nepochz: 1", r"unknown parameter 'epochz' in own.yaml: did you mean epochs"),
             ("profile: quick", "profile must be 'own' in own.yaml, got 'quick'"),
             ("profile: own", "shrink: Field required"),
         ],
-    )
+    )  # fmt: skip
     def test_mistaken_profile(self, project, text, message):
         files.params("own").write_text(text)
         with pytest.raises(ValueError, match=message):
             Study.open("own")
-
-    def test_numbers_of_a_profile_are_those_of_yaml_1_2(self, project):
-        text = files.params("quick").read_text()
-        files.params("quick").write_text(text.replace("\nseeds: [0, 1]", "\nseeds: [010, 011]"))
-        assert Study.open("quick").seeds == (10, 11)
-        files.params("quick").write_text(text.replace("\nepochs: 6", "\nepochs: 1:30"))
-        with pytest.raises(ValueError, match="epochs: Input should be a valid integer, got '1:30'"):
-            Study.open("quick")
 
 
 class TestChanges:
@@ -240,14 +223,15 @@ class TestChanges:
             ("epocs=3", r"unknown parameter 'epocs' among the changes: did you mean epochs\?"),
             ("zzz=3", "unknown parameter 'zzz' among the changes: allowed are baseline_augmented, .* batch_size, ep"),
             ("epochs=0", "profile quick: epochs: Input should be greater than or equal to 1, got 0"),
-            ("epochs=many", "epochs: Input should be a valid integer, got 'many'"),
-            ("epochs=1:30", "epochs: Input should be a valid integer, got '1:30'"),
-            ("epochs=true", "epochs: Input should be a valid integer, got True"),
-            ("baseline_augmented=yes", "baseline_augmented: Input should be a valid boolean, got 'yes'"),
-            ("initial_isrs=[1.0]", r"isrs: Input should be greater than 1, got 1.0"),
+            ("epochs=true", "epochs: Input should be a valid integer, .* got 'true'"),
+            ("epochs=1:30", "epochs: Input should be a valid integer, .* got '1:30'"),
+            ("baseline_augmented=maybe", "baseline_augmented: Input should be a valid boolean, .* got 'maybe'"),
+            ("isrs=[1.0, 1.5, 7.56]", "quick: isrs: Input should be greater than 1, got 1.0"),
+            ("initial_isrs=[1.0]", "quick: initial_isrs: Input should be greater than 1, got 1.0"),
+            ("initial_sigmas=[-1]", "quick: initial_sigmas: Input should be greater than 0, got -1.0"),
+            ("initialisation_seeds=[-2]", "quick: initialisation_seeds: .* greater than or equal to 0, got -2"),
             ("seeds=[1, 1]", r"seeds must be distinct values, got \[1, 1\]; remove"),
             ("seeds=[]", "seeds: Tuple should have at least 1 item"),
-            ("seeds=[-1]", "seeds: Input should be greater than or equal to 0, got -1"),
             ("scale_test_isrs=[9.0]", r"scale_test_isrs must be values of isrs = .* got \[9.0\]; add"),
             ("scale_test_images=40000", "scale_test_images must be at most test_images = .* got 40000"),
             ("baseline_models=[sesm]", r"baseline_models must be table5, variants or names of cnn, .* got \['sesm'\]"),
@@ -260,7 +244,6 @@ class TestChanges:
             ("baseline_train_images=33", "MNIST-Scale: batch_size must not leave a last batch of one image.* got 16"),
             ("shrink=4", "shrink: Input should be 1, 2 or 3, got 4"),
             ("profile=../x", "profile must be a plain name of .* got '../x'"),
-            ("profile=5", "profile: Input should be a valid string, got 5"),
             ("epochs", "a parameter must be written name=value, got 'epochs'; for example"),
             ("seeds=[0", r"seeds must be a number, a text or a list like \[0, 1\], got '\[0'"),
         ],

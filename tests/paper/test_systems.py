@@ -59,15 +59,11 @@ def test_cells():
     """Mean over the four factors other than 1: (0.8+0.4+0.2+0.6)/4 = 0.5 and 0.6."""
     first, second = run("cnn", 2.0), run("cnn", 3.0, 1)
     changes = {0.5: 0.8, 0.7071: 0.4, 1.0: 0.0, 1.4142: 0.2, 2.0: 0.6}, {0.5: 1.0, 0.7071: 0.4, 1.4142: 0.2, 2.0: 0.8}
-    curves = points(
-        (first, "relative change", changes[0]),
-        (second, "relative change", changes[1]),
-        (first, "prediction change", {at: 10 * value for at, value in changes[0].items()}),
-        (second, "prediction change", {at: 10 * value for at, value in changes[1].items()}),
-        (first, "by data scale", {0.3: 8.0, 0.6: 5.0, 0.9: 1.0}),
-        (second, "by data scale", {0.3: 9.0, 0.6: 5.0}),
-    )
-    assert systems_table(frame(first, second), curves).iloc[0].to_dict() == {
+    curves = [(first, "by data scale", {0.3: 8.0, 0.6: 5.0, 0.9: 1.0}), (second, "by data scale", {0.3: 9.0, 0.6: 5.0})]
+    for own, change in zip((first, second), changes, strict=True):
+        curves.append((own, "relative change", change))
+        curves.append((own, "prediction change", {at: 10 * value for at, value in change.items()}))
+    assert systems_table(frame(first, second), points(*curves)).iloc[0].to_dict() == {
         "model": "CNN", "parameters": "494,549", "test error": "2.50 ± 0.71", "change of logits": "0.55 ± 0.07",
         "at 0.5": "0.90 ± 0.14", "at 2": "0.70 ± 0.14", "changed predictions": "5.5 ± 0.7",
         "error at data scale 0.3-0.4": "8.5 ± 0.7", "error at data scale 0.9-1.0": "1.0",

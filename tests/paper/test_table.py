@@ -85,9 +85,8 @@ def test_curves(paper):
 
 
 def test_frames_of_nothing_have_the_same_columns():
-    assert list(table.runs([]).columns) == table.RUN_COLUMNS
-    assert list(table.curves([]).columns) == table.CURVE_COLUMNS
-    assert table.runs([]).empty and table.curves([]).empty and table.summary_frame([]).empty
+    for frame, names in ((table.runs([]), table.RUN_COLUMNS), (table.curves([]), table.CURVE_COLUMNS)):
+        assert frame.empty and list(frame.columns) == names
 
 
 class TestSummary:
