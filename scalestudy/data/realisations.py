@@ -88,10 +88,7 @@ class MnistScaleSplit:
         return normalised(levels, MEAN, STD, self.dtype), self.labels[indices]
 
     def batches(
-        self,
-        batch_size: int,
-        generator: torch.Generator | None = None,
-        augmentation: torch.Generator | None = None,
+        self, batch_size: int, generator: torch.Generator | None = None, augmentation: torch.Generator | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield every image once, in batches as of `batch`; CPU generators draw the same on every device.
 

@@ -1,7 +1,6 @@
 """Records: round trip, checksum, refusal of what was edited or is no number, and by which commit they were made."""
 
 import json
-import logging
 import os
 import platform
 import shutil
@@ -66,41 +65,27 @@ def test_every_stored_record_is_written_back_byte_for_byte():
         assert stored.key == path.stem
 
 
-@pytest.mark.parametrize("made", [record(), full()], ids=["bare", "full"])
-def test_round_trip(made):
-    assert Record.model_validate_json(made.model_dump_json()) == made
-    assert Record.model_validate(json.loads(made.model_dump_json())) == made
-
-
-def test_later_fields_are_written_where_they_are_there():
+def test_later_fields_are_written_where_they_are_there_and_come_back():
     bare, complete = record().model_dump(mode="json"), full().model_dump(mode="json")
     assert {*complete["metrics"]} - {*bare["metrics"]} == {"equivariance_error", "prediction_change"}
     later = {"train_ms_per_image", "inference_ms_per_image", "resumed"}
     assert {*complete["provenance"]} - {*bare["provenance"]} == later
-    assert complete["provenance"]["inference_ms_per_image"] == 0.0
     assert bare["provenance"]["commit"] is None  # was there from the beginning
+    assert Record.model_validate(complete) == Record.model_validate_json(json.dumps(complete)) == full()
 
 
 def test_checksum_covers_everything_and_key_the_spec_only():
     others = [
-        Record.of(spec(1), metrics(), provenance()),
-        Record.of(spec(), metrics(test_error=3.26), provenance()),
-        Record.of(spec(), metrics(), provenance(seconds=1.6)),
-        Record.of(spec(), metrics(), provenance()),
-    ]
+        Record.of(spec(1), metrics(), provenance()), Record.of(spec(), metrics(test_error=3.26), provenance()),
+        Record.of(spec(), metrics(), provenance(seconds=1.6)), Record.of(spec(), metrics(), provenance()),
+    ]  # fmt: skip
     assert len({other.checksum for other in others}) == 4
     assert [other.key == spec().key for other in others] == [False, True, True, True]
 
 
 @pytest.mark.parametrize(
     ("part", "name", "value"),
-    [
-        ("metrics", "test_error", 4.25),
-        ("metrics", "equivariance_error", {"0.5000": 0.26}),
-        ("metrics", "prediction_change", None),
-        ("provenance", "threads", 2),
-        ("provenance", "train_ms_per_image", None),
-    ],
+    [("metrics", "test_error", 4.25), ("metrics", "prediction_change", None), ("provenance", "threads", 2)],
 )
 def test_an_edited_record_is_found_out(part, name, value):
     content = full().model_dump(mode="json")
@@ -135,11 +120,6 @@ def test_a_record_without_checksum_or_of_another_spec_is_refused():
 def test_what_is_no_result_is_refused(make, fields):
     with pytest.raises(ValidationError, match=next(iter(fields))):
         make(**fields)
-
-
-def test_records_are_frozen():
-    with pytest.raises(ValidationError, match="frozen"):
-        record().key = "other"
 
 
 def test_provenance_is_of_this_process():
@@ -206,20 +186,18 @@ def test_not_the_one_that_the_environment_names(git, tmp_path, monkeypatch):
     assert module.commit() == own
 
 
-def test_a_checkout_that_git_does_not_read_is_logged(git, tmp_path, monkeypatch, caplog):
-    """One that belongs to somebody else, and one where there is no git."""
+@pytest.mark.parametrize(
+    ("does", "reason"),
+    [('GIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec {} "$@"', "dubious ownership"), (None, "No such file")],
+    ids=["belongs to somebody else", "no git"],
+)
+def test_a_checkout_that_git_does_not_read_is_logged(does, reason, git, tmp_path, monkeypatch, caplog):
     committed(git, tmp_path / "proj", "scalestudy")
-    wrapper = tmp_path / "bin" / "git"
-    wrapper.parent.mkdir()
-    wrapper.write_text(f'#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec {shutil.which("git")} "$@"\n')
-    wrapper.chmod(0o755)
-    with caplog.at_level(logging.WARNING), monkeypatch.context() as patch:
-        patch.setenv("PATH", str(wrapper.parent), prepend=os.pathsep)
-        assert module.commit() is None
-    assert f"records do not name the commit of {tmp_path / 'proj'}" in caplog.text
-    assert "dubious ownership" in caplog.text
-    caplog.clear()
-    wrapper.unlink()
-    monkeypatch.setenv("PATH", str(wrapper.parent))
+    (tmp_path / "bin").mkdir()
+    if does:
+        (tmp_path / "bin" / "git").write_text(f"#!/bin/sh\n{does.format(shutil.which('git'))}\n")
+        (tmp_path / "bin" / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep if does else None)
     assert module.commit() is None
-    assert "which git does not tell" in caplog.text
+    assert f"records do not name the commit of {tmp_path / 'proj'}, which git does not tell: " in caplog.text
+    assert reason in caplog.text
