@@ -102,20 +102,14 @@ def test_a_record_without_checksum_or_of_another_spec_is_refused():
         Record.model_validate({**content, "spec": spec(1)})
 
 
+NAN, INFINITE = float("nan"), float("inf")
+NO_METRICS = [{name: value} for name in ("test_error", "validation_error") for value in (-0.1, 100.1, NAN, INFINITE)]
+NO_METRICS += [{"selected_epoch": 0}, {"accuracy": 1.0}, {"internal_scales": (NAN,)}, {"train_loss_history": (NAN,)}]
+NO_PROVENANCE = [{"host": "here"}, {"train_ms_per_image": -1.0}, {"resumed": 0}]
+
+
 @pytest.mark.parametrize(
-    ("make", "fields"),
-    [
-        *((metrics, {name: value}) for name in ("test_error", "validation_error") for value in (-0.1, 100.1)),
-        *((metrics, {"test_error": value}) for value in (float("nan"), float("inf"))),
-        (metrics, {"selected_epoch": 0}),
-        (metrics, {"internal_scales": (float("nan"),)}),
-        (metrics, {"train_loss_history": (float("nan"),)}),
-        (metrics, {"internal_scales_history": ((float("inf"),),)}),
-        (metrics, {"accuracy": 1.0}),
-        (provenance, {"host": "here"}),
-        (provenance, {"train_ms_per_image": -1.0}),
-        (provenance, {"resumed": 0}),
-    ],
+    ("make", "fields"), [*((metrics, bad) for bad in NO_METRICS), *((provenance, bad) for bad in NO_PROVENANCE)]
 )
 def test_what_is_no_result_is_refused(make, fields):
     with pytest.raises(ValidationError, match=next(iter(fields))):

@@ -12,24 +12,16 @@ from scalestudy.training.spec import DataSpec, MnistScaleSpec, RunSpec, ScalesSp
 
 WIDE = DataSpec(distribution=LogUniform(low=1, high=8), scale_test_images=10)
 
+SMALL = {"train_images": 1500, "validation_images": 500, "test_images": 1000, "shrink": 3}
+UNUSUAL = {"order": "norm_relu", "precision": "float64"}
+UNUSUAL["scales"] = ScalesSpec(parameterisation="isr", sigma_basis=4.0, isr=1.5)
+PAPERS = DataSpec(distribution=LogUniform(low=1, high=8))
 PINNED = {
-    "e8220a9f552f7288": RunSpec(
-        scales=ScalesSpec(parameterisation="step_ratio"), data=DataSpec(distribution=LogUniform(low=1, high=8))
-    ),
+    "e8220a9f552f7288": RunSpec(scales=ScalesSpec(parameterisation="step_ratio"), data=PAPERS),
     "7cf0772a85b546b8": RunSpec.baseline("sesn"),
     "fa77641382daa29d": RunSpec.baseline("ours_isr", 5, MnistScaleSpec(augmented=True)),
-    "16403be4e237bcde": RunSpec(
-        data=DataSpec(
-            distribution=LogUniform(low=1, high=8), train_images=1500, validation_images=500, test_images=1000, shrink=3
-        ),
-        training=TrainingSpec.paper_shaped(9, 64),
-    ),
-    "c8b1a985b4b0b5fd": RunSpec(
-        scales=ScalesSpec(parameterisation="isr", sigma_basis=4.0, isr=1.5),
-        data=DataSpec(distribution=LogUniform(low=1, high=2.83)),
-        order="norm_relu",
-        precision="float64",
-    ),
+    "16403be4e237bcde": RunSpec(data=PAPERS.model_copy(update=SMALL), training=TrainingSpec.paper_shaped(9, 64)),
+    "c8b1a985b4b0b5fd": RunSpec(data=DataSpec(distribution=LogUniform(low=1, high=2.83)), **UNUSUAL),
 }
 """A change of these keys orphans every stored record.  A new field goes into `_later`."""
 
@@ -152,6 +144,11 @@ def on_canvas(**data):
 def test_refused_fields(fields, message):
     with pytest.raises(ValidationError, match=message):
         RunSpec(**on_canvas() | fields)
+
+
+def test_specs_are_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        RunSpec(data=WIDE).seed = 3
 
 
 def test_paper_shaped_schedules():
