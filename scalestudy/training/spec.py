@@ -1,8 +1,8 @@
 """What one training run computes: a validated, frozen description, and the key that names it.
 
-Lengths are given in pixels of the paper's 168-pixel canvas.  `DataSpec.shrink` divides them all (canvas, digit, sigmas
-and their learning rate, pooling window) before anything is built, so a shrunk run differs from the paper's in that one
-field, and sigmas of all runs can be compared.  On MNIST-Scale lengths are pixels of the enlarged 56 x 56 images.
+Lengths are in pixels of the paper's 168-pixel canvas; `DataSpec.shrink` divides them all (canvas, digit, sigmas and
+their learning rate, pooling window) before anything is built, so sigmas of all runs can be compared.  On MNIST-Scale
+they are pixels of the enlarged 56 x 56 images.
 """
 
 from __future__ import annotations

@@ -33,8 +33,7 @@ _SOURCE = (".py", ".csv", ".mplstyle")
 @cache
 def source_digest() -> str:
     """16 hex digits of the hash of the code and data in this package, as they were when first asked for."""
-    digest = hashlib.sha256()
-    folder = Path(__file__).resolve().parents[1]
+    digest, folder = hashlib.sha256(), Path(__file__).resolve().parents[1]
     for path in sorted(path for path in folder.rglob("*") if path.suffix in _SOURCE and path.is_file()):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -161,7 +160,7 @@ class RunState:
 
         content = {"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
         content["generators"] = [generator.get_state() for generator in self.generators]
-        content["history"] = {**vars(self.history), "seconds": self.seconds}
+        content["history"] = vars(self.history) | {"seconds": self.seconds}
         torch.save(content, buffer := io.BytesIO())
         file.write(Progress(len(self.history.train_loss), self.epochs, self.made_by), buffer.getvalue())
 

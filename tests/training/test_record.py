@@ -11,48 +11,30 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from scalestudy.data.distributions import LogUniform
 from scalestudy.training import record as module
 from scalestudy.training.device import machine
-from scalestudy.training.record import Metrics, Provenance, Record
-from scalestudy.training.spec import DataSpec, MnistScaleSpec, RunSpec
+from scalestudy.training.record import Provenance, Record
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 STORED = [path for folder in ("results/runs", "tests/records") for path in sorted((CHECKOUT / folder).glob("*.json"))]
 
-
-def spec(seed=0):
-    return RunSpec(data=DataSpec(distribution=LogUniform(low=1, high=8)), seed=seed)
-
-
-def metrics(**changes):
-    values = {
-        "test_error": 3.25, "validation_error": 3.0, "selected_epoch": 1, "internal_scales": (2.0, 3.5, 6.0),
-        "train_loss_history": (0.5, 0.4), "validation_error_history": (3.0, 3.5),
-        "internal_scales_history": ((2.0, 3.4, 6.0), (2.0, 3.5, 6.0), (2.0, 3.6, 6.0)),
-    }  # fmt: skip
-    return Metrics(**values | changes)
+STORED_ONE = Record.model_validate_json((CHECKOUT / "tests" / "records" / "07928354e4a28ca0.json").read_text())
+LATER_METRICS = {"equivariance_error": {"0.5000": 0.25}, "prediction_change": {"0.5000": 12.5}}
+LATER_PROVENANCE = {"train_ms_per_image": 4.5, "inference_ms_per_image": 0.0, "resumed": 2}
 
 
-def provenance(**changes):
-    values = {
-        "scalestudy": "0.1", "commit": None, "python": "3.11", "torch": "2.6", "device": "cpu (x86_64)",
-        "threads": 1, "seconds": 1.5, "finished": "2024-01-01T00:00:00+00:00",
-    }  # fmt: skip
-    return Provenance(**values | changes)
+def with_values(part, **changes):
+    return type(part)(**part.model_dump() | changes)
 
 
-def record(**changes):
-    return Record.of(spec(), metrics(test_error_by_scale={"0.5000": 40.0}, **changes), provenance())
+def record(seed=0, metrics=None, **provenance):
+    """The stored record with other values, without the fields of provenance that came later."""
+    provenance = {"commit": None, **dict.fromkeys(LATER_PROVENANCE), **provenance}
+    parts = with_values(STORED_ONE.metrics, **metrics or {}), with_values(STORED_ONE.provenance, **provenance)
+    return Record.of(with_values(STORED_ONE.spec, seed=seed), *parts)
 
 
-def full():
-    """A record with every field that came later."""
-    return Record.of(
-        RunSpec.baseline("cnn", data=MnistScaleSpec(augmented=True)),
-        metrics(internal_scales=(), equivariance_error={"0.5000": 0.25}, prediction_change={"0.5000": 12.5}),
-        provenance(train_ms_per_image=4.5, inference_ms_per_image=0.0, resumed=2),
-    )
+FULL = record(metrics=LATER_METRICS, **LATER_PROVENANCE)  # with every field that came later
 
 
 def test_every_stored_record_is_written_back_byte_for_byte():
@@ -66,21 +48,17 @@ def test_every_stored_record_is_written_back_byte_for_byte():
 
 
 def test_later_fields_are_written_where_they_are_there_and_come_back():
-    bare, complete = record().model_dump(mode="json"), full().model_dump(mode="json")
-    assert {*complete["metrics"]} - {*bare["metrics"]} == {"equivariance_error", "prediction_change"}
-    later = {"train_ms_per_image", "inference_ms_per_image", "resumed"}
-    assert {*complete["provenance"]} - {*bare["provenance"]} == later
+    bare, complete = record().model_dump(mode="json"), FULL.model_dump(mode="json")
+    assert {*complete["metrics"]} - {*bare["metrics"]} == {*LATER_METRICS}
+    assert {*complete["provenance"]} - {*bare["provenance"]} == {*LATER_PROVENANCE}
     assert bare["provenance"]["commit"] is None  # was there from the beginning
-    assert Record.model_validate(complete) == Record.model_validate_json(json.dumps(complete)) == full()
+    assert Record.model_validate(complete) == Record.model_validate_json(json.dumps(complete)) == FULL
 
 
 def test_checksum_covers_everything_and_key_the_spec_only():
-    others = [
-        Record.of(spec(1), metrics(), provenance()), Record.of(spec(), metrics(test_error=3.26), provenance()),
-        Record.of(spec(), metrics(), provenance(seconds=1.6)), Record.of(spec(), metrics(), provenance()),
-    ]  # fmt: skip
+    others = [record(), record(1), record(metrics={"test_error": 3.26}), record(seconds=1.6)]
     assert len({other.checksum for other in others}) == 4
-    assert [other.key == spec().key for other in others] == [False, True, True, True]
+    assert [other.key == record().key for other in others] == [True, False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +66,7 @@ def test_checksum_covers_everything_and_key_the_spec_only():
     [("metrics", "test_error", 4.25), ("metrics", "prediction_change", None), ("provenance", "threads", 2)],
 )
 def test_an_edited_record_is_found_out(part, name, value):
-    content = full().model_dump(mode="json")
+    content = FULL.model_dump(mode="json")
     content[part][name] = value
     with pytest.raises(ValidationError, match=r"does not match the content .*: the record was edited or damaged"):
         Record.model_validate(content)
@@ -98,22 +76,25 @@ def test_a_record_without_checksum_or_of_another_spec_is_refused():
     content = record().model_dump(mode="json")
     with pytest.raises(ValidationError, match="checksum missing does not match"):
         Record.model_validate({**content, "checksum": ""})
-    with pytest.raises(ValidationError, match=f"record says key {spec().key}, but its spec has key {spec(1).key}"):
-        Record.model_validate({**content, "spec": spec(1)})
+    with pytest.raises(ValidationError, match=f"record says key {record().key}, but its spec has key {record(1).key}"):
+        Record.model_validate({**content, "spec": record(1).spec})
 
 
 NAN, INFINITE = float("nan"), float("inf")
-NO_METRICS = [{name: value} for name in ("test_error", "validation_error") for value in (-0.1, 100.1, NAN, INFINITE)]
-NO_METRICS += [{"selected_epoch": 0}, {"accuracy": 1.0}, {"internal_scales": (NAN,)}, {"train_loss_history": (NAN,)}]
-NO_PROVENANCE = [{"host": "here"}, {"train_ms_per_image": -1.0}, {"resumed": 0}]
+REFUSED = [("metrics", {name: value}) for name in ("test_error", "validation_error") for value in (-0.1, 100.1, NAN)]
+REFUSED += [("metrics", {"selected_epoch": 0}), ("metrics", {"accuracy": 1.0}), ("metrics", {"test_error": INFINITE})]
+REFUSED += [("metrics", {"internal_scales": (NAN,)}), ("metrics", {"train_loss_history": (NAN,)})]
+REFUSED += [
+    ("provenance", {"host": "here"}),
+    ("provenance", {"train_ms_per_image": -1}),
+    ("provenance", {"resumed": 0}),
+]
 
 
-@pytest.mark.parametrize(
-    ("make", "fields"), [*((metrics, bad) for bad in NO_METRICS), *((provenance, bad) for bad in NO_PROVENANCE)]
-)
-def test_what_is_no_result_is_refused(make, fields):
+@pytest.mark.parametrize(("part", "fields"), REFUSED)
+def test_what_is_no_result_is_refused(part, fields):
     with pytest.raises(ValidationError, match=next(iter(fields))):
-        make(**fields)
+        with_values(getattr(STORED_ONE, part), **fields)
 
 
 def test_provenance_is_of_this_process():

@@ -123,12 +123,18 @@ def test_same_seed_same_metrics_and_global_states_untouched(make, built):
 
 @pytest.mark.parametrize("parameterisation", SCALES)
 def test_build_model(parameterisation):
-    net, same, other = (build_model(table1(parameterisation, seed=seed)) for seed in (0, 0, 1))
-    assert isinstance(net.conv.scales, SCALES[parameterisation])
-    assert net.conv.scales.values() == pytest.approx([value / 3 for value in START], rel=1e-6)
-    assert (net.image_size, net.linear.in_features) == (56, 16 * 4**2)
-    assert torch.equal(same.conv.weight, net.conv.weight)
-    assert not torch.equal(other.conv.weight, net.conv.weight)
+    """Parameters of scales that are lengths, a third on images of a third, are the last group of the optimiser."""
+    spec = table1(parameterisation)
+    paper_sized = spec.model_copy(update={"data": spec.data.model_copy(update={"shrink": 1})})
+    full, small = build_model(paper_sized), build_model(spec)
+    assert torch.equal(full.conv.weight, small.conv.weight)  # of the same seed
+    assert (full.image_size, small.image_size, small.linear.in_features) == (168, 56, 16 * 4**2)
+    assert isinstance(full.conv.scales, SCALES[parameterisation])
+    assert full.conv.scales.values() == pytest.approx(START, rel=1e-6)
+    groups = [[group["params"] for group in make_optimiser(net).param_groups[1:]] for net in (full, small)]
+    for factor, of_full, of_small in zip((1, 3), *groups, strict=True):
+        torch.testing.assert_close(of_full, [parameter * factor for parameter in of_small])
+    assert sum(map(len, groups[0])) == len(list(full.conv.scales.parameters()))
 
 
 def test_what_reaches_the_network(record, built):
@@ -253,17 +259,6 @@ def test_learning_rates(schedule, step, rates):
     assert learning_rates(schedule, step, 79) == pytest.approx(rates, rel=1e-12)
     without_warmup = schedule.model_copy(update={"scale_warmup_epochs": 0})
     assert learning_rates(without_warmup, 0, 79) == (0.01, schedule.scale_learning_rate)
-
-
-@pytest.mark.parametrize("parameterisation", SCALES)
-def test_lengths_are_found_among_the_parameters_of_scales(parameterisation):
-    """Those that are a third where the images are; they have their own group, the last one."""
-    data, scales = DataSpec(distribution=LogUniform(low=1, high=8)), ScalesSpec(parameterisation=parameterisation)
-    nets = [build_model(RunSpec(data=data.model_copy(update={"shrink": shrink}), scales=scales)) for shrink in (1, 3)]
-    full, small = ([group["params"] for group in make_optimiser(net).param_groups[1:]] for net in nets)
-    for factor, parameters, of_small in zip((1, 3), full, small, strict=True):
-        torch.testing.assert_close(parameters, [parameter * factor for parameter in of_small])
-    assert sum(map(len, full)) == len(list(nets[0].conv.scales.parameters()))
 
 
 def test_learning_rates_are_used(monkeypatch):
