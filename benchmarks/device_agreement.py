@@ -30,7 +30,7 @@ from tqdm import tqdm
 from scalestudy.data.distributions import LogUniform
 from scalestudy.models import SYSTEMS
 from scalestudy.paper.show import to_markdown
-from scalestudy.training.device import deterministic_convolutions, device_name, float32_products, keep_freed_memory
+from scalestudy.training.device import device_name, keep_freed_memory, repeatable_products
 from scalestudy.training.spec import DataSpec, MnistScaleSpec, RunSpec, ScalesSpec, TrainingSpec
 from scalestudy.training.tasks import build_model, internal_scales, task_of
 from scalestudy.training.train import learning_rates, make_optimiser, set_learning_rates, train_step
@@ -103,7 +103,7 @@ def compare(case: str, device: torch.device, steps: int, batch: int, probes: int
     exact_spec, spec = (spec_of(case, steps, batch, precision) for precision in ("float64", "float32"))
     places = {"cpu": CPU, "device": device}
     far: dict[str, dict[str, list[float]]] = {name: {} for name in places}
-    with float32_products("float32"), deterministic_convolutions():
+    with repeatable_products("float32"):
         exact, task = network(exact_spec, CPU), task_of(exact_spec, CPU)
         nets = {name: network(spec, place) for name, place in places.items()}
         made_there = task_of(spec, device).training_batches(batch)
@@ -138,7 +138,7 @@ def compare(case: str, device: torch.device, steps: int, batch: int, probes: int
 def free_run(case: str, device: torch.device, steps: int, batch: int) -> dict[str, float]:
     """Train on a device as a run does: mean loss of the second half of the steps, and milliseconds per step of it."""
     spec, losses = spec_of(case, steps, batch, "float32"), []
-    with float32_products("float32"), deterministic_convolutions():
+    with repeatable_products("float32"):
         task, net = task_of(spec, device), network(spec, device).train()
         optimiser = make_optimiser(net)
         for step, (images, labels) in enumerate(task.training_batches(batch)):

@@ -1,7 +1,4 @@
-"""Where everything lies, and files that are there whole or not at all.
-
-Nothing is computed at import, and asking for a path creates nothing.
-"""
+"""Where everything lies (asking creates nothing), and files that are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,8 +13,6 @@ RESULTS_VARIABLE, DATA_VARIABLE = "SCALESTUDY_RESULTS", "SCALESTUDY_DATA"
 TEMPORARY_SUFFIX = ".tmp"
 
 _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_STALE_SECONDS = 3600
-_PROBE_BYTES = 64 * 1024
 
 
 class StoreError(OSError):
@@ -35,16 +30,13 @@ def project() -> Path:
 
     ``SCALESTUDY_ROOT``, else the checkout that holds the package, else (installed without one) the current folder.
     """
-    root = named(ROOT_VARIABLE)
-    if root is not None:
-        if not root.is_dir():
-            raise ValueError(
-                f"{ROOT_VARIABLE} must name the project's folder, got {os.environ[ROOT_VARIABLE]!r}, which is no "
-                "folder; create it, or unset the variable"
-            )
-        return root
-    checkout = Path(__file__).resolve().parent.parent
-    return checkout if (checkout / "params" / "quick.yaml").is_file() else Path.cwd()
+    root, checkout = named(ROOT_VARIABLE), Path(__file__).resolve().parent.parent
+    if root is None:
+        return checkout if (checkout / "params" / "quick.yaml").is_file() else Path.cwd()
+    if not root.is_dir():
+        got = f"{os.environ[ROOT_VARIABLE]!r}, which is no folder"
+        raise ValueError(f"{ROOT_VARIABLE} must name the project's folder, got {got}; create it, or unset the variable")
+    return root
 
 
 def notebooks() -> Path:
@@ -53,7 +45,7 @@ def notebooks() -> Path:
 
 
 def params_folder() -> Path:
-    """Profiles."""
+    """The folder of the profiles."""
     return project() / "params"
 
 
@@ -88,12 +80,19 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write_synced(temporary, content)
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
         if os.name == "posix":  # elsewhere folders cannot be opened
-            _sync(os.open(path.parent, os.O_RDONLY))
+            descriptor = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
     except OSError as error:
         raise unwritable(path.parent, error) from error
 
@@ -102,12 +101,12 @@ def probe(folder: Path) -> None:
     """Clear up after killed writers, then find out whether 64 KiB can be written; `StoreError` if not."""
     for path in folder.glob(f"*{TEMPORARY_SUFFIX}"):
         try:
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            if time.time() - path.stat().st_mtime > 3600:  # of a writer that does not live any more
                 path.unlink()
         except OSError:
             continue  # gone meanwhile, or not ours to remove: it does no harm
     test = folder / f"probe.{os.getpid()}.{secrets.token_hex(4)}"
-    write_whole(test, bytes(_PROBE_BYTES))
+    write_whole(test, bytes(64 * 1024))
     test.unlink(missing_ok=True)
 
 
@@ -118,20 +117,6 @@ def unwritable(folder: Path, error: OSError) -> StoreError:
         f"another folder in the environment variable {RUNS_VARIABLE} (records), {RESULTS_VARIABLE} (reports) or "
         f"{DATA_VARIABLE} (MNIST). Every run that was stored before is whole"
     )
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(descriptor: int) -> None:
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _plain(profile: str) -> str:

@@ -17,21 +17,14 @@ import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import rel_entr
 
-TAIL_OCTAVES = 0.4
-"""Standard deviation of the half-normal tails of the data (paper, section 3: 0.4; released notebook: in octaves)."""
-PAPER_RANGES: tuple[tuple[float, float], ...] = ((1.0, 2.83), (1.0, 4.76), (1.0, 8.0))
-"""Ranges of the three log-uniform data scale distributions, as printed (section 4)."""
-START: tuple[float, float, float] = (1.0, 2.0, 0.1)
-"""Reference scale, ISR and tau where the joint fit starts (released notebook)."""
+PAPER_RANGES = ((1.0, 2.83), (1.0, 4.76), (1.0, 8.0))  # of the three distributions of data scales (section 4)
+TAIL_OCTAVES = 0.4  # standard deviation of the data's tails (section 3: 0.4; released notebook: in octaves)
+# Released notebook: reference scale, ISR and tau where the joint fit starts, and their lower bounds.
+START = (1.0, 2.0, 0.1)
 MIN_REFERENCE, MIN_ISR, MIN_TAU = 0.5, 1.5, 0.1
-"""Lower bounds of the fit (released notebook)."""
-FIG2_RANGE: tuple[float, float] = (0.6, 2.0)
-"""Range of the log-uniform data scales of Fig. 2 (caption)."""
-FIG2_ISR, FIG2_NUM_SCALES = 2.0, 4
-"""ISR (caption of Fig. 2) and number of internal scales (released notebook) of the example."""
-FIG2_START: tuple[float, float, float] = (1.25, 2.0, 0.1)
-"""Start of the fit of Fig. 2 (released notebook); its ISR stays fixed."""
-
+# Fig. 2: range of the data scales and ISR, which stays fixed (caption), number of scales and start (released notebook).
+FIG2_RANGE, FIG2_ISR = (0.6, 2.0), 2.0
+FIG2_NUM_SCALES, FIG2_START = 4, (1.25, 2.0, 0.1)
 _ZERO_DENSITY = 1e-100  # released notebook: replaces exact zeros of the data density
 
 
@@ -50,14 +43,11 @@ class ToleranceGrid:
 
     @property
     def data_scales(self) -> np.ndarray:
-        """Data scales as factors of the original size, shape (points,)."""
+        """Factors of the original size, shape (points,)."""
         return 2.0**self.octaves
 
 
-JOINT_GRID = ToleranceGrid()
-"""Grid of the joint fit, Fig. 5."""
-FIG2_GRID = ToleranceGrid(low=0.2, high=9.0)
-"""Grid of Fig. 2."""
+JOINT_GRID, FIG2_GRID = ToleranceGrid(), ToleranceGrid(low=0.2, high=9.0)  # of Fig. 5, of Fig. 2
 
 
 def model_scales(reference_scale: float, isr: float, num_scales: int) -> np.ndarray:
@@ -118,41 +108,29 @@ def kl_divergence(model: np.ndarray, data: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class ToleranceFit:
-    """Result of `fit_tolerance`; tuples hold one entry per data distribution.
-
-    Attributes
-    ----------
-    ranges, num_scales, grid : as given.
-    reference_scales : fitted smallest centres, in units of the data scale (not pixels).
-    isrs : fitted (or fixed) internal scale ranges.
-    tau : shared tolerance, octaves.
-    divergences : KL per distribution, nats; `objective_at_start` is their sum at the start.
-    converged : whether the last restart met the tolerances and moved nothing any more.
-    """
+    """Result of `fit_tolerance`; tuples hold one entry per data distribution."""
 
     ranges: tuple[tuple[float, float], ...]
     num_scales: int
-    reference_scales: tuple[float, ...]
+    reference_scales: tuple[float, ...]  # smallest centres, in units of the data scale (not pixels)
     isrs: tuple[float, ...]
-    tau: float
-    divergences: tuple[float, ...]
-    objective_at_start: float
-    converged: bool
+    tau: float  # shared, octaves
+    divergences: tuple[float, ...]  # nats
+    objective_at_start: float  # sum of the divergences, nats
+    converged: bool  # whether the last restart met the tolerances and moved nothing any more
     grid: ToleranceGrid = JOINT_GRID
 
     @property
     def objective(self) -> float:
-        """Sum of the divergences, nats."""
         return sum(self.divergences)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the distributions, such as `log-uniform [1, 2.83]`."""
         return tuple(f"log-uniform [{low:g}, {high:g}]" for low, high in self.ranges)
 
     @property
     def internal_scales(self) -> tuple[tuple[float, ...], ...]:
-        """Fitted centres per distribution, in units of the data scale."""
+        """Centres per distribution, in units of the data scale."""
         pairs = zip(self.reference_scales, self.isrs, strict=True)
         return tuple(tuple(model_scales(reference, isr, self.num_scales).tolist()) for reference, isr in pairs)
 

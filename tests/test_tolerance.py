@@ -6,20 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from scalestudy.tolerance import (
-    FIG2_GRID,
-    FIG2_ISR,
-    FIG2_NUM_SCALES,
-    FIG2_RANGE,
-    FIG2_START,
-    ToleranceGrid,
-    data_density,
-    fit_tolerance,
-    kl_divergence,
-    model_scales,
-    tolerance_components,
-    tolerance_density,
-)
+from scalestudy import tolerance
+from scalestudy.tolerance import ToleranceGrid, data_density, fit_tolerance, kl_divergence, tolerance_density
 
 COARSE = ToleranceGrid(points=1_000)
 
@@ -41,18 +29,15 @@ def objective(joint):
 
 
 def test_components_are_gaussians_in_octaves_around_geometric_centres():
-    np.testing.assert_allclose(model_scales(1.5, 2.0, 4), 1.5 * 2.0 ** (np.arange(4) / 3))
+    np.testing.assert_allclose(tolerance.model_scales(1.5, 2.0, 4), 1.5 * 2.0 ** (np.arange(4) / 3))
     grid = ToleranceGrid(0.5, 2.0, 3)  # -1, 0, 1 octaves
     assert grid.octaves.tolist() == [-1, 0, 1] and grid.data_scales.tolist() == [0.5, 1, 2]
-    lower, upper = tolerance_components(1.0, 2.0, 0.5, 2, grid)
+    lower, upper = tolerance.tolerance_components(1.0, 2.0, 0.5, 2, grid)
     np.testing.assert_allclose(lower, np.exp(np.array([-1.0, 0.0, -1.0]) / (2 * 0.5**2)))
     np.testing.assert_allclose(upper, np.exp(np.array([-4.0, -1.0, 0.0]) / (2 * 0.5**2)))
     np.testing.assert_allclose(tolerance_density(1.0, 2.0, 0.5, 2, grid), (lower + upper) / (lower + upper).sum())
-
-
-def test_centre_far_outside_the_grid_still_has_weight():
-    density = tolerance_density(1.0, 1e12, 0.1, 2)
-    assert np.isfinite(density).all() and density[-1] > 1e-3
+    far = tolerance_density(1.0, 1e12, 0.1, 2)  # a centre far outside the grid still has weight
+    assert np.isfinite(far).all() and far[-1] > 1e-3
 
 
 def test_data_is_flat_inside_and_half_normal_outside():
@@ -64,15 +49,11 @@ def test_data_is_flat_inside_and_half_normal_outside():
     assert density.sum() == pytest.approx(1.0)
 
 
-def test_kl_is_zero_for_equal_densities_and_directed():
+def test_kl_is_zero_for_equal_densities_directed_and_handles_zeros():
     first, second = data_density(1.0, 2.0, COARSE), data_density(1.0, 8.0, COARSE)
     assert kl_divergence(first, first) == pytest.approx(0.0, abs=1e-14)
-    assert kl_divergence(first, second) > 0
     assert kl_divergence(3 * first, second) == pytest.approx(kl_divergence(first, second))
     assert kl_divergence(first, second) != pytest.approx(kl_divergence(second, first), rel=0.01)
-
-
-def test_kl_handles_zeros_on_either_side():
     assert kl_divergence(np.array([1.0, 0.0]), np.array([0.5, 0.5])) == pytest.approx(np.log(2))
     assert kl_divergence(np.array([0.5, 0.5]), np.array([1.0, 0.0])) == pytest.approx(-np.log(2) + 50 * np.log(10))
 
@@ -99,8 +80,9 @@ def test_scipy_default_tolerances_end_at_the_same_printed_digits(joint, objectiv
 
 
 def test_fig2_keeps_its_isr():
-    settings = ([FIG2_RANGE], FIG2_NUM_SCALES, FIG2_ISR)
-    fit, other = (fit_tolerance(*settings, start, FIG2_GRID) for start in (FIG2_START, (0.6, 2.0, 1.5)))
+    settings = ([tolerance.FIG2_RANGE], tolerance.FIG2_NUM_SCALES, tolerance.FIG2_ISR)
+    starts = (tolerance.FIG2_START, (0.6, 2.0, 1.5))
+    fit, other = (fit_tolerance(*settings, start, tolerance.FIG2_GRID) for start in starts)
     assert fit.isrs == (2.0,) and len(fit.internal_scales[0]) == 4
     assert fit.internal_scales[0][-1] / fit.internal_scales[0][0] == pytest.approx(2.0)
     np.testing.assert_allclose(parameters(other), parameters(fit), atol=1e-4)
@@ -129,11 +111,9 @@ def test_frame_has_a_row_per_distribution(joint):
         ({"ranges": []}, r"ranges must hold at least one \(low, high\), got none"),
         ({"ranges": [(3.0, 1.0)]}, r"ranges must be .* low < high .*got \(3.0, 1.0\); swap"),
         ({"ranges": [(0.0, 1.0)]}, r"in the grid \[0.5, 17\], got \(0.0, 1.0\); .*widen"),
-        ({"ranges": [(1.0, 30.0)]}, r"in the grid \[0.5, 17\], got \(1.0, 30.0\)"),
         ({"num_scales": 1}, "num_scales must be at least 2, got 1; the paper has 3 or 4"),
         ({"fixed_isr": 1.0}, "fixed_isr must be greater than 1, got 1.0; leave it out to fit"),
         ({"start": (1.0, 2.0, 0.0)}, r"start must be .* from \(0.5, 1.5, 0.1\) on, got \(1.0, 2.0, 0.0\)"),
-        ({"start": (1.0, 1.2, 0.1)}, "start must be"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.special import ndtr, ndtri
 
 _SMALLEST_MASS = 1e-9
-
 DataScale = Annotated[float, Field(gt=0)]
 
 
@@ -52,7 +51,6 @@ class _Range(_Distribution):
         return self
 
     def quantile(self, probability: np.ndarray | float) -> np.ndarray:
-        """See the base class."""
         octaves = self._octaves(np.asarray(probability, dtype=np.float64))
         return np.clip(np.exp2(octaves), self.low, self.high)
 
@@ -73,8 +71,6 @@ class _Range(_Distribution):
 class LogUniform(_Range):
     """log2 of the data scale is uniform on [log2 low, log2 high] (section 4.1); 0 < low < high.
 
-    >>> LogUniform(low=1, high=8).label
-    'log-uniform [1, 8]'
     >>> LogUniform(low=1, high=8).quantile(1 / 3).item()
     2.0
     """
@@ -90,7 +86,6 @@ class LogUniform(_Range):
 
     @property
     def label(self) -> str:
-        """See the base class."""
         return f"log-uniform [{_number(self.low)}, {_number(self.high)}]"
 
 
@@ -136,7 +131,6 @@ class LogNormal(_Range):
 
     @property
     def label(self) -> str:
-        """See the base class."""
         ends = f"[{_number(self.low)}, {_number(self.high)}]"
         return f"log-normal ({_number(self.mean)}, {_number(self.std)}) {ends}"
 
@@ -148,19 +142,16 @@ class SingleScale(_Distribution):
     kind: Literal["single"] = "single"
 
     def quantile(self, probability: np.ndarray | float) -> np.ndarray:
-        """See the base class."""
         return np.full(np.shape(probability), self.value)
 
     @property
     def label(self) -> str:
-        """See the base class."""
         return f"single scale {_number(self.value)}"
 
 
 ScaleDistribution = Annotated[LogUniform | LogNormal | SingleScale, Field(discriminator="kind")]
-"""Any distribution of data scales, for fields of pydantic models; told apart by ``kind``."""
 
 
 def _number(value: float) -> str:
-    """A number as the paper prints it: ``8``, not ``8.0``; else all digits that are needed to read it back."""
+    """As the paper prints it: ``8``, not ``8.0``; else all digits that are needed to read it back."""
     return repr(float(value)).removesuffix(".0")

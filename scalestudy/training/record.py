@@ -23,8 +23,8 @@ class Metrics(Part):
     """Results of a run.  Errors in percent; scales in pixels of the paper's canvas (MNIST-Scale: of 56 x 56 images).
 
     `internal_scales`, `test_error` and `validation_error` belong to the selected epoch: the first one with the lowest
-    validation error.  Histories have one entry per epoch (after it); `internal_scales_history` has one more in front,
-    the initial scales.  A system without internal scales has empty ones.
+    validation error.  Histories have one entry per epoch; `internal_scales_history` has the initial scales in front.
+    A system without internal scales has empty ones.
 
     `test_error_by_scale` is keyed by the data scale: on Dynamic Scale MNIST that at which all digits are shown, on
     MNIST-Scale the lower edge of a bin of the images' own scales.  `equivariance_error` (L2 norm of the change of the
@@ -50,10 +50,9 @@ class Provenance(Part):
     """How a record was made.  Not part of the run's key.
 
     `seconds` is the whole run.  `train_ms_per_image` is the wall-clock time of the epochs' training parts over the
-    images that they saw, `inference_ms_per_image` that of the test set over its images: milliseconds, with making the
-    batches, on this device and this number of threads.  `resumed` is from how many checkpoints the run went on after
-    interruptions (None: it had none); the times are then those of all its parts, without what was lost between a
-    checkpoint and the interruption.
+    images that they saw, `inference_ms_per_image` that of the test set: milliseconds, with making the batches, on this
+    device and this number of threads.  `resumed` is from how many checkpoints the run went on after interruptions; the
+    times are then those of all its parts, without what was lost between a checkpoint and the interruption.
     """
 
     _later = frozenset({"train_ms_per_image", "inference_ms_per_image", "resumed"})

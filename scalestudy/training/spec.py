@@ -1,8 +1,8 @@
 """What one training run computes: a validated, frozen description, and the key that names it.
 
-Lengths are given in pixels of the paper's 168-pixel canvas.  `DataSpec.shrink` divides them all (canvas, digit, sigmas
-and their learning rate, pooling window) before anything is built, so a shrunk run differs from the paper's in that one
-field, and sigmas of all runs can be compared.  On MNIST-Scale lengths are pixels of the enlarged 56 x 56 images.
+Lengths are in pixels of the paper's 168-pixel canvas; `DataSpec.shrink` divides them all (canvas, digit, sigmas and
+their learning rate, pooling window) before anything is built, so sigmas of all runs can be compared.  On MNIST-Scale
+they are pixels of the enlarged 56 x 56 images.
 """
 
 from __future__ import annotations
@@ -20,20 +20,18 @@ from scalestudy.models.systems import SYSTEMS
 CANVAS_SIZE, POOL_SIZE = 168, 42  # pixels: Dynamic Scale MNIST's images (paper, Appendix), Table 1's pooling window
 ENLARGED_SIZE = 56  # pixels of the MNIST-Scale images that the convolutions of Table 5's systems see
 PAPER_REALISATIONS = 6  # of MNIST-Scale: seeds 0 .. 5
+# Enlargements of the test for invariance: nine from 0.5 to 2, four per octave (not in the paper: our choice).
 EQUIVARIANCE_FACTORS = tuple(2.0 ** (step / 4) for step in range(-4, 5))
-"""Enlargements of the test for invariance: nine from 0.5 to 2, four per octave (not in the paper: our choice)."""
-
-_WORK_PER_MILLISECOND = 6_700.0
-"""Pixels that the network of Table 1 passes forward in a millisecond of one CPU core: makes `RunSpec.work` one unit."""
+_WORK_PER_MILLISECOND = 6_700.0  # pixels that Table 1's network passes forward in a millisecond of one CPU core
 
 DataSet = Literal["dynamic_scale_mnist", "mnist_scale"]
 
 
 class Part(BaseModel):
-    """Part of a spec or of a record: strict and frozen.
+    """Part of a spec or of a record.
 
-    `_later` names fields that came after records had been stored.  At its default such a field is not written, so that
-    keys, checksums and files from before it stay what they were, byte for byte.
+    `_later` names fields that came after records had been stored: at their defaults they are not written, so that
+    keys, checksums and files from before stay what they were, byte for byte.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -53,11 +51,7 @@ class Part(BaseModel):
 
 
 class ScalesSpec(Part):
-    """Internal scales at the start of the run.
-
-    `parameterisation` names a class of `scalestudy.layers.scales`: "isr" is Eq. 5 as printed, "step_ratio" what the
-    released code calls ISR.
-    """
+    """Internal scales at the start of a run: "isr" is Eq. 5, "step_ratio" what the released code calls ISR."""
 
     parameterisation: Literal["fixed", "isr", "step_ratio", "spacing", "direct"] = "fixed"
     sigma_basis: float = Field(2.0, gt=0)
@@ -66,28 +60,23 @@ class ScalesSpec(Part):
 
 
 class _Images(Part):
-    """`_shown` names the number of test images that an additional test shows again (0: no such test)."""
-
-    _shown: ClassVar[str]
+    _shown: ClassVar[str]  # names the number of test images that an additional test shows again (0: no such test)
     test_images: int = Field(50_000, ge=1, le=50_000)
 
     @model_validator(mode="after")
     def _shown_within_test(self) -> _Images:
-        if getattr(self, self._shown) > self.test_images:
-            limit, shown = f"test_images = {self.test_images}", getattr(self, self._shown)
-            raise ValueError(f"{self._shown} must be at most {limit}, got {shown}; lower it")
+        if (shown := getattr(self, self._shown)) > self.test_images:
+            raise ValueError(f"{self._shown} must be at most test_images = {self.test_images}, got {shown}; lower it")
         return self
 
 
 class DataSpec(_Images):
-    """Dynamic Scale MNIST (paper, Appendix): digits at scales drawn from a distribution.
+    """Dynamic Scale MNIST (paper, Appendix); fewer images than the paper's are the first ones of its splits.
 
-    Fewer images than the paper's 10,000 / 5,000 / 50,000 are the first ones of its splits.  `scale_test_images` test
-    digits are shown at each of the 45 scales of Fig. 4.
+    `scale_test_images` test digits are shown at each of the 45 scales of Fig. 4.
     """
 
     _shown = "scale_test_images"
-
     distribution: ScaleDistribution
     train_images: int = Field(10_000, ge=2, le=10_000)
     validation_images: int = Field(5_000, ge=1, le=5_000)
@@ -96,14 +85,13 @@ class DataSpec(_Images):
 
 
 class MnistScaleSpec(_Images):
-    """MNIST-Scale (paper, Section 4.3): the realisation that the run's seed names.
+    """MNIST-Scale (paper, Section 4.3): the first images of the splits of the realisation that the run's seed names.
 
-    Fewer images than 10,000 / 2,000 / 50,000 are the first ones of the published splits.  `augmented` trains with
-    random rescaling ("+" in Table 5).  `equivariance_images` test digits are shown at each of `EQUIVARIANCE_FACTORS`.
+    `augmented` trains with random rescaling ("+" in Table 5).  `equivariance_images` test digits are shown at each of
+    `EQUIVARIANCE_FACTORS`.
     """
 
     _shown = "equivariance_images"
-
     dataset: Literal["mnist_scale"] = "mnist_scale"
     augmented: bool = False
     train_images: int = Field(10_000, ge=2, le=10_000)
@@ -112,11 +100,7 @@ class MnistScaleSpec(_Images):
 
 
 class TrainingSpec(Part):
-    """Optimisation by Adam (released code; the paper gives none of it).
-
-    The learning rate is multiplied by `decay` (for the scales by `scale_decay`) at each milestone (in epochs); the
-    scales' own rate first rises linearly from 0 over `scale_warmup_epochs`.
-    """
+    """Optimisation by Adam (released code; the paper gives none of it); milestones are in epochs."""
 
     epochs: int = Field(60, ge=1)
     batch_size: int = Field(128, ge=2)
@@ -131,20 +115,17 @@ class TrainingSpec(Part):
     def paper_shaped(
         cls, epochs: int = 60, batch_size: int = 128, dataset: DataSet = "dynamic_scale_mnist"
     ) -> TrainingSpec:
-        """The paper's schedule with all its times stretched to `epochs` (60 gives it unchanged).
-
-        On MNIST-Scale the scales learn at 0.005, warm up over 10 epochs and decay like the weights (released code).
-        """
+        """The paper's schedule (released code's, on MNIST-Scale), its times stretched from 60 epochs to `epochs`."""
         warmup, of_scales = 5, {}
         if dataset == "mnist_scale":
             warmup, of_scales = 10, {"scale_learning_rate": 0.005, "scale_decay": 0.1}
         warmup, *milestones = (round(epoch * epochs / 60, 6) for epoch in (warmup, 20, 40))
-        of_scales["scale_warmup_epochs"] = warmup
-        return cls(epochs=epochs, batch_size=batch_size, milestones=tuple(milestones), **of_scales)
+        of_scales |= {"scale_warmup_epochs": warmup, "milestones": tuple(milestones)}
+        return cls(epochs=epochs, batch_size=batch_size, **of_scales)
 
 
 def _data_set(value: Any) -> DataSet:
-    """Which data set a spec is about; Dynamic Scale MNIST has no field that says so (it was the only one)."""
+    """Which data set a spec is about; only MNIST-Scale's has a field that says so (the other was the first one)."""
     is_tagged = "dataset" in value if isinstance(value, dict) else isinstance(value, MnistScaleSpec)
     return "mnist_scale" if is_tagged else "dynamic_scale_mnist"
 
@@ -161,11 +142,9 @@ class RunSpec(Part):
     order : {"relu_norm", "norm_relu"}
         Of ReLU and batch norm in Table 1: as in the released code, or as printed.
     scales : ScalesSpec or None
-        None for a system, whose name says all about it.
-    data, training : DataSpec or MnistScaleSpec, TrainingSpec
+        None for a system, whose name says all about it; the default where it is left out.
     seed : int
-        Selects the split (on MNIST-Scale: the realisation), the drawn scales, the initial weights, the shuffling, the
-        augmentation and the dropout, as in the released code.
+        Selects the split (on MNIST-Scale: the realisation) and everything random, as in the released code.
     precision : {"float32", "tf32", "float64"}
         "float32" is full float32 on every device, "tf32" has its products made in TF32 and is refused where a device
         cannot; such runs do not count as the paper's until they are shown to have the same test error.
@@ -194,41 +173,34 @@ class RunSpec(Part):
     @model_validator(mode="before")
     @classmethod
     def _systems_have_no_scales_field(cls, fields: Any) -> Any:
-        """Leaving `scales` out means None for a system, the default start for Table 1's network."""
         if isinstance(fields, dict) and "scales" not in fields and fields.get("model", "table1") != "table1":
             return {**fields, "scales": None}
         return fields
 
     @model_validator(mode="after")
     def _consistent(self) -> RunSpec:
+        of_model, images, batch_size = f"for the model {self.model!r}", self.data.train_images, self.training.batch_size
         if self.model == "table1":
             if isinstance(self.data, MnistScaleSpec):
-                raise ValueError(
-                    "data must be Dynamic Scale MNIST (a distribution) for the model 'table1', got MNIST-Scale; "
-                    f"name a system for it: {', '.join(SYSTEMS)}"
-                )
+                remedy = f"name a system for it: {', '.join(SYSTEMS)}"
+                raise ValueError(f"data must be Dynamic Scale MNIST {of_model}, got MNIST-Scale; {remedy}")
             if self.scales is None:
-                raise ValueError("scales must be given for the model 'table1', got None; leave it out for the default")
-            return self
-        if not isinstance(self.data, MnistScaleSpec):
+                raise ValueError(f"scales must be given {of_model}, got None; leave it out for the default")
+        elif isinstance(self.data, DataSpec):
+            remedy = "the model for that is 'table1'"
+            raise ValueError(f"data must be MNIST-Scale {of_model}, got Dynamic Scale MNIST; {remedy}")
+        elif self.scales is not None or self.order != "relu_norm":
             raise ValueError(
-                f"data must be MNIST-Scale (dataset 'mnist_scale') for the model {self.model!r}, got Dynamic Scale "
-                "MNIST; the model for that is 'table1'"
+                f"scales must be None and order 'relu_norm' {of_model}, whose name says all about it, got "
+                f"{self.scales!r} and {self.order!r}; leave both out"
             )
-        if self.scales is not None or self.order != "relu_norm":
+        elif self.seed >= PAPER_REALISATIONS:
+            published = f"a published realisation of MNIST-Scale, 0 .. {PAPER_REALISATIONS - 1},"
+            raise ValueError(f"seed must be {published} {of_model}, got {self.seed}")
+        elif images % batch_size == 1:
             raise ValueError(
-                f"scales must be None and order 'relu_norm' for the model {self.model!r}, whose name says all about "
-                f"it, got {self.scales!r} and {self.order!r}; leave both out"
-            )
-        if self.seed >= PAPER_REALISATIONS:
-            raise ValueError(
-                f"seed must be a published realisation of MNIST-Scale, 0 .. {PAPER_REALISATIONS - 1}, for the model "
-                f"{self.model!r}, got {self.seed}"
-            )
-        if self.data.train_images % self.training.batch_size == 1:
-            raise ValueError(
-                f"batch_size must not leave a last batch of one image, which batch norm refuses, got "
-                f"{self.training.batch_size} with {self.data.train_images} train_images; change one of them by 1"
+                "batch_size must not leave a last batch of one image, which batch norm refuses, got "
+                f"{batch_size} with {images} train_images; change one of them by 1"
             )
         return self
 
@@ -238,7 +210,7 @@ class RunSpec(Part):
     ) -> RunSpec:
         """A run of a system with the released schedule, stretched to `epochs`; by default of the paper's size."""
         training = TrainingSpec.paper_shaped(epochs, batch_size, "mnist_scale")
-        return cls(model=model, scales=None, data=data or MnistScaleSpec(), training=training, seed=seed)
+        return cls(model=model, data=data or MnistScaleSpec(), training=training, seed=seed)
 
     @property
     def key(self) -> str:
@@ -247,17 +219,14 @@ class RunSpec(Part):
 
     @property
     def dataset(self) -> DataSet:
-        """Name of the data set."""
         return _data_set(self.data)
 
     @property
     def label(self) -> str:
-        """A short name for people."""
-        data, start = self.data, self.scales
-        if isinstance(data, MnistScaleSpec):
-            return f"MNIST-Scale{'+' * data.augmented}, {self.model}, seed {self.seed}"
-        scales = f"{start.parameterisation} sigma {start.sigma_basis:g} ISR {start.isr:g}"
-        return f"{data.distribution.label}, {scales}, seed {self.seed}"
+        if isinstance(self.data, MnistScaleSpec):
+            return f"MNIST-Scale{'+' * self.data.augmented}, {self.model}, seed {self.seed}"
+        scales = f"{self.scales.parameterisation} sigma {self.scales.sigma_basis:g} ISR {self.scales.isr:g}"
+        return f"{self.data.distribution.label}, {scales}, seed {self.seed}"
 
     @property
     def is_paper_size(self) -> bool:
@@ -272,14 +241,11 @@ class RunSpec(Part):
 
     @property
     def work(self) -> float:
-        """Rough cost, to foresee times by ratios: images passed forward (training: three times) times pixels.
-
-        For systems `System.cost` takes the place of pixels, in the same unit.
-        """
+        """Rough cost, to foresee times by ratios: images passed forward (training: three times) times pixels."""
         data, epochs = self.data, self.training.epochs
         shown = epochs * data.validation_images + data.test_images
         if isinstance(data, MnistScaleSpec):
-            train, evaluate = SYSTEMS[self.model].cost
+            train, evaluate = SYSTEMS[self.model].cost  # milliseconds per image
             shown += (1 + len(EQUIVARIANCE_FACTORS)) * data.equivariance_images
             return (epochs * data.train_images * train + shown * evaluate) * _WORK_PER_MILLISECOND
         images = 3 * epochs * data.train_images + shown + 45 * data.scale_test_images

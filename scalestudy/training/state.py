@@ -23,24 +23,20 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 CHECKPOINT_SUFFIX = ".checkpoint"
+MadeBy = dict[str, str | int]  # what must be the same to go on, by name: else the rest would be rounded differently
 
 _LOG = logging.getLogger(__name__)
 _INTERVAL_SECONDS = 60.0  # our choice: at most a minute and an epoch are lost, and short runs write nothing
-_MAX_LINE_BYTES = 4096
 _SOURCE = (".py", ".csv", ".mplstyle")
 
 
 @cache
 def source_digest() -> str:
     """16 hex digits of the hash of the code and data in this package, as they were when first asked for."""
-    digest = hashlib.sha256()
-    folder = Path(__file__).resolve().parents[1]
+    digest, folder = hashlib.sha256(), Path(__file__).resolve().parents[1]
     for path in sorted(path for path in folder.rglob("*") if path.suffix in _SOURCE and path.is_file()):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-MadeBy = dict[str, str | int]  # what must be the same to go on, by name: else the rest would be rounded differently
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class Progress:
 class CheckpointFile:
     """The last state of one run: a checksum and a `Progress` as JSON in the first line, then what torch saved.
 
-    One is `due` `interval` seconds after the making of this object and after each writing.
+    One is `due` `interval` seconds after this object was made, and after each writing.
     """
 
     def __init__(self, path: Path, interval: float = _INTERVAL_SECONDS) -> None:
@@ -73,7 +69,7 @@ class CheckpointFile:
         return time.monotonic() >= self._next
 
     def write(self, progress: Progress, state: bytes) -> None:
-        """Replace the checkpoint.  Where it cannot be written the run goes on, and a warning is logged once."""
+        """Replace the checkpoint; where it cannot be written the run goes on, and a warning is logged once."""
         content = json.dumps(asdict(progress), sort_keys=True).encode() + b"\n" + state
         try:
             write_whole(self.path, _checksum(content) + b" " + content)
@@ -87,8 +83,10 @@ class CheckpointFile:
         """The state that `made_by` can go on from; None where there is none, with a warning where it is another one."""
         try:
             checksum, _, content = self.path.read_bytes().partition(b" ")
+        except FileNotFoundError:
+            return None
         except OSError as error:
-            return None if isinstance(error, FileNotFoundError) else self.refuse(f"cannot be read ({error.strerror})")
+            return self.refuse(f"cannot be read ({error.strerror})")
         if checksum != _checksum(content):
             return self.refuse("is damaged")
         line, _, state = content.partition(b"\n")
@@ -102,17 +100,16 @@ class CheckpointFile:
         """How far the run is, by the first line alone; None where there is no checkpoint, or something else."""
         try:
             with self.path.open("rb") as file:
-                return Progress(**json.loads(file.readline(_MAX_LINE_BYTES).partition(b" ")[2]))
+                return Progress(**json.loads(file.readline(4096).partition(b" ")[2]))
         except (OSError, ValueError, TypeError):
             return None
 
     def remove(self) -> None:
-        """Remove the file, if it is there and can be; left behind it does no harm."""
+        """Remove the file where that can be; left behind it does no harm."""
         with suppress(OSError):
             self.path.unlink()
 
     def refuse(self, reason: str) -> None:
-        """Say in a warning why the checkpoint is not used."""
         _LOG.warning("the checkpoint %s %s; it is not used, and the run starts again", self.path, reason)
 
 
@@ -122,22 +119,17 @@ def _checksum(content: bytes) -> bytes:
 
 @dataclass
 class History:
-    """What a run leaves behind: an entry per epoch, and in front of `scales` (paper's pixels) those of the start.
+    """What a run leaves behind: an entry per epoch."""
 
-    `best` is the network after the first epoch with the lowest validation error; `train_seconds` are those of the
-    epochs' training parts, `seconds` all up to the last checkpoint, `resumed` from how many of these the run went on.
-    """
-
-    scales: list[tuple[float, ...]]
+    scales: list[tuple[float, ...]]  # in the paper's pixels; those of the start are in front
     train_loss: list[float] = field(default_factory=list)
     validation_error: list[float] = field(default_factory=list)
-    best: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)  # after the first epoch with the lowest validation error
     train_seconds: float = 0.0
-    seconds: float = 0.0
+    seconds: float = 0.0  # up to the last checkpoint
     resumed: int = 0
 
     def add(self, net: nn.Module, train_loss: float, validation_error: float, scales: tuple[float, ...]) -> None:
-        """Add an epoch."""
         if validation_error < min(self.validation_error, default=math.inf):
             self.best = copy.deepcopy(net.state_dict())
         self.train_loss.append(round(train_loss, 6))
@@ -147,7 +139,7 @@ class History:
 
 @dataclass
 class RunState:
-    """Everything that the rest of a run follows from; `began` is ``time.perf_counter()`` at the start of this part."""
+    """Everything that the rest of a run follows from."""
 
     net: nn.Module
     optimiser: torch.optim.Optimizer
@@ -155,23 +147,20 @@ class RunState:
     history: History
     epochs: int
     made_by: MadeBy
-    began: float
+    began: float  # `time.perf_counter()` at the start of this part
 
     @property
     def seconds(self) -> float:
-        """Of the whole run up to now; what was done after a checkpoint and lost is not counted."""
+        """Of the whole run up to now, without what was done after a checkpoint and lost."""
         return self.history.seconds + time.perf_counter() - self.began
 
     def keep(self, file: CheckpointFile) -> None:
         """Write everything, so that `go_on` brings it back bit for bit."""
         import torch
 
-        content = {
-            "net": self.net.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "generators": [generator.get_state() for generator in self.generators],
-            "history": {**vars(self.history), "seconds": self.seconds},
-        }
+        content = {"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
+        content["generators"] = [generator.get_state() for generator in self.generators]
+        content["history"] = vars(self.history) | {"seconds": self.seconds}
         torch.save(content, buffer := io.BytesIO())
         file.write(Progress(len(self.history.train_loss), self.epochs, self.made_by), buffer.getvalue())
 

@@ -16,15 +16,11 @@ from scalestudy.layers.equivariance import model_equivariance_error
 from scalestudy.models import Table1Net, build
 from scalestudy.training.spec import CANVAS_SIZE, ENLARGED_SIZE, EQUIVARIANCE_FACTORS, POOL_SIZE, RunSpec
 
-DTYPES = {"float32": torch.float32, "tf32": torch.float32, "float64": torch.float64}
-"""Type of the tensors of a run, by `RunSpec.precision`."""
-
+DTYPES = {"float32": torch.float32, "tf32": torch.float32, "float64": torch.float64}  # by `RunSpec.precision`
+# Lower edges of the bins of MNIST-Scale's data scales, each 0.1 wide (not in the paper: our choice).
 DATA_SCALE_BINS = tuple(tenths / 10 for tenths in range(3, 10))
-"""Lower edges of the bins of MNIST-Scale's data scales, each 0.1 wide: 0.3 .. 0.9 (not in the paper: our choice)."""
-
+# Data scale of the digits that the test for invariance enlarges (our choice: at 0.25 .. 1 every one is whole).
 EQUIVARIANCE_BASE = 0.5
-"""Data scale of the digits that the test for invariance enlarges (our choice: at 0.25 .. 1 every one is whole)."""
-
 _SCALES = {
     "fixed": scales.FixedScales, "isr": scales.IsrScales, "step_ratio": scales.StepRatioScales,
     "spacing": scales.SpacingScales, "direct": scales.DirectScales,
@@ -41,18 +37,14 @@ def network_pixels(length: float, shrink: int) -> float:
 
 
 def paper_pixels(length: _Length, shrink: int) -> _Length:
-    """A length in pixels of the images that the network gets, in the paper's pixels; as records have it."""
+    """The other way round, as records have it."""
     return length * shrink
 
 
 class Task:
-    """Images to train on, and tests.
+    """Images to train on, and tests; training batches are drawn from `generators`, part of the state of a run."""
 
-    `shrink` and `image_size` (no internal scale may grow beyond it) tell of the images that convolutions see, in the
-    paper's pixels; `generators` are what training batches are drawn from, and part of the state of a run.
-    """
-
-    image_size: ClassVar[int]
+    image_size: ClassVar[int]  # of the images that convolutions see, in the paper's pixels; internal scales fit on it
     shrink = 1
 
     def __init__(self, splits: dict[str, Any], generators: tuple[torch.Generator, ...]) -> None:
@@ -60,7 +52,6 @@ class Task:
 
     @property
     def train_images(self) -> int:
-        """Images of one epoch."""
         return len(self.splits["train"])
 
     def training_batches(self, batch_size: int) -> Batches:
@@ -68,11 +59,11 @@ class Task:
         return self.splits["train"].batches(batch_size, *self.generators)
 
     def validation_error(self, net: nn.Module) -> float:
-        """Classification error of the validation images in percent; leaves the network in evaluation mode."""
+        """In percent; leaves the network in evaluation mode."""
         return percent(wrong_predictions(net, self.splits["validation"].batches(_EVALUATION_BATCH)))
 
     def test(self, net: nn.Module) -> tuple[dict[str, Any], float]:
-        """Make all tests of the run: fields of `record.Metrics`, and milliseconds per test image."""
+        """Results of all tests, fields of `record.Metrics`, and milliseconds per test image."""
         start = time.perf_counter()
         wrong = wrong_predictions(net, self.splits["test"].batches(_EVALUATION_BATCH))  # on the CPU: all work is done
         milliseconds = round(1000 * (time.perf_counter() - start) / len(wrong), 6)
@@ -91,9 +82,7 @@ class DynamicScaleTask(Task):
     def __init__(self, spec: RunSpec, device: torch.device) -> None:
         data, dtype = spec.data, DTYPES[spec.precision]
         counts = (data.train_images, data.validation_images, data.test_images)
-        splits = dynamic_scale_mnist(
-            spec.seed, data.distribution, counts=counts, shrink=data.shrink, device=device, dtype=dtype
-        )
+        splits = dynamic_scale_mnist(spec.seed, data.distribution, counts, data.shrink, device, dtype)
         super().__init__(splits, (torch.Generator().manual_seed(spec.seed),))
         self.shrink, self._shown = data.shrink, data.scale_test_images
 
@@ -102,10 +91,9 @@ class DynamicScaleTask(Task):
             return {}
         split = self.splits["test"]
         parts = torch.arange(self._shown, device=split.labels.device).split(_EVALUATION_BATCH)
-        errors = {
-            f"{scale:.4f}": percent(wrong_predictions(net, (split.batch(part, scale) for part in parts)))
-            for scale in paper_test_scales()
-        }
+        errors = {}
+        for scale in paper_test_scales():
+            errors[f"{scale:.4f}"] = percent(wrong_predictions(net, (split.batch(part, scale) for part in parts)))
         return {"test_error_by_scale": errors}
 
 
@@ -117,7 +105,7 @@ class MnistScaleTask(Task):
     def __init__(self, spec: RunSpec, device: torch.device) -> None:
         data = spec.data
         counts = (data.train_images, data.validation_images, data.test_images)
-        splits = mnist_scale(spec.seed, device, counts=counts, dtype=DTYPES[spec.precision])
+        splits = mnist_scale(spec.seed, device, counts, DTYPES[spec.precision])
         augmentation = [random_stream("augmentation", spec.seed)] if data.augmented else []
         super().__init__(splits, (torch.Generator().manual_seed(spec.seed), *augmentation))
         self._shown = data.equivariance_images
@@ -131,9 +119,9 @@ class MnistScaleTask(Task):
                 lambda factor: split.batch(slice(0, self._shown), EQUIVARIANCE_BASE * factor)[0],
                 EQUIVARIANCE_FACTORS,
             ).round(6)
-            keys = [f"{factor:.4f}" for factor in EQUIVARIANCE_FACTORS]
-            found["equivariance_error"] = dict(zip(keys, changes["relative_change"].tolist(), strict=True))
-            found["prediction_change"] = dict(zip(keys, changes["prediction_change"].tolist(), strict=True))
+            changes.index = [f"{factor:.4f}" for factor in EQUIVARIANCE_FACTORS]
+            found["equivariance_error"] = changes["relative_change"].to_dict()
+            found["prediction_change"] = changes["prediction_change"].to_dict()
         return found
 
 
@@ -163,20 +151,14 @@ def internal_scales(net: nn.Module) -> scales.InternalScales | None:
 
 
 def random_stream(purpose: str, seed: int) -> torch.Generator:
-    """A CPU generator for one purpose of a run.
-
-    Initial weights and shuffling are seeded with `seed` itself, as in the released code; this stream is another one.
-    """
+    """A CPU generator for one purpose of a run, other than weights and shuffling, which `seed` itself seeds."""
     digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
 
 
 @torch.no_grad()
 def wrong_predictions(net: nn.Module, batches: Batches) -> Tensor:
-    """Which images the network, in evaluation mode from here on, does not classify: bool (n,), on the CPU.
-
-    A GPU is read once, after the last batch.
-    """
+    """Which images the network, in evaluation mode from here on, does not classify: bool (n,), read after the last."""
     net.eval()
     return torch.cat([net(images).argmax(1) != labels for images, labels in batches]).cpu()
 
@@ -187,13 +169,7 @@ def percent(wrong: Tensor) -> float:
 
 
 def error_by_data_scale(wrong: Tensor, data_scales: Tensor) -> dict[str, float]:
-    """Error in percent by the images' own data scales, keyed by the lower edge of `DATA_SCALE_BINS` that are not empty.
-
-    Examples
-    --------
-    >>> error_by_data_scale(torch.tensor([True, False, True]), torch.tensor([0.31, 0.39, 0.99]).double())
-    {'0.3000': 50.0, '0.9000': 100.0}
-    """
+    """Error in percent by the images' own data scales, keyed by the lower edges of bins that are not empty."""
     at = torch.bucketize(data_scales, torch.tensor(DATA_SCALE_BINS[1:], dtype=torch.float64), right=True)
     chosen = {f"{edge:.4f}": wrong[at == number] for number, edge in enumerate(DATA_SCALE_BINS)}
     return {edge: percent(part) for edge, part in chosen.items() if len(part)}

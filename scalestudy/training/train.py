@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,8 +25,7 @@ from scalestudy.training.tasks import (
     task_of,
 )
 
-_READ_AT_EACH_STEP = ("cpu",)
-"""Types of devices that a step may read numbers from; the others would be waited for, and are read once an epoch."""
+_READ_AT_EACH_STEP = ("cpu",)  # devices that a step may read from; the others would be waited for: once an epoch
 
 
 class TrainingDiverged(RuntimeError):
@@ -42,10 +41,9 @@ def train(
 ) -> Record:
     """Train and test one network.
 
-    Adam and cross-entropy; the network after the first epoch with the lowest validation error is tested, and its scales
-    are the learned ones (released code; the paper does not say).  Deterministic for a given spec, device and number of
-    threads; on a GPU as far as its kernels are (the gradient of bilinear resizing is not, which the first layer of SEVF
-    has).
+    The network after the first epoch with the lowest validation error is tested, and its scales are the learned ones
+    (released code; the paper does not say).  Deterministic for a given spec, device and number of threads; on a GPU as
+    far as its kernels are (the gradient of bilinear resizing is not, which the first layer of SEVF has).
 
     Parameters
     ----------
@@ -57,13 +55,11 @@ def train(
         Called as ``progress(epochs_done, epochs)`` after each epoch.  It may raise to end the run there.
     checkpoint : CheckpointFile, optional
         Where the run is kept after an epoch, when that is due and when `progress` raises.  If the file holds this run
-        already, it goes on from there, with the same result as without the interruption, bit for bit where the device
-        computes the same each time.
+        already, it goes on from there, with the same result bit for bit where the device computes the same each time.
 
     Returns
     -------
     Record
-        The validated result.
 
     Raises
     ------
@@ -100,14 +96,9 @@ def train(
                     run.keep(checkpoint)
         net.load_state_dict(history.best)
         tested, test_ms = task.test(net)
-    made = Provenance.of(
-        made_by,
-        run.seconds,
-        train_ms_per_image=round(1000 * history.train_seconds / (epochs * task.train_images), 6),
-        inference_ms_per_image=test_ms,
-        resumed=history.resumed or None,
-    )
-    return Record.of(spec, _metrics(history, tested), made)
+    train_ms = round(1000 * history.train_seconds / (epochs * task.train_images), 6)
+    cost = {"train_ms_per_image": train_ms, "inference_ms_per_image": test_ms, "resumed": history.resumed or None}
+    return Record.of(spec, _metrics(history, tested), Provenance.of(made_by, run.seconds, **cost))
 
 
 def _train_epoch(net: nn.Module, spec: RunSpec, task: Task, optimiser: torch.optim.Adam, epoch: int) -> float:
@@ -126,18 +117,15 @@ def _train_epoch(net: nn.Module, spec: RunSpec, task: Task, optimiser: torch.opt
 def _train_steps(
     net: nn.Module, spec: RunSpec, task: Task, optimiser: torch.optim.Adam, epoch: int
 ) -> tuple[Tensor, Tensor, int]:
-    """Make the steps of an epoch without reading anything back from a GPU.
+    """Make the steps of an epoch without reading anything back from a GPU; on the CPU a scale out of bounds ends it.
 
-    Returns the sum of the loss over the images, float64 (), whether a scale left its bounds, bool (), and the number of
-    images.  On the CPU, where reading is free, a scale that left its bounds ends the epoch.
+    The sum of the loss over the images, float64 (), whether a scale left its bounds, bool (), and the number of images.
     """
-    training, scales = spec.training, internal_scales(net)
+    training, scales, device = spec.training, internal_scales(net), next(net.parameters()).device
     learned = scales is not None and list(scales.parameters())
     steps_per_epoch = math.ceil(task.train_images / training.batch_size)
     net.train()
-    device = next(net.parameters()).device
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    strayed = torch.zeros((), dtype=torch.bool, device=device)
+    total, strayed = (torch.zeros((), dtype=dtype, device=device) for dtype in (torch.float64, torch.bool))
     shown = 0
     for step, (images, labels) in enumerate(task.training_batches(training.batch_size), epoch * steps_per_epoch):
         set_learning_rates(optimiser, learning_rates(training, step, steps_per_epoch), task.shrink)
@@ -151,10 +139,7 @@ def _train_steps(
 
 
 def train_step(net: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> Tensor:
-    """Make one step on the cross-entropy of images (B, 1, H, H), labels (B,); its mean before the step, on the device.
-
-    Nothing is read back from the device.
-    """
+    """Make one step on the cross-entropy of a batch; its mean before the step, which stays on the device."""
     optimiser.zero_grad()
     loss = functional.cross_entropy(net(images), labels)
     loss.backward()
@@ -167,11 +152,6 @@ def learning_rates(training: TrainingSpec, step: int, steps_per_epoch: int) -> t
 
     Released code: both are multiplied by their decay at each milestone; the scales' rate rises linearly from 0 over the
     warm-up, so their first step moves nothing.
-
-    Examples
-    --------
-    >>> learning_rates(TrainingSpec(), 79, 79), learning_rates(TrainingSpec(), 1580, 79)
-    ((0.01, 0.002), (0.001, 0.0075))
     """
     passed = sum(step >= round(epoch * steps_per_epoch) for epoch in training.milestones)
     warmup = round(training.scale_warmup_epochs * steps_per_epoch)
@@ -185,29 +165,19 @@ def make_optimiser(net: nn.Module) -> torch.optim.Adam:
 
     Fused: one kernel per group on a GPU, and less overhead on the CPU.  `set_learning_rates` goes before each step.
     """
-    scales = internal_scales(net)
-    lengths = [] if scales is None else scales.parameters_in_pixels()
-    of_scales = [] if scales is None else list(scales.parameters())
-    unitless = _without(of_scales, lengths)
-    weights = _without(net.parameters(), of_scales)
+    scales, of_scales, lengths = internal_scales(net), set(), []
+    if scales is not None:
+        of_scales, lengths = set(scales.parameters()), scales.parameters_in_pixels()
+    unitless = [one for one in net.parameters() if one in of_scales - {*lengths}]
+    weights = [one for one in net.parameters() if one not in of_scales]
     groups = [{"params": group} for group in (weights, unitless, lengths)]
     return torch.optim.Adam(groups, fused=weights[0].device.type in ("cpu", "cuda"))
 
 
-def _without(parameters: Iterable[Tensor], others: Iterable[Tensor]) -> list[Tensor]:
-    left_out = {id(parameter) for parameter in others}
-    return [parameter for parameter in parameters if id(parameter) not in left_out]
-
-
 def set_learning_rates(optimiser: torch.optim.Adam, rates: tuple[float, float], shrink: int) -> None:
-    """Set the rates of the groups of `make_optimiser`, from `learning_rates`.
-
-    Adam moves a parameter by about its learning rate, in the parameter's unit: the rate of lengths is a length.
-    """
-    rate, scale_rate = rates
-    of_groups = (rate, scale_rate, network_pixels(scale_rate, shrink))
-    for group, group_rate in zip(optimiser.param_groups, of_groups, strict=True):
-        group["lr"] = group_rate
+    """Set the rates of the groups of `make_optimiser`; that of lengths is a length, by which Adam moves them."""
+    for group, rate in zip(optimiser.param_groups, (*rates, network_pixels(rates[1], shrink)), strict=True):
+        group["lr"] = rate
 
 
 @torch.no_grad()

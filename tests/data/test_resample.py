@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scalestudy.data import resample
-from scalestudy.data.resample import keys_kernel, resampling_matrices, rescale, rescale_unchecked
+from scalestudy.data.resample import keys_kernel, rescale, rescale_unchecked
 
 GENERATOR = torch.Generator().manual_seed(11)
 DIGITS = torch.randint(0, 256, (40, 28, 28), dtype=torch.uint8, generator=GENERATOR)
@@ -24,37 +24,20 @@ def test_pixels_are_those_of_pillow(pillow, canvas: int, centre: float, method: 
     assert torch.equal(rescale(DIGITS, scales, canvas, centre=centre, method=method), expected)
 
 
-@pytest.mark.parametrize("scale", [0.01, 0.25, 0.5, 2.0, 4.0, 100.0])
+@pytest.mark.parametrize("scale", [0.01, 0.25, 0.5, 1.0, 2.0, 4.0, 100.0])
 def test_exact_is_pillow_at_special_scales(pillow, scale: float) -> None:
     scales = torch.full((5,), scale, dtype=torch.float64)
     assert torch.equal(rescale(DIGITS[:5], scales, 56, method="exact"), pillow(DIGITS[:5], scales, 28.0, 56))
 
 
-def test_scale_one_returns_the_digit() -> None:
-    ones = torch.ones(len(DIGITS), dtype=torch.float64)
-    for method in ("exact", "matmul"):
-        image = rescale(DIGITS, ones, 56, method=method)
-        assert torch.equal(image[:, 14:42, 14:42], DIGITS)
-        assert int(image.sum()) == int(DIGITS.sum())
-
-
-def test_constant_image_stays_constant_inside_and_zero_outside() -> None:
+@pytest.mark.parametrize("method", ["exact", "matmul"])
+def test_constant_image_stays_constant_inside_and_zero_outside(method: str) -> None:
     """Taps beyond the border are clamped, so their weight is not lost; outside, nothing is drawn."""
     white = torch.full((1, 28, 28), 255, dtype=torch.uint8)
-    for method in ("exact", "matmul"):
-        large = rescale(white, torch.tensor([1.7], dtype=torch.float64), 28, method=method)
-        assert (large == 255).all()
-        small = rescale(white, torch.tensor([0.5], dtype=torch.float64), 28, method=method)[0]
-        assert (small[7:21, 7:21] == 255).all()
-        assert int(small.sum()) == 255 * 14 * 14
-
-
-def test_rows_of_weights_sum_to_one_where_the_canvas_is_sampled() -> None:
-    sums = resampling_matrices(SCALES[:8] / 6, 28, 28, 14.5).sum(2)
-    inside = sums != 0
-    assert torch.allclose(sums[inside], torch.ones(int(inside.sum()), dtype=torch.float64), atol=1e-12)
-    assert inside.any()
-    assert not inside.all()
+    assert (rescale(white, torch.tensor([1.7]).double(), 28, method=method) == 255).all()
+    small = rescale(white, torch.tensor([0.5]).double(), 28, method=method)[0]
+    assert (small[7:21, 7:21] == 255).all()
+    assert int(small.sum()) == 255 * 14 * 14
 
 
 @pytest.mark.parametrize("method", ["exact", "matmul"])
@@ -78,12 +61,6 @@ def test_another_keys_parameter_gives_other_pixels(method: str, monkeypatch: pyt
 def test_the_centre_matters_and_defaults_to_the_middle() -> None:
     assert torch.equal(rescale(DIGITS, SCALES, 56), rescale(DIGITS, SCALES, 56, centre=28.0))
     assert not torch.equal(rescale(DIGITS, SCALES, 56), rescale(DIGITS, SCALES, 56, centre=28.5))
-
-
-def test_flipping_the_digit_flips_the_image() -> None:
-    """The middle is the middle on both axes; only pixels on a whole grey level may round differently."""
-    image, flipped = rescale(DIGITS, SCALES, 56).int(), rescale(DIGITS.flip(1, 2), SCALES, 56).int()
-    assert (image - flipped.flip(1, 2)).abs().max() <= 1
 
 
 def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,10 +96,9 @@ def test_autocast_changes_no_pixel() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        *(
-            ({"data_scales": torch.tensor([1.0, bad]).double()}, f"greater than 0 and finite, got {bad}; 1 leaves")
-            for bad in (0.0, -1.0, float("nan"), float("inf"))
-        ),
+        ({"data_scales": torch.tensor([1.0, 0.0]).double()}, "greater than 0 and finite, got 0.0; 1 leaves"),
+        ({"data_scales": torch.tensor([1.0, math.nan]).double()}, "greater than 0 and finite, got nan; 1 leaves"),
+        ({"data_scales": torch.tensor([math.inf, 1.0]).double()}, "greater than 0 and finite, got inf; 1 leaves"),
         ({"data_scales": torch.ones(2)}, r"data_scales must be a float64 tensor of shape \(2,\).*torch.float32 \(2,\)"),
         ({"data_scales": torch.ones(3).double()}, r"data_scales must be .* got torch.float64 \(3,\); convert"),
         ({"digits": DIGITS[:2].float()}, "digits must be uint8 .* got torch.float32"),

@@ -35,9 +35,8 @@ def test_splits_are_disjoint_stratified_and_of_a_seed(split: object, counts: tup
 
 def test_ties_are_drawn_from_the_stream() -> None:
     labels = np.repeat(np.arange(4), 3)  # three of each: part 1 of size 6 takes 1.5 of each, two classes get 2
-    winners = {
-        tuple(np.bincount(labels[stratified_split(labels, (6, 6), np.random.RandomState(s))[0]])) for s in range(30)
-    }
+    parts = [stratified_split(labels, (6, 6), np.random.RandomState(seed))[0] for seed in range(30)]
+    winners = {tuple(np.bincount(labels[part])) for part in parts}
     assert all(sorted(winner) == [1, 1, 2, 2] for winner in winners)
     assert len(winners) > 1
 

@@ -11,51 +11,45 @@ import pytest
 import torch
 
 from scalestudy.training import device as module
-from scalestudy.training.device import (
-    deterministic_convolutions,
-    float32_products,
-    keep_freed_memory,
-    reproducible,
-    require_precision,
-    usable_cores,
-)
+from scalestudy.training.device import keep_freed_memory, repeatable_products, reproducible, require_precision
 
 MATMUL, CUDNN, CPU = torch.backends.cuda.matmul, torch.backends.cudnn, torch.device("cpu")
 
 
 def settings():
-    return MATMUL.fp32_precision, CUDNN.conv.fp32_precision
+    flags = CUDNN.enabled, CUDNN.deterministic, CUDNN.benchmark
+    return MATMUL.fp32_precision, CUDNN.conv.fp32_precision, *flags
 
 
 @pytest.fixture(params=["as_torch_starts", "tf32", "ieee"])
 def before(request):
     """Settings that a session may have made before a run; put back after the test."""
     original = settings()
-    assert original[1] == "tf32"  # without `float32_products`, float32 is not full float32
+    assert original[1:] == ("tf32", True, False, False)  # by itself float32 is not full float32
     if request.param != "as_torch_starts":
         MATMUL.fp32_precision = CUDNN.conv.fp32_precision = request.param
     yield settings()
-    MATMUL.fp32_precision, CUDNN.conv.fp32_precision = original
+    MATMUL.fp32_precision, CUDNN.conv.fp32_precision = original[:2]
 
 
 @pytest.mark.parametrize(("name", "expected"), [("float32", "ieee"), ("float64", "ieee"), ("tf32", "tf32")])
 def test_products_hold_whatever_was_set_before(name, expected, before):
-    with float32_products(name):
-        assert settings() == (expected, expected)
+    with repeatable_products(name):
+        assert settings() == (expected, expected, True, True, False)
     assert settings() == before
-    with pytest.raises(KeyError), float32_products(name):
+    with pytest.raises(KeyError), repeatable_products(name):
         raise KeyError
     assert settings() == before
 
 
 def test_older_switches(monkeypatch):
     """Torch before 2.9 has `allow_tf32` only."""
-    matmul, cudnn = types.SimpleNamespace(allow_tf32=False), types.SimpleNamespace(allow_tf32=True)
-    monkeypatch.setattr(
-        torch, "backends", types.SimpleNamespace(cudnn=cudnn, cuda=types.SimpleNamespace(matmul=matmul))
-    )
+    matmul = types.SimpleNamespace(allow_tf32=False)
+    cudnn = types.SimpleNamespace(allow_tf32=True, enabled=True, deterministic=False, benchmark=False)
+    backends = types.SimpleNamespace(cudnn=cudnn, cuda=types.SimpleNamespace(matmul=matmul))
+    monkeypatch.setattr(torch, "backends", backends)
     for name, expected in (("float32", False), ("tf32", True)):
-        with float32_products(name):
+        with repeatable_products(name):
             assert (matmul.allow_tf32, cudnn.allow_tf32) == (expected, expected)
         assert (matmul.allow_tf32, cudnn.allow_tf32) == (False, True)
 
@@ -65,23 +59,13 @@ def test_the_older_switches_were_not_mixed_with_the_new_ones():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some versions of torch warn of the older ones
         before = MATMUL.allow_tf32, CUDNN.allow_tf32
-        for name in ("tf32", "float32"):
-            with float32_products(name):
-                pass
-            assert (MATMUL.allow_tf32, CUDNN.allow_tf32) == before
-
-
-def test_convolutions_are_deterministic_inside_only():
-    flags = lambda: (CUDNN.enabled, CUDNN.deterministic, CUDNN.benchmark)  # noqa: E731
-    assert flags() == (True, False, False)
-    with deterministic_convolutions():
-        assert flags() == (True, True, False)
-    assert flags() == (True, False, False)
+        with repeatable_products("tf32"):
+            pass
+        assert (MATMUL.allow_tf32, CUDNN.allow_tf32) == before
 
 
 def test_tf32_needs_a_device_that_has_it(monkeypatch):
-    for name in ("float32", "float64"):
-        require_precision(name, CPU)
+    require_precision("float32", CPU)
     message = "precision 'tf32' needs a CUDA device of compute capability 8.0 or more, got {}; use 'float32'"
     with pytest.raises(ValueError, match=message.format("'cpu'")):
         require_precision("tf32", CPU)
@@ -127,8 +111,7 @@ def faults():
     del block
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-if sys.argv[1] == "keep":
-    assert keep_freed_memory()
+assert sys.argv[1] == "give back" or keep_freed_memory()
 faults()
 print(faults())
 """
@@ -151,12 +134,11 @@ def test_other_libraries_say_no(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("quota", "cores"),
-    [("max 100000", 6), ("250000 100000", 2), ("50000 100000", 1), ("900000 100000", 6), (None, 6)],
+    ("quota", "cores"), [("max 100000", 6), ("250000 100000", 2), ("50000 100000", 1), ("900000 100000", 6), (None, 6)]
 )
 def test_cores_within_affinity_and_quota(quota, cores, tmp_path, monkeypatch):
     if quota is not None:
         (tmp_path / "cpu.max").write_text(quota)
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda process: set(range(6)), raising=False)
     monkeypatch.setattr(module, "Path", lambda path: tmp_path / "cpu.max")
-    assert usable_cores() == cores
+    assert module.usable_cores() == cores

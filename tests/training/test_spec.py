@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from typing import get_args
 
 import pytest
 from pydantic import ValidationError
@@ -13,24 +12,16 @@ from scalestudy.training.spec import DataSpec, MnistScaleSpec, RunSpec, ScalesSp
 
 WIDE = DataSpec(distribution=LogUniform(low=1, high=8), scale_test_images=10)
 
+SMALL = {"train_images": 1500, "validation_images": 500, "test_images": 1000, "shrink": 3}
+UNUSUAL = {"order": "norm_relu", "precision": "float64"}
+UNUSUAL["scales"] = ScalesSpec(parameterisation="isr", sigma_basis=4.0, isr=1.5)
+PAPERS = DataSpec(distribution=LogUniform(low=1, high=8))
 PINNED = {
-    "e8220a9f552f7288": RunSpec(
-        scales=ScalesSpec(parameterisation="step_ratio"), data=DataSpec(distribution=LogUniform(low=1, high=8))
-    ),
+    "e8220a9f552f7288": RunSpec(scales=ScalesSpec(parameterisation="step_ratio"), data=PAPERS),
     "7cf0772a85b546b8": RunSpec.baseline("sesn"),
     "fa77641382daa29d": RunSpec.baseline("ours_isr", 5, MnistScaleSpec(augmented=True)),
-    "16403be4e237bcde": RunSpec(
-        data=DataSpec(
-            distribution=LogUniform(low=1, high=8), train_images=1500, validation_images=500, test_images=1000, shrink=3
-        ),
-        training=TrainingSpec.paper_shaped(9, 64),
-    ),
-    "c8b1a985b4b0b5fd": RunSpec(
-        scales=ScalesSpec(parameterisation="isr", sigma_basis=4.0, isr=1.5),
-        data=DataSpec(distribution=LogUniform(low=1, high=2.83)),
-        order="norm_relu",
-        precision="float64",
-    ),
+    "16403be4e237bcde": RunSpec(data=PAPERS.model_copy(update=SMALL), training=TrainingSpec.paper_shaped(9, 64)),
+    "c8b1a985b4b0b5fd": RunSpec(data=DataSpec(distribution=LogUniform(low=1, high=2.83)), **UNUSUAL),
 }
 """A change of these keys orphans every stored record.  A new field goes into `_later`."""
 
@@ -46,8 +37,6 @@ class LaterTraining(TrainingSpec):
 
 
 class LaterRun(RunSpec):
-    _later = frozenset({"loss"})
-    loss: str = "cross-entropy"
     training: LaterTraining = LaterTraining()
 
 
@@ -55,14 +44,10 @@ class LaterRun(RunSpec):
 def test_a_field_that_comes_later_leaves_keys_alone(key):
     """And it counts, is written and comes back where it is not at its default."""
     fields = PINNED[key].model_dump()
-    assert LaterRun.model_validate(fields).key == key
     assert LaterRun.model_validate(fields).model_dump_json() == PINNED[key].model_dump_json()
-    changed = [
-        LaterRun.model_validate({**fields, "loss": "hinge"}),
-        LaterRun.model_validate({**fields, "training": {**fields["training"], "momentum": 0.5}}),
-    ]
-    assert len({key, *(spec.key for spec in changed)}) == 3
-    assert [LaterRun.model_validate_json(spec.model_dump_json()) for spec in changed] == changed
+    changed = LaterRun.model_validate({**fields, "training": {**fields["training"], "momentum": 0.5}})
+    assert LaterRun.model_validate(fields).key == key != changed.key
+    assert LaterRun.model_validate_json(changed.model_dump_json()) == changed
 
 
 def test_key_does_not_depend_on_how_numbers_are_written():
@@ -126,46 +111,24 @@ def on_canvas(**data):
     ("fields", "message"),
     [
         ({"sead": 1}, r"(?s)sead\n.*Extra inputs are not permitted .*input_value=1"),
-        ({"seed": -1}, r"(?s)seed\n.*greater than or equal to 0 .*input_value=-1"),
         ({"model": "table9"}, r"(?s)model\n.*should be 'table1', 'cnn', .*input_value='table9'"),
-        ({"recipe": 2}, r"(?s)recipe\n.*should be 1 .*input_value=2"),
         ({"precision": "bfloat16"}, r"(?s)precision\n.*'float32', 'tf32' or 'float64' .*input_value='bfloat16'"),
-        ({"scales": {"isr": 1.0}}, r"(?s)scales.isr\n.*greater than 1 .*input_value=1.0"),
         ({"scales": {"sigma_basis": float("nan")}}, r"(?s)scales.sigma_basis\n.*finite number .*input_value=nan"),
         ({"scales": {"parameterisation": "ISR"}}, r"(?s)parameterisation\n.*'fixed', 'isr', .*input_value='ISR'"),
         ({"training": {"epochs": 0}}, r"(?s)training.epochs\n.*greater than or equal to 1 .*input_value=0"),
         (on_canvas(shrink=4), r"(?s)data.dynamic_scale_mnist.shrink\n.*1, 2 or 3 .*input_value=4"),
         (on_canvas(train_images=10_001), r"(?s)dynamic_scale_mnist.train_images\n.*less than or equal to 10000"),
-        (
-            on_canvas(test_images=5, scale_test_images=6),
-            "scale_test_images must be at most test_images = 5, got 6; low",
-        ),
-        (
-            {"model": "cnn"},
-            "data must be MNIST-Scale .* for the model 'cnn', got Dynamic Scale MNIST; the model for that is 'table1'",
-        ),
-        (
-            {"data": {"dataset": "mnist_scale"}},
-            "data must be Dynamic Scale MNIST .* for the model 'table1', got MNIST-Scale; name a system .* cnn, sicnn",
-        ),
+        (on_canvas(test_images=5, scale_test_images=6), "scale_test_images .* most test_images = 5, got 6; lower"),
+        ({"model": "cnn"}, "data must be MNIST-Scale for the model 'cnn', got Dynamic Scale MNIST; .* 'table1'"),
+        (on_mnist_scale() | {"model": "table1"}, "must be Dynamic Scale MNIST .*, got MNIST-Scale; name .* cnn, sic"),
         ({"scales": None}, "scales must be given for the model 'table1', got None; leave it out"),
         (on_mnist_scale() | {"scales": {}}, "scales must be None .* the model 'sesn', .* got ScalesSpec.*; leave both"),
         (on_mnist_scale() | {"order": "norm_relu"}, "order 'relu_norm' .* got None and 'norm_relu'; leave both out"),
-        (
-            on_mnist_scale() | {"seed": 6},
-            r"published realisation of MNIST-Scale, 0 \.\. 5, for the model 'sesn', got 6",
-        ),
+        (on_mnist_scale() | {"seed": 6}, r"realisation of MNIST-Scale, 0 \.\. 5, for the model 'sesn', got 6"),
         (on_mnist_scale(dataset="mnist"), r"(?s)dataset\n.*should be 'mnist_scale' .*input_value='mnist'"),
-        (on_mnist_scale(validation_images=2_001), r"(?s)mnist_scale.validation_images\n.*less than or equal to 2000"),
         (on_mnist_scale(shrink=2), r"(?s)data.mnist_scale.shrink\n.*Extra inputs are not permitted"),
-        (
-            on_mnist_scale(test_images=5, equivariance_images=6),
-            "equivariance_images must be at most test_images = 5, got",
-        ),
-        (
-            on_mnist_scale(train_images=129),
-            "must not leave a last batch of one image, .* got 128 with 129 train_images",
-        ),
+        (on_mnist_scale(test_images=5, equivariance_images=6), "equivariance_images .* most test_images = 5, got 6"),
+        (on_mnist_scale(train_images=129), "not leave a last batch of one image, .* got 128 with 129 train_images"),
     ],
 )
 def test_refused_fields(fields, message):
@@ -199,13 +162,8 @@ def test_a_system_needs_no_scales_field():
 def test_labels_and_data_sets():
     spec = RunSpec.baseline("sesn", 3, MnistScaleSpec(augmented=True))
     assert (spec.label, spec.dataset) == ("MNIST-Scale+, sesn, seed 3", "mnist_scale")
-    assert RunSpec.baseline("sesn", 3).label == "MNIST-Scale, sesn, seed 3"
     spec = RunSpec(data=WIDE)
     assert (spec.label, spec.dataset) == ("log-uniform [1, 8], fixed sigma 2 ISR 3, seed 0", "dynamic_scale_mnist")
-
-
-def test_models_are_the_systems_and_table_1():
-    assert get_args(RunSpec.model_fields["model"].annotation) == ("table1", *SYSTEMS)
 
 
 @pytest.mark.parametrize(
@@ -230,21 +188,16 @@ def test_paper_size(base, changes):
 
 
 def test_work_grows_with_what_costs():
-    base = RunSpec(data=WIDE)
-    assert base.work == (60 * 35_000 + 50_000 + 450) * 168**2
-    assert changed(base, {"data.shrink": 2}).work == base.work / 4
-
-
-def test_work_of_systems_grows_with_what_costs():
+    table1 = RunSpec(data=WIDE)
+    assert table1.work == (60 * 35_000 + 50_000 + 450) * 168**2
+    assert changed(table1, {"data.shrink": 2}).work == table1.work / 4
     base = RunSpec.baseline("cnn", data=MnistScaleSpec(equivariance_images=0))
+    assert 0.01 < base.work / table1.work < 1  # one unit, though these images have 56 x 56 pixels
     train, evaluate = SYSTEMS["cnn"].cost
     per_millisecond = base.work / (60 * (10_000 * train + 2_000 * evaluate) + 50_000 * evaluate)
-    shown = RunSpec.baseline("cnn", data=MnistScaleSpec(equivariance_images=100))
+    shown = changed(base, {"data.equivariance_images": 100})
     assert shown.work - base.work == pytest.approx(per_millisecond * 10 * 100 * evaluate)
     assert all(RunSpec.baseline(name).work > 1.3 * base.work for name in SYSTEMS if name != "cnn")
-    assert (
-        0.01 < base.work / RunSpec(data=WIDE).work < 1
-    )  # one unit: a plain CNN on 56 x 56 pixels, Table 1 on 168 x 168
 
 
 @pytest.mark.parametrize("module", ["spec", "record", "state", "device"])
