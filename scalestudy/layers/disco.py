@@ -35,11 +35,9 @@ from torch.nn import functional
 from scalestudy.layers.basis import VaryingSigmaBasis
 from scalestudy.layers.precision import one_thread
 
-SCALES = (1.0, 1.26, 1.59, 2.0)
-"""The released scales, relative to the smallest: 2^(i/3), rounded."""
+SCALES = (1.0, 1.26, 1.59, 2.0)  # the released scales, relative to the smallest: 2^(i/3), rounded
 
-IMAGE_SIZE = 154
-"""Height and width in pixels of the images on which the released bank was optimised."""
+IMAGE_SIZE = 154  # height and width in pixels of the images on which the released bank was optimised
 
 _TOLERANCE = 1e-12  # largest change of a bank, relative to its largest value
 _SMOOTHING = 1e-6  # of the starting loss, added to each norm in quadrature: keeps the weights finite where a norm is 0
