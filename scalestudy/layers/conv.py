@@ -69,10 +69,8 @@ class _ScaleConv(nn.Module):
         if not isinstance(scales, InternalScales):
             raise ValueError(f"scales must be an InternalScales module such as FixedScales, got {scales!r}")
         if (effective_size is None) == (basis is None):
-            raise ValueError(
-                "give either effective_size (for the varying-order basis) or basis, "
-                f"got effective_size={effective_size!r} and basis={basis!r}"
-            )
+            given = f"got effective_size={effective_size!r} and basis={basis!r}"
+            raise ValueError(f"give either effective_size (for the varying-order basis) or basis, {given}")
         if not (math.isfinite(extent) and extent > 0):
             raise ValueError(f"extent (k of Eq. 6, in sigmas) must be finite and > 0, got {extent!r}")
         if kernel_size is not None:
@@ -104,7 +102,7 @@ class _ScaleConv(nn.Module):
         return torch.einsum("oif,fshw->oishw", self.weight, basis.to(self.weight.dtype))
 
     def without_bias(self, x: Tensor) -> Tensor:
-        """The response before the bias is added, for whoever pools first: a maximum and a bias can change places."""
+        """The response before the bias is added: a maximum and a bias can change places."""
         self._check(x)
         return self._correlate(x, project=False)
 
@@ -151,10 +149,8 @@ class _ScaleConv(nn.Module):
         basis, algorithm = self._sampled_for(x.shape[-2:])
         if algorithm == "separable":
             return correlate_separable(x, self.weight, basis, project=project)
-        if algorithm == "dense":
-            y = correlate_dense(x, self.weight, basis)
-        else:
-            y = correlate_fourier(x, self.weight, basis.dense())
+        dense = algorithm == "dense"
+        y = correlate_dense(x, self.weight, basis) if dense else correlate_fourier(x, self.weight, basis.dense())
         return y.max(dim=2).values if project else y
 
     def _with_bias(self, y: Tensor) -> Tensor:
@@ -171,15 +167,11 @@ class _ScaleConv(nn.Module):
             )
 
     def _check(self, x: Tensor) -> None:
+        name, axes, shape = type(self).__name__, ", ".join(self._axes), tuple(x.shape)
         if x.dim() != len(self._axes) or x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"{type(self).__name__} takes a tensor of shape ({', '.join(self._axes)}) with C = {self.in_channels}, "
-                f"got shape {tuple(x.shape)}"
-            )
+            raise ValueError(f"{name} takes a tensor of shape ({axes}) with C = {self.in_channels}, got shape {shape}")
         if "S" in self._axes and x.shape[2] != self.num_scales:
-            raise ValueError(
-                f"{type(self).__name__} has {self.num_scales} internal scales on axis 2, got shape {tuple(x.shape)}"
-            )
+            raise ValueError(f"{name} has {self.num_scales} internal scales on axis 2, got shape {shape}")
 
     def extra_repr(self) -> str:
         return (
@@ -229,23 +221,14 @@ class LiftingConv(_ScaleConv):
 class GroupConv(_ScaleConv):
     """Scale convolution H -> H (Eq. 4): each scale convolved with its own kernel, no mixing of scales.
 
-    y[b, o, s] = sum_i x[b, i, s] * kernel_s[o, i].  Parameters as in `LiftingConv`.
-
-    Shape
-    -----
-    (B, I, S, H, W) -> (B, O, S, H, W), float32 or float64.
+    y[b, o, s] = sum_i x[b, i, s] * kernel_s[o, i], (B, I, S, H, W) -> (B, O, S, H, W).  Parameters as in `LiftingConv`.
     """
 
     _axes = "BCSHW"
 
 
 class ScaleProjection(nn.Module):
-    """Maximum over the scale axis (Table 1, "scale-projection"); the gradient goes to the maximum only.
-
-    Shape
-    -----
-    (B, C, S, H, W) -> (B, C, H, W).
-    """
+    """Maximum over the scale axis (Table 1, "scale-projection"), (B, C, S, H, W) -> (B, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 5:

@@ -91,11 +91,10 @@ def test_printed_isr_and_step_ratio_learn_differently() -> None:
 
 
 def test_squared_range_never_falls_below_one() -> None:
-    for kind in (IsrScales, StepRatioScales, SpacingScales):
+    for kind, gamma in itertools.product((IsrScales, StepRatioScales, SpacingScales), (-2.0, 0.0, 0.5)):
         scales = kind(2.0, 3.0, 3)
-        for gamma in (-2.0, 0.0, 0.5):
-            scales.gamma.data.fill_(gamma)
-            assert scales.isr >= 1
+        scales.gamma.data.fill_(gamma)
+        assert scales.isr >= 1
 
 
 def test_fixed_scales_from_values() -> None:
@@ -110,8 +109,8 @@ def test_state_dict_dtype_copy_and_pickle(kind) -> None:
         parameter.data += 0.1
     other = kind(1.0, 1.5, 3)
     other.load_state_dict(scales.state_dict())
-    assert other.values() == scales.values()
-    assert copy.deepcopy(scales).values() == pickle.loads(pickle.dumps(scales)).values() == scales.values()
+    for same in (other, copy.deepcopy(scales), pickle.loads(pickle.dumps(scales))):
+        assert same.values() == scales.values()
     assert scales.double().values() == pytest.approx(other.values(), rel=1e-6)
     assert scales().dtype == torch.float64
     assert "internal_scales=[" in repr(scales)

@@ -1,10 +1,10 @@
 """Convolution, maximum over scales, ReLU, batch norm and max pooling of the Table 1 network in one differentiable step.
 
 Batch norm is an affine map per channel, so pooling its output is pooling its input and mapping the few pooled values.
-What is left to do over all pixels is the convolution, a maximum over scales and zero, two moments and the maximum over
-windows; in the backward pass, one affine map of the rectified maximum, divided among the scales.  All of it is done
-chunk by chunk on folded planes (see `folded`), so that it stays in the caches.  The results are those of the
-modules one by one, to float rounding.
+Left to do over all pixels are the convolution, a maximum over scales and zero, two moments and the maximum over
+windows; in the backward pass, one affine map of the rectified maximum, divided among the scales: chunk by chunk on
+folded planes (see `folded`), so that all stays in the caches.  The results are those of the modules one by one, to
+float rounding.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def project_relu_norm_pool(
 def _statistics(norm: nn.BatchNorm2d, sums: Tensor, squares: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Mean and population variance per channel, and what they do to the running statistics.
 
-    Sums of single rows come in single precision and are put together in double.  Subtracting the squared mean costs a
-    relative error of about 1e-7 (mean / standard deviation)^2, and rectified maps have ratios of the order of 1.
+    Subtracting the squared mean costs a relative error of about 1e-7 (mean / standard deviation)^2, and rectified maps
+    have ratios of the order of 1.
     """
     dtype = norm.weight.dtype
     mean = sums / count
@@ -190,8 +190,7 @@ class _ProjectPool(torch.autograd.Function):
                 if need_x:
                     layer.add_adjoint(spectrum, scale, grad_x[chunk])
         grad_weight, grad_scales = layer.gradients(scales)
-        grad_scales = grad_scales if need_scales else None
-        return grad_x, grad_weight, grad_scales, grad_gain, grad_bias, None, None, None, None
+        return grad_x, grad_weight, grad_scales if need_scales else None, grad_gain, grad_bias, None, None, None, None
 
 
 def _per_channel(values: Tensor) -> Tensor:

@@ -86,9 +86,8 @@ def error(
 
 
 def test_toeplitz_is_zero_padded_correlation() -> None:
-    assert toeplitz(torch.tensor([1.0, 2.0, 4.0]), 4) @ torch.tensor([1.0, 0, 10, 100]) == pytest.approx(
-        [2, 41, 420, 210]
-    )
+    signal = torch.tensor([1.0, 0, 10, 100])
+    assert (toeplitz(torch.tensor([1.0, 2.0, 4.0]), 4) @ signal).tolist() == [2, 41, 420, 210]
     assert toeplitz(torch.arange(9.0), 2).tolist() == [[4, 5], [3, 4]]
     assert toeplitz(torch.zeros(2, 3, 5), 7).shape == (2, 3, 7, 7)
 
@@ -103,13 +102,6 @@ def test_fold_by_hand() -> None:
     assert fold(odd).tolist() == [[[1, 2, 3, 0], [4, 5, 6, 0]], [[7, 8, 9, 0], [0, 0, 0, 0]]]
 
 
-def test_folded_planes_lie_channel_by_channel_then_image_by_image() -> None:
-    x = random(2, 3, 4, 6)
-    lines = fold(x).view(2, 2, 3, 2, 2, 3)  # lower, row, channel, image, right, column
-    for image, channel in itertools.product(range(2), range(3)):
-        assert torch.equal(lines[:, :, channel, image].flatten(2), fold(x[image, channel].expand(1, 1, -1, -1)))
-
-
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_unfold_is_the_inverse_of_fold(size: tuple[int, int]) -> None:
     x = random(2, 3, *size)
@@ -121,9 +113,7 @@ def test_unfold_is_the_inverse_of_fold(size: tuple[int, int]) -> None:
 def test_workspace_gives_the_same_memory_again() -> None:
     space = Workspace(torch.float32, torch.device("cpu"))
     first = space.take("a", 2, 3)
-    assert (first.shape, first.dtype) == ((2, 3), torch.float32)
-    assert space.take("a", 5).data_ptr() == first.data_ptr()
-    assert space.take("b", 2, 3).data_ptr() != first.data_ptr()
+    assert space.take("a", 5).data_ptr() == first.data_ptr() != space.take("b", 2, 3).data_ptr()
     assert space.take("a", 4, 4).shape == (4, 4)  # more than before
 
 

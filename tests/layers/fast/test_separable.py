@@ -5,8 +5,6 @@ import dataclasses
 import pytest
 import torch
 from agreement import (
-    Projected,
-    assert_same,
     assert_same_as_dense,
     conv_of,
     images_for,
@@ -15,11 +13,10 @@ from agreement import (
     outcome,
     random,
 )
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scalestudy.layers.basis import VaryingOrderBasis, VaryingSigmaBasis, dynamic_size, dynamic_size_on_device
-from scalestudy.layers.conv import ScaleProjection, correlate_dense
+from scalestudy.layers.conv import correlate_dense
 from scalestudy.layers.fast import folded, separable
 from scalestudy.layers.fast.folded import Workspace
 from scalestudy.layers.fast.fourier import chunks
@@ -30,7 +27,7 @@ from scalestudy.layers.fast.separable import (
     separable_cost,
     split_by_winner,
 )
-from scalestudy.layers.scales import DirectScales, StepRatioScales
+from scalestudy.layers.scales import DirectScales
 
 BASES = {"varying order": VaryingOrderBasis(2), "varying sigma": VaryingSigmaBasis(3, max_order=2, mult=1.4)}
 
@@ -86,14 +83,6 @@ def test_chunks_fit_the_device() -> None:
     ):
         found = chunks(torch.zeros(5, 2, dtype=dtype), 10, limits)
         assert [(chunk.start, chunk.stop) for chunk in found] == expected
-
-
-@pytest.mark.parametrize("size", [(10, 12), (9, 7)], ids=str)
-def test_project_equals_projection(size) -> None:
-    conv = layer_of("lift", StepRatioScales(0.9, 3.0, 4))
-    expected = outcome(nn.Sequential(conv, ScaleProjection()), images_for(conv, size))
-    found = outcome(Projected(conv), images_for(conv, size))
-    assert_same(found, {name.replace("0.", "conv."): value for name, value in expected.items()})
 
 
 @pytest.mark.parametrize("size", [(8, 10), (9, 7)], ids=str)
