@@ -89,11 +89,6 @@ def test_a_diverged_layer_is_not_equivariant() -> None:
         assert_equivariant(conv, IMAGES, scales, margin)
 
 
-def test_unequal_and_descending_scales() -> None:
-    conv = lifting(FixedScales.from_values([3.1, 2.0, 4.5, 5.2]))
-    assert layer_equivariance_error(conv, IMAGES).max() < 5e-3
-
-
 def test_longer_kernels_leave_the_interpolation_error_only() -> None:
     """The rest is the cut at 4 sigmas, at another fraction of a pixel for each scale: 6 sigmas remove it."""
     images = functools.partial(DOUBLE, resolution=0.8)
@@ -141,17 +136,16 @@ def test_narrow_sub_sigmas_of_basis_b_need_resolution() -> None:
     assert errors[0] > 0.05 and errors[1] < 1e-5
 
 
-def test_group_convolutions_and_stacks() -> None:
+def test_unequal_and_descending_scales_and_stacks() -> None:
+    conv = lifting(FixedScales.from_values([3.1, 2.0, 4.5, 5.2]))
+    assert layer_equivariance_error(conv, IMAGES).max() < 5e-3
     scales = IsrScales(1.2, 3.0, 3)
     lift = lifting(scales, 3)
     torch.manual_seed(1)
     net = nn.Sequential(lift, nn.ReLU(), GroupConv(4, 3, scales, 3))
     margin = lift.kernel_size() // 2 + net[2].kernel_size() // 2
     assert layer_equivariance_error(net, IMAGES, scales.values(), margin).max() < 1e-2
-
-
-def test_scales_that_do_not_belong_to_the_layer_show() -> None:
-    assert layer_equivariance_error(lifting(), IMAGES, [2.0, 3.0, 6.0]).min() > 0.05
+    assert layer_equivariance_error(lifting(), IMAGES, [2.0, 3.0, 6.0]).min() > 0.05  # scales of another layer
 
 
 @pytest.mark.parametrize("control", ["plain", "normalised apart"])

@@ -239,20 +239,17 @@ def test_what_does_not_fit_is_refused_as_by_the_modules() -> None:
 
 @MODES
 @pytest.mark.parametrize(
-    "options",
+    ("size", "options"),
     [
-        {"size": (8, 10)},
-        {"size": (7, 9)},
-        {"size": (9, 8), "window": 4},
-        {"bias": True},
-        {"algorithm": "fourier"},
-        {"algorithm": "dense"},
+        ((8, 10), {}),
+        ((9, 7), {"window": 4}),
+        ((8, 12), {"bias": True}),
+        ((8, 12), {"algorithm": "fourier"}),
+        ((8, 12), {"algorithm": "dense"}),
     ],
     ids=str,
 )
-def test_other_sizes_algorithms_and_a_bias_take_the_modules(options, training, steps) -> None:
-    options = dict(options)
-    size = options.pop("size", (8, 12))
+def test_other_sizes_algorithms_and_a_bias_take_the_modules(size, options, training, steps) -> None:
     layers = five(**options).train(training)
     if layers.conv.bias is not None:
         layers.conv.bias.data.uniform_(-1, 1)

@@ -4,19 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from agreement import (
-    assert_same_as_dense,
-    conv_of,
-    images_for,
-    in_chunks_of,
-    layer_of,
-    outcome,
-    random,
-)
+from agreement import assert_same_as_dense, conv_of, images_for, in_chunks_of, layer_of, outcome, random
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scalestudy.layers.basis import VaryingOrderBasis, VaryingSigmaBasis, dynamic_size, dynamic_size_on_device
-from scalestudy.layers.conv import correlate_dense
 from scalestudy.layers.fast import folded, separable
 from scalestudy.layers.fast.folded import Workspace
 from scalestudy.layers.fast.fourier import chunks
@@ -61,15 +52,6 @@ def test_equals_dense(case, kind, basis, monkeypatch) -> None:
     assert_same_as_dense(layer, x)
     monkeypatch.setattr(SeparableLayer, "chunks", in_chunks_of(2, 1))
     assert_same_as_dense(layer, x)
-
-
-@pytest.mark.parametrize("order", [0, 1])
-def test_functions_of_one_parity(order: int) -> None:
-    """A basis of even or of odd functions only: nothing of the other kind is left to multiply."""
-    sampled = VaryingOrderBasis(order + 1).sample(torch.tensor([1.0, 1.8], dtype=torch.float64), 15)
-    basis = dataclasses.replace(sampled, rows=(order,), cols=(order,))
-    x, weight = random(2, 2, 9, 8), random(3, 2, 1, seed=1)
-    torch.testing.assert_close(correlate_separable(x, weight, basis), correlate_dense(x, weight, basis))
 
 
 def test_chunks_fit_the_device() -> None:
