@@ -2,10 +2,9 @@
 
     g_n(x; s) = exp(-x^2 / 2 s^2) He_n(x / s) / s,        x = -h .. h on the pixel grid,
 
-with the probabilists' Hermite polynomials He_n.  A 2-D basis function is g_row(row) g_col(column): it is
-never needed as a K x K picture by the fast algorithms in `scalestudy.layers.conv`, which work on the 1-D
-functions below.  Formulas, truncation and normalisation follow the released code of the paper, which the
-paper's Section 3 describes only in words; everything is differentiable in the scales.
+with the probabilists' Hermite polynomials He_n.  A 2-D basis function is g_row(row) g_col(column); the fast algorithms
+never need it as a K x K picture.  Formulas, truncation and normalisation follow the released code of the paper, whose
+Section 3 describes them only in words; everything is differentiable in the scales.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def dynamic_size_on_device(scales: Tensor, extent: float = 4.0) -> Tensor:
 
 
 def supports(scales: Tensor, size: int | Tensor) -> Tensor:
-    """Half-width in pixels of each scale's functions inside a kernel of `size` pixels, (S,), double precision.
+    """Half-width in pixels of each scale's functions inside a kernel of `size` pixels, (S,), float64.
 
     A kernel of scale s_i is cut to m_i = 2 floor(trunc(size s_i / s_max) / 2) + 1 pixels (released code).  The ratio is
     taken in the scales' own precision and multiplied in double, as there: at the edge of a pixel this decides.
@@ -69,12 +68,9 @@ def supports(scales: Tensor, size: int | Tensor) -> Tensor:
 class SeparableBasis:
     """A sampled basis of F separable functions at S scales, in double precision.
 
-    Basis function f is the outer product of the 1-D functions rows[f] (vertical axis) and cols[f], divided
-    by both their norms.  The 1-D functions include two orders more than the basis, because
-
-        d g_n / d ln s = g_(n+2) + n g_n
-
-    holds exactly for the sampled functions: the gradient of a loss in the scales needs no others.
+    Basis function f is the outer product of the 1-D functions rows[f] (vertical axis) and cols[f], divided by both
+    their norms.  The 1-D functions include two orders more than the basis: the gradient of a loss in the scales needs
+    no others, because d g_n / d ln s = g_(n+2) + n g_n holds exactly for the sampled functions.
     """
 
     scales: Tensor  # (S,), what it was sampled at
@@ -108,16 +104,11 @@ class SeparableBasis:
 
 
 class HermiteBasis:
-    """Common part of the two Hermite-Gaussian bases: sampling, truncation, normalisation.
+    """Common part of the two Hermite-Gaussian bases, of n^2 functions for an `effective_size` n.
 
-    Every 1-D function is divided by its own L2 norm at scale index 0.  The norm of a product is the product
-    of the norms, so this is the released code's rule: each 2-D function has unit norm at the first scale,
-    and larger scales keep their natural 1/s^2 amplitude.
-
-    Attributes
-    ----------
-    effective_size : int
-        n; the basis has n^2 functions.
+    Every 1-D function is divided by its own L2 norm at scale index 0.  The norm of a product is the product of the
+    norms, so this is the released code's rule: each 2-D function has unit norm at the first scale, and larger scales
+    keep their natural 1/s^2 amplitude.
     """
 
     def __init__(self, effective_size: int, num_orders: int, multipliers: tuple[float, ...]) -> None:
@@ -128,7 +119,7 @@ class HermiteBasis:
 
     @property
     def num_functions(self) -> int:
-        """Number F of 2-D basis functions."""
+        """Number F of functions."""
         return len(self.rows)
 
     def _pairs(self) -> list[tuple[int, int]]:
@@ -146,10 +137,9 @@ class HermiteBasis:
         return self._sample(scales, size, half, tuple(int(half_width) for half_width in reach.tolist()))
 
     def sample_on_device(self, scales: Tensor, size: int | Tensor, window: int) -> SeparableBasis:
-        """`sample` in a window that does not depend on the scales, so that nobody waits for their values.
+        """`sample` in a window, pixels to each side, so that nobody waits for the values of the scales.
 
-        The window reaches as many pixels to each side.  Exact while no scale reaches beyond it; of larger ones it cuts
-        off more than Eq. 6 does.
+        Exact while no scale reaches beyond it; of larger ones it cuts off more than Eq. 6 does.
         """
         return self._sample(scales, size, window, None)
 
@@ -242,7 +232,7 @@ class SampledBasis(nn.Module):
 
     @property
     def num_functions(self) -> int:
-        """Number F of basis functions."""
+        """Number F of functions."""
         return len(self.functions)
 
     def checked_for(self, scales: Tensor, size: int) -> SampledBasis:

@@ -1,21 +1,19 @@
 """Scale convolutions with fixed or learnable internal scales, and the exact fast algorithm behind them.
 
 Tensors are (B, C, H, W) before the lifting convolution and (B, C, S, H, W) after it.  "Convolution" is
-cross-correlation with zero padding and stride 1, as everywhere in deep learning; the output has the
-size of the input.
+cross-correlation with zero padding and stride 1; the output has the size of the input.
 
 Three algorithms compute the same numbers, to float rounding.  "dense" builds the K x K kernel of every scale and
-convolves, as the released code does, and is kept as the reference.  "separable" uses that basis functions are products
-(`separable`), "fourier" goes through spectra of planes (`fourier`); the cost of both hardly
-depends on the scales.  "auto" takes the one with fewer multiplications: "separable" where few channels come in,
-"fourier" between many channels.
+convolves, as the released code does: the reference.  "separable" uses that basis functions are products, "fourier" goes
+through spectra of planes (see the modules of these names in `fast`); the cost of both hardly depends on the scales.
+"auto" takes the one with fewer multiplications: "separable" where few channels come in, else "fourier".
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -36,20 +34,15 @@ from scalestudy.layers.fast.separable import correlate_separable, separable_cost
 from scalestudy.layers.scales import InternalScales, require_integer
 
 Algorithm = Literal["auto", "separable", "fourier", "dense"]
-_ALGORITHMS = ("auto", "separable", "fourier", "dense")
-
-_FOURIER_HANDICAP = 1.5
-"""A multiplication of "fourier" takes this much longer than others (measured on a CPU: it moves more data)."""
+_FOURIER_HANDICAP = 1.5  # a multiplication of "fourier" takes so much longer than others (measured on a CPU)
 
 
 def correlate_dense(x: Tensor, weight: Tensor, basis: SeparableBasis | SampledBasis) -> Tensor:
     """Scale convolution by K x K kernels, as the released code computes it; see `correlate_separable`."""
     kernels = torch.einsum("oif,fshw->soihw", weight, basis.dense().to(x.dtype))
-    inputs = x.unbind(2) if x.dim() == 5 else [x] * len(kernels)
-    padding = kernels.shape[-1] // 2
-    return torch.stack(
-        [functional.conv2d(x, kernel, padding=padding) for x, kernel in zip(inputs, kernels, strict=True)], 2
-    )
+    inputs, padding = x.unbind(2) if x.dim() == 5 else [x] * len(kernels), kernels.shape[-1] // 2
+    responses = [functional.conv2d(x, kernel, padding=padding) for x, kernel in zip(inputs, kernels, strict=True)]
+    return torch.stack(responses, 2)
 
 
 class _ScaleConv(nn.Module):
@@ -74,27 +67,21 @@ class _ScaleConv(nn.Module):
         require_integer("in_channels", in_channels)
         require_integer("out_channels", out_channels)
         if not isinstance(scales, InternalScales):
-            raise ValueError(
-                f"scales must be an InternalScales module such as FixedScales or IsrScales, got {scales!r}"
-            )
+            raise ValueError(f"scales must be an InternalScales module such as FixedScales, got {scales!r}")
         if (effective_size is None) == (basis is None):
-            raise ValueError(
-                "give either effective_size (for the varying-order basis) or basis, "
-                f"got effective_size={effective_size!r} and basis={basis!r}"
-            )
+            given = f"got effective_size={effective_size!r} and basis={basis!r}"
+            raise ValueError(f"give either effective_size (for the varying-order basis) or basis, {given}")
         if not (math.isfinite(extent) and extent > 0):
             raise ValueError(f"extent (k of Eq. 6, in sigmas) must be finite and > 0, got {extent!r}")
         if kernel_size is not None:
             require_odd("kernel_size", kernel_size)
-        if algorithm not in _ALGORITHMS:
-            raise ValueError(f"algorithm must be one of {_ALGORITHMS}, got {algorithm!r}")
+        if algorithm not in get_args(Algorithm):
+            raise ValueError(f"algorithm must be one of {get_args(Algorithm)}, got {algorithm!r}")
         if algorithm == "separable" and isinstance(basis, SampledBasis):
             raise ValueError("algorithm 'separable' needs a Hermite basis, got a SampledBasis; 'fourier' takes any")
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.scales = scales
+        self.in_channels, self.out_channels, self.scales = in_channels, out_channels, scales
         self.basis = VaryingOrderBasis(effective_size) if basis is None else basis
-        self.extent, self.fixed_size = extent, kernel_size
-        self.algorithm = algorithm
+        self.extent, self.fixed_size, self.algorithm = extent, kernel_size, algorithm
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, self.basis.num_functions))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
@@ -106,16 +93,16 @@ class _ScaleConv(nn.Module):
         return self.scales.num_scales
 
     def kernel_size(self) -> int:
-        """Present kernel size K in pixels (Eq. 6, unless it was fixed at construction)."""
+        """Present kernel size K in pixels (Eq. 6, unless it is fixed)."""
         return self.fixed_size or dynamic_size(self.scales(), self.extent)
 
     def kernels(self) -> Tensor:
-        """Present dense kernels, shape (out, in, S, K, K): what Fig. 1 calls the multi-scale kernel."""
+        """Present dense kernels, (O, I, S, K, K): what Fig. 1 calls the multi-scale kernel."""
         basis = self._sampled(self.scales()).dense()
         return torch.einsum("oif,fshw->oishw", self.weight, basis.to(self.weight.dtype))
 
     def without_bias(self, x: Tensor) -> Tensor:
-        """The response before the bias is added, for whoever pools first: a maximum and a bias can change places."""
+        """The response before the bias is added: a maximum and a bias can change places."""
         self._check(x)
         return self._correlate(x, project=False)
 
@@ -145,9 +132,9 @@ class _ScaleConv(nn.Module):
     def _sampled_for(self, size: tuple[int, int]) -> tuple[SeparableBasis | SampledBasis, Algorithm]:
         """The basis at the present scales, and the algorithm, for planes (H, W).
 
-        Eq. 6 needs the value of the largest scale.  The CPU has it at hand; any other device would have to stop at each
-        step.  There the separable algorithm takes all kernels to be as large as scales of the size of the planes make
-        them, and cuts them on the device.
+        Eq. 6 needs the value of the largest scale, for which a device other than the CPU would have to stop at each
+        step.  There the separable algorithm takes kernels as large as scales of the size of the planes make them, and
+        cuts them on the device.
         """
         scales = self.scales()
         if scales.device.type != "cpu":
@@ -162,10 +149,8 @@ class _ScaleConv(nn.Module):
         basis, algorithm = self._sampled_for(x.shape[-2:])
         if algorithm == "separable":
             return correlate_separable(x, self.weight, basis, project=project)
-        if algorithm == "dense":
-            y = correlate_dense(x, self.weight, basis)
-        else:
-            y = correlate_fourier(x, self.weight, basis.dense())
+        dense = algorithm == "dense"
+        y = correlate_dense(x, self.weight, basis) if dense else correlate_fourier(x, self.weight, basis.dense())
         return y.max(dim=2).values if project else y
 
     def _with_bias(self, y: Tensor) -> Tensor:
@@ -182,16 +167,11 @@ class _ScaleConv(nn.Module):
             )
 
     def _check(self, x: Tensor) -> None:
-        """Refuse an input of the wrong shape."""
+        name, axes, shape = type(self).__name__, ", ".join(self._axes), tuple(x.shape)
         if x.dim() != len(self._axes) or x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"{type(self).__name__} takes a tensor of shape ({', '.join(self._axes)}) with C = {self.in_channels}, "
-                f"got shape {tuple(x.shape)}"
-            )
+            raise ValueError(f"{name} takes a tensor of shape ({axes}) with C = {self.in_channels}, got shape {shape}")
         if "S" in self._axes and x.shape[2] != self.num_scales:
-            raise ValueError(
-                f"{type(self).__name__} has {self.num_scales} internal scales on axis 2, got shape {tuple(x.shape)}"
-            )
+            raise ValueError(f"{name} has {self.num_scales} internal scales on axis 2, got shape {shape}")
 
     def extra_repr(self) -> str:
         return (
@@ -201,7 +181,7 @@ class _ScaleConv(nn.Module):
 
 
 class LiftingConv(_ScaleConv):
-    """Scale convolution T -> H (Eq. 3): one image in, one response per internal scale out.
+    """Scale convolution T -> H (Eq. 3): an image in, a response per internal scale out.
 
     y[b, o, s] = sum_i x[b, i] * kernel_s[o, i],   kernel_s[o, i] = sum_f weight[o, i, f] basis[f, s].
 
@@ -226,21 +206,14 @@ class LiftingConv(_ScaleConv):
 
     Shape
     -----
-    (B, I, H, W) -> (B, O, S, H, W), float32 or float64.
-
-    Notes
-    -----
-    Sampling on the pixel grid and cutting off at k sigmas make the scale equivariance of Eq. 1
-    approximate; see `scalestudy.layers.equivariance`.
+    (B, I, H, W) -> (B, O, S, H, W), float32 or float64.  Sampling on the pixel grid and cutting off at k sigmas make
+    its scale equivariance (Eq. 1) approximate; see `scalestudy.layers.equivariance`.
     """
 
     _axes = "BCHW"
 
     def project(self, x: Tensor) -> Tensor:
-        """``ScaleProjection()(conv(x))`` without keeping the response of every scale in memory.
-
-        (B, I, H, W) -> (B, O, H, W).
-        """
+        """``ScaleProjection()(conv(x))``, (B, O, H, W), without keeping the response of every scale in memory."""
         self._check(x)
         return self._with_bias(self._correlate(x, project=True))
 
@@ -248,23 +221,14 @@ class LiftingConv(_ScaleConv):
 class GroupConv(_ScaleConv):
     """Scale convolution H -> H (Eq. 4): each scale convolved with its own kernel, no mixing of scales.
 
-    y[b, o, s] = sum_i x[b, i, s] * kernel_s[o, i].  Parameters as in `LiftingConv`.
-
-    Shape
-    -----
-    (B, I, S, H, W) -> (B, O, S, H, W), float32 or float64.
+    y[b, o, s] = sum_i x[b, i, s] * kernel_s[o, i], (B, I, S, H, W) -> (B, O, S, H, W).  Parameters as in `LiftingConv`.
     """
 
     _axes = "BCSHW"
 
 
 class ScaleProjection(nn.Module):
-    """Maximum over the scale axis (Table 1, "scale-projection"); the gradient goes to the maximum only.
-
-    Shape
-    -----
-    (B, C, S, H, W) -> (B, C, H, W).
-    """
+    """Maximum over the scale axis (Table 1, "scale-projection"), (B, C, S, H, W) -> (B, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 5:
@@ -273,10 +237,7 @@ class ScaleProjection(nn.Module):
 
 
 def run_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """``nn.Sequential(*layers)(x)``, those of Table 1 from convolution to pooling in one step where it can.
-
-    A step that stands for several layers is taken only where nobody can tell, see `is_plain` and `can_pool_folded`.
-    """
+    """``nn.Sequential(*layers)(x)``; one step stands for several of them only where nobody can tell (`is_plain`)."""
     layers = list(layers)
     if len(layers) > 1 and is_plain(layers[0], LiftingConv) and is_plain(layers[1], ScaleProjection):
         conv, _, *layers = layers

@@ -13,12 +13,11 @@ at each side of both results.
 The released code minimises it on 10,000 images of white noise by Adam, in about 26 hours on a CPU.  Two facts make it a
 matter of a second (our choice; same minimum, to 0.06 % of the released bank):
 
-* Resizing and shifting are linear and act on rows and columns separately.  For pixels that are independent with mean m
-  and variance v, the expected squared norm of a pair's difference is therefore known in closed form, from K x K
-  matrices of products of one-dimensional, shifted resizing operators.
+* Resizing and shifting are linear and act on rows and columns separately.  For independent pixels of known mean and
+  variance, the expected squared norm of a pair's difference therefore has a closed form, from K x K matrices of
+  products of one-dimensional, shifted resizing operators.
 * The difference is linear in the bank, so the minimum of a sum of norms is a fixed point of weighted least squares
-  with weights 1 / norm (iteratively re-weighted least squares, Weiszfeld 1937).  All functions share one system of
-  equations.
+  with weights 1 / norm (Weiszfeld 1937).  All functions share one system of equations.
 """
 
 from __future__ import annotations
@@ -35,11 +34,9 @@ from torch.nn import functional
 from scalestudy.layers.basis import VaryingSigmaBasis
 from scalestudy.layers.precision import one_thread
 
-SCALES = (1.0, 1.26, 1.59, 2.0)
-"""The released scales, relative to the smallest: 2^(i/3), rounded."""
+SCALES = (1.0, 1.26, 1.59, 2.0)  # the released scales, relative to the smallest: 2^(i/3), rounded
 
-IMAGE_SIZE = 154
-"""Height and width in pixels of the images on which the released bank was optimised."""
+IMAGE_SIZE = 154  # height and width in pixels of the images on which the released bank was optimised
 
 _TOLERANCE = 1e-12  # largest change of a bank, relative to its largest value
 _SMOOTHING = 1e-6  # of the starting loss, added to each norm in quadrature: keeps the weights finite where a norm is 0
@@ -141,9 +138,9 @@ class PairLoss:
 
     small: int  # index of the smaller scale
     large: int
+    # 1-D products (K, K) of operators by kernel position: shrinking the shifted image with itself, with shifting
+    # the shrunk image, and the latter with itself
     products: tuple[Tensor, Tensor, Tensor]
-    """1-D products (K, K) of operators indexed by kernel position: shrinking the shifted image with itself, with
-    shifting the shrunk image, and the latter with itself."""
     variance: float  # of a pixel: the 2-D product is variance * products x products
     constant: float  # weight of the squared sum of the difference of the kernels: (mean of a pixel * side compared)^2
 
@@ -197,8 +194,8 @@ def noise_moments() -> tuple[float, float]:
 def shrink(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Bicubic resize (A = -0.75, no antialiasing, pixel centres not aligned at the corners) to a size in pixels.
 
-    The grid follows from the whole sizes, `shrunk_size` out of size.  The released bank is the optimum of this
-    convention (to 0.06 %) and not of the other one, in which the nominal ratio places the pixels (2 % away).
+    The grid follows from the whole sizes: the released bank is the optimum of that, to 0.06 %, and 2 % away from the
+    optimum where the nominal ratio places the pixels.
     """
     return functional.interpolate(images, size=size, mode="bicubic", align_corners=False)
 

@@ -9,9 +9,9 @@ correlation with a kernel k_s(u) = psi(u / s) / s^2, the amplitude that Hermite-
 the response at scale a s to the enlarged image is the enlarged response at scale s, with gain 1.  On a pixel grid it
 holds approximately, and these functions measure by how much.  The paper prints no such number: the protocol is ours.
 
-What must not count as an error of the layer is kept out.  Images are formulas, so an enlarged image is rendered anew
-instead of interpolated.  Responses must be interpolated, because the positions p / a fall between pixels: by a long
-windowed sinc, whose own error on such smooth maps is below 1e-6.  Pixels that see the zero padding are left out.
+What is no error of the layer is kept out.  Images are formulas, so an enlarged image is rendered anew.  Responses must
+be interpolated, because the positions p / a fall between pixels: by a long windowed sinc, whose own error on such
+smooth maps is below 1e-6.  Pixels that see the zero padding are left out.
 """
 
 from __future__ import annotations
@@ -30,11 +30,8 @@ from scalestudy.layers.scales import require_integer
 Images = Callable[[float], Tensor]
 """Renders one and the same batch of scenes (B, C, H, W) enlarged by any factor about the image centre."""
 
-REACH = 12
-"""Half-width of the interpolation kernel in pixels."""
-
-_KAISER_BETA = 14.0
-"""Shape of its window: about 1e-7 in the pass band, which ends at 0.6 of the Nyquist frequency."""
+REACH = 12  # half-width of the interpolation kernel in pixels
+_KAISER_BETA = 14.0  # shape of its window: error 1e-7 in the pass band, which ends at 0.6 of the Nyquist frequency
 
 
 def smooth_images(
@@ -50,7 +47,7 @@ def smooth_images(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Random sums of Gaussian blobs, rendered without interpolation at any magnification and resolution.
+    """Random sums of Gaussian blobs (B, C, size, size), rendered without interpolation at any magnification.
 
     Not in the paper: our choice, because blobs are smooth and can be evaluated anywhere.  A scene is
     ``size / resolution`` units wide; blob centres are uniform in it, amplitudes standard normal, sigmas uniform in
@@ -71,16 +68,9 @@ def smooth_images(
     blob_sigmas : tuple of float
         Smallest and largest blob sigma in units of the scene, > 0.
 
-    Returns
-    -------
-    Tensor
-        (B, C, size, size).
-
-    Examples
-    --------
     >>> import functools
-    >>> images = functools.partial(smooth_images, 4, 96)  # images(1.5): the same four scenes enlarged by 1.5
-    >>> images(1.5).shape
+    >>> images = functools.partial(smooth_images, 4, 96)  # as `layer_equivariance_error` takes them
+    >>> images(1.5).shape  # the four scenes enlarged by 1.5
     torch.Size([4, 1, 96, 96])
     """
     for name, number in (("count", count), ("size", size), ("channels", channels), ("blobs", blobs)):
@@ -102,9 +92,9 @@ def smooth_images(
 def enlarge(maps: Tensor, factor: float) -> Tensor:
     """Enlarge maps (..., H, W) by a factor > 0 about their centre, on the same canvas, zero outside.
 
-    By a Kaiser-windowed sinc of half-width `REACH` per axis (our choice), because it leaves smooth maps exact to about
-    1e-7, where bicubic interpolation would hide the errors that we look for; maps with frequencies above 0.6 of the
-    Nyquist frequency (step edges) ring.  Below 1 the kernel widens to cut frequencies that the result cannot hold.
+    By a Kaiser-windowed sinc of half-width `REACH` per axis (our choice): bicubic interpolation would hide the errors
+    that we look for.  Maps with frequencies above 0.6 of the Nyquist frequency (step edges) ring.  Below 1 the kernel
+    widens to cut frequencies that the result cannot hold.
     """
     _require_positive("factor", factor)
     rows, columns = (_interpolation(length, factor).to(maps) for length in maps.shape[-2:])
@@ -135,7 +125,11 @@ def layer_equivariance_error(
 
         error_i = || R_(i+1)(L_a x) - L_a R_i(x) || / || L_a R_i(x) ||   (L2, all images, channels, interior pixels).
 
-    Not in the paper: our choice, because it asks of a layer exactly what Eq. 1 promises.
+    Not in the paper: our choice, because it asks of a layer exactly what Eq. 1 promises.  What remains is the
+    discretisation error of the layer.  Sampling on the pixel grid: falls faster than any power of sigma, below 1e-6
+    once the narrowest function of a basis has a sigma of about 1 pixel.  Cutting off at a whole pixel near k sigmas,
+    elsewhere for each scale: of the order of 1e-3 for k = 4, in proportion to 1 / sigma at a given misfit, gone for
+    k = 6.
 
     Parameters
     ----------
@@ -157,19 +151,13 @@ def layer_equivariance_error(
     Raises
     ------
     ValueError
-        If the response has no scale axis of length S, the layer does not tell its scales or kernel size and they are
-        not given, or the images are too small to leave an interior.
-
-    Notes
-    -----
-    Each pair lies within the internal scales, so no index beyond the first or last scale is ever asked for; that is
-    enough for layers that do not mix scales, as all of this study.  What remains is the discretisation error of the
-    layer.  Sampling on the pixel grid: falls faster than any power of sigma, below 1e-6 once the narrowest function
-    of a basis has a sigma of about 1 pixel.  Cutting off at a whole pixel near k sigmas, elsewhere for each scale: of
-    the order of 1e-3 for k = 4, in proportion to 1 / sigma at a given misfit, gone for k = 6.
+        If the response has no scale axis of length S, or the images are too small to leave an interior.
     """
-    scales = _told(layer, "scales", internal_scales, lambda told: told.values())
-    margin = _told(layer, "kernel_size", margin, lambda told: told() // 2)
+    for name, given, attribute in (("internal_scales", internal_scales, "scales"), ("margin", margin, "kernel_size")):
+        if given is None and not hasattr(layer, attribute):
+            raise ValueError(f"{name} must be given for {type(layer).__name__}, which has no attribute {attribute!r}")
+    scales = layer.scales.values() if internal_scales is None else internal_scales
+    margin = layer.kernel_size() // 2 if margin is None else margin
     if len(scales) < 2:
         raise ValueError(f"internal_scales must be two or more to compare, got {list(scales)!r}")
     _require_positive("internal_scales", *scales)
@@ -194,20 +182,18 @@ def assert_equivariant(
     *,
     tolerance: float = 1e-2,
 ) -> None:
-    """Raise an error unless a layer is equivariant to a change of scale (Eq. 1), as closely as a pixel grid allows.
+    """Raise an error that names the worst pair unless `layer_equivariance_error`, whose arguments these are, is small.
 
     Parameters
     ----------
-    layer, images, internal_scales, margin
-        See `layer_equivariance_error`.
     tolerance : float
-        Largest error allowed of any pair of adjacent scales.  A scale convolution whose narrowest function has a sigma
-        of about 1 pixel stays below 5e-3; a plain convolution in its place is above 0.15.
+        Largest error allowed.  A scale convolution whose narrowest function has a sigma of about 1 pixel stays below
+        5e-3; a plain convolution in its place is above 0.15.
 
     Raises
     ------
     AssertionError
-        Naming the worst pair and its error.
+        Where the error of a pair of adjacent scales is larger.
     """
     errors = layer_equivariance_error(layer, images, internal_scales, margin)
     worst = int(errors.argmax())  # NaN, if there is any
@@ -223,11 +209,11 @@ def model_equivariance_error(
 ) -> pd.DataFrame:
     """Change of a network's outputs when its input is enlarged by factors a > 0: 0 for a scale-invariant network.
 
-    Our choice, to compare networks of any kind that map (B, C, H, W) to (B, ...); modules are run in evaluation mode.
-    Images are rendered (see `Images`), or a batch that `enlarge` resamples (zero outside, so let zero be the
-    background).  One row per factor: `relative_change`, the L2 norm over the batch of f(L_a x) - f(x) over that of
-    f(x); `prediction_change`, how many images change their largest output, in percent.  A constant network scores 0:
-    read the numbers beside the error rate.
+    Our choice, for networks of any kind that map (B, C, H, W) to (B, ...); modules are run in evaluation mode.  Images
+    are rendered (see `Images`), or a batch that `enlarge` resamples (zero outside, so let zero be the background).  One
+    row per factor: `relative_change`, the L2 norm over the batch of f(L_a x) - f(x) over that of f(x);
+    `prediction_change`, how many images change their largest output, in percent.  A constant network scores 0: read the
+    numbers beside the error rate.
     """
     if len(factors) == 0:
         raise ValueError("factors must be one or more factors > 0, got none")
@@ -245,11 +231,11 @@ def model_equivariance_error(
 
 
 def _responses(layer: Callable[[Tensor], Tensor], images: Tensor, num_scales: int) -> Tensor:
-    responses = layer(images)
-    if responses.dim() != 5 or responses.shape[2] != num_scales or responses.shape[-2:] != images.shape[-2:]:
+    responses, size = layer(images), images.shape[-2:]
+    if responses.dim() != 5 or responses.shape[2:] != (num_scales, *size):
         raise ValueError(
-            f"layer must return (B, O, {num_scales}, {images.shape[-2]}, {images.shape[-1]}) for {num_scales} "
-            f"internal scales, got shape {tuple(responses.shape)}"
+            f"layer must return (B, O, {num_scales}, {size[0]}, {size[1]}) for {num_scales} internal scales, "
+            f"got shape {tuple(responses.shape)}"
         )
     return responses.double()
 
@@ -262,21 +248,11 @@ def _interior(shape: Sequence[int], margin: int, factor: float) -> tuple[Ellipsi
         radius = min(centre - margin, factor * (centre - margin - REACH))
         if radius < 1:
             raise ValueError(
-                f"images must be larger than {2 * (margin + REACH) + 1} pixels, because responses see {margin} "
-                f"pixels to each side and interpolation {REACH}, got {length}"
+                f"images must be larger than {2 * (margin + REACH) + 1} pixels, because responses see {margin} pixels "
+                f"to each side and interpolation {REACH}, got {length}"
             )
         slices.append(slice(math.ceil(centre - radius), math.floor(centre + radius) + 1))
     return (..., *slices)
-
-
-def _told(layer: object, name: str, given: object, ask: Callable) -> object:
-    """What was given, or else what the layer's attribute tells."""
-    if given is not None:
-        return given
-    if not hasattr(layer, name):
-        argument = "internal_scales" if name == "scales" else "margin"
-        raise ValueError(f"{argument} must be given for {type(layer).__name__}, which has no attribute {name!r}")
-    return ask(getattr(layer, name))
 
 
 def _require_positive(name: str, *values: float) -> None:

@@ -1,8 +1,7 @@
 """Internal scales: small modules that return the S sigmas of a scale convolution.
 
-Each class is one way to parameterise the scales of a network.  All of them return absolute sigmas in
-pixels, shape (S,), smallest first when created; share one instance between layers and the layers
-share their scales, as every network of the paper does.
+Each class is one way to parameterise the scales of a network.  All of them return absolute sigmas in pixels, shape
+(S,), smallest first when created; layers that share an instance share their scales, as in every network of the paper.
 """
 
 from __future__ import annotations
@@ -50,15 +49,9 @@ def _two_or_more(sigma_basis: float, isr: float, num_scales: int) -> tuple[float
 
 
 class InternalScales(nn.Module):
-    """Base class: a module whose forward pass returns the internal scales, shape (S,), in pixels.
+    """Base class: a module whose forward pass returns the internal scales, shape (S,), in pixels."""
 
-    Attributes
-    ----------
-    num_scales : int
-        Number of scales S.
-    """
-
-    num_scales: int
+    num_scales: int  # S
 
     def forward(self) -> Tensor:
         raise TypeError(f"{type(self).__name__} does not say how its internal scales are computed")
@@ -74,7 +67,7 @@ class InternalScales(nn.Module):
         return scales[-1] / scales[0]
 
     def values(self) -> list[float]:
-        """Present internal scales in pixels as Python floats."""
+        """Present internal scales in pixels, as Python floats."""
         return self().detach().double().tolist()
 
     def extra_repr(self) -> str:
@@ -206,10 +199,7 @@ class IntervalScales(InternalScales):
     Not in the paper's experiments; its Sections 2 and 5 name the scale-equivariant U-Net (Yang et al., 2023), which
     learns scales inside intervals, and set the paper's own unconstrained scales against it.  Our reading: the intervals
     meet half-way between neighbours (in ratio), so that the scales keep their order, and a sigmoid keeps each inside,
-
-        s_i = sigma_i q^(sigmoid(theta_i) - 1/2),       q = the initial ratio of neighbours,
-
-    which starts at the log-uniform scales with theta = 0.
+    s_i = sigma_i q^(sigmoid(theta_i) - 1/2) with q the initial ratio of neighbours, which starts with theta = 0.
 
     Created with the initial values, as `FixedScales`; num_scales >= 2.
     """

@@ -13,11 +13,9 @@ from scalestudy.models.frame import BlockNet
 from scalestudy.models.kernels import DILATIONS, KERNEL_SIZE
 from scalestudy.models.pooling import larger
 
+# variance in square pixels that takes an image of sigma 0.25 to one of sigma 0.5 (released code)
 BLUR_VARIANCE = 0.25**2 * (2**2 - 1)
-"""Variance in square pixels that takes an image of sigma 0.25 to one of sigma 0.5 (released code)."""
-
-BLUR_HALF_WIDTH = 4
-"""The blur reaches this many pixels to each side."""
+BLUR_HALF_WIDTH = 4  # the blur reaches this many pixels to each side
 
 
 def blur_taps() -> Tensor:
@@ -31,12 +29,8 @@ class DilatedConv(nn.Module):
     """Semigroup correlation with one scale per kernel, no bias: level l sees level l, dilated by 2^l.
 
     It is `GroupConv` with the basis `kernels.dilated_pixels`, in as many multiplications as its kernels have pixels.
-    Images are first lifted to two levels of a Gaussian scale space: themselves, and themselves blurred (zero padding).
-    With `project` the maximum over levels ends the layer, and the next one lifts anew.
-
-    Shape
-    -----
-    (B, I, 2, H, W), or (B, I, H, W) to lift -> (B, O, 2, H, W), or projected (B, O, H, W).
+    (B, I, 2, H, W), or images (B, I, H, W), which are lifted to two levels of a Gaussian scale space: themselves, and
+    themselves blurred (zero padding) -> (B, O, 2, H, W).  With `project` the layer ends on the maximum over levels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, project: bool = False) -> None:

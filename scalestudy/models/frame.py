@@ -8,9 +8,7 @@ from torch.nn import functional
 from scalestudy.layers.scales import InternalScales
 from scalestudy.models.pooling import block_pool
 
-CHANNELS = (32, 63, 95)
-"""Channels of the three blocks; SEVF and SS-CNN take fewer to stay near 495k parameters."""
-
+CHANNELS = (32, 63, 95)  # of the three blocks; SEVF and SS-CNN take fewer to stay near 495k parameters
 HIDDEN_FEATURES = 256
 DROPOUT = 0.7
 
@@ -20,9 +18,6 @@ class MnistScaleNet(nn.Module):
 
     Released code of SESN and of the paper (the paper prints none of it): each pixel is doubled, the blocks end on
     56 -> 28 -> 14 -> 2 pixels.  `scales` are the internal scales, where a system has some that are modules.
-
-    Shape
-    -----
     (B, C, N, N) -> logits (B, num_classes); C = 1, N = 28 and 10 classes on MNIST-Scale.
     """
 
@@ -55,16 +50,11 @@ class MnistScaleNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         name, shape = type(self).__name__, (self.in_channels, self.image_size, self.image_size)
         if images.shape[1:] != shape:
-            raise ValueError(
-                f"{name} takes images of shape (B, {', '.join(map(str, shape))}), got {tuple(images.shape)}"
-            )
+            expected = ", ".join(map(str, shape))
+            raise ValueError(f"{name} takes images of shape (B, {expected}), got {tuple(images.shape)}")
         if not images.is_floating_point():
-            raise ValueError(
-                f"{name} takes normalised images of a floating point type, got {images.dtype}; see "
-                "scalestudy.data.mnist_scale"
-            )
-        if not len(images):
-            return images.new_zeros(0, self.num_classes)
+            remedy = "see scalestudy.data.mnist_scale"
+            raise ValueError(f"{name} takes normalised images of a floating point type, got {images.dtype}; {remedy}")
         enlarged = functional.interpolate(images, scale_factor=2, mode="nearest")
         return self.head(self.features(enlarged).flatten(1))
 

@@ -12,26 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-KERNEL_SIZE = 7
-"""Height and width of the learned kernels of all baselines but SS-CNN, in pixels (released code)."""
+KERNEL_SIZE = 7  # height and width of the learned kernels of all baselines but SS-CNN, in pixels (released code)
 
+# size factors of SiCNN's kernels and of SI-ConvNet's images (released code of SESN)
 COLUMN_SCALES = (0.3, 0.45, 0.67, 1.0, 1.49, 2.23, 3.33)
-"""Size factors of SiCNN's kernels and of SI-ConvNet's images (released code of SESN)."""
-
 COLUMN_KERNEL_SIZE = int(KERNEL_SIZE * max(COLUMN_SCALES))  # 23 pixels
 
-DILATIONS = (1, 2)
-"""Of DSS's kernels on the levels of its scale space."""
+DILATIONS = (1, 2)  # of DSS's kernels on the levels of its scale space
 
-FILTER_SIZES = (7, 9, 11, 13, 15, 17)
-"""SS-CNN's kernel sizes in pixels: the scales of its filters."""
-
-REFERENCE_SIZE = 11
-"""Filter size in pixels at which SS-CNN's harmonics are not turned."""
-
-ORDERS = (0.5, 1.0, 2.0)
-"""Orders k of the harmonics: turns of phase while the radius runs over its range, in log."""
-
+FILTER_SIZES = (7, 9, 11, 13, 15, 17)  # SS-CNN's kernel sizes in pixels: the scales of its filters
+REFERENCE_SIZE = 11  # filter size in pixels at which SS-CNN's harmonics are not turned
+ORDERS = (0.5, 1.0, 2.0)  # orders k of the harmonics: turns of phase while the radius runs over its range, in log
 NUM_ANGLES = 9
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+# width (and stride) and padding in pixels of the windows that end block 1, 2 and 3 (released code)
 WINDOWS = {1: (2, 0), 2: (2, 0), 3: (8, 2)}
-"""Width (and stride) and padding in pixels of the windows that end block 1, 2 and 3 (released code)."""
 
 
 def block_pool(maps: Tensor, block: int) -> Tensor:
@@ -15,14 +15,14 @@ def block_pool(maps: Tensor, block: int) -> Tensor:
     if block < 3:
         return max_pool_2x2(maps)
     width, padding = WINDOWS[block]
-    pooled = functional.max_pool2d(maps.flatten(0, -3), width, padding=padding)
+    pooled = functional.max_pool2d(maps.flatten(0, -4), width, padding=padding)
     return pooled.view(*maps.shape[:-2], *pooled.shape[-2:])
 
 
 def max_pool_2x2(maps: Tensor) -> Tensor:
     """``max_pool2d(maps, 2)`` of contiguous maps (..., H, W) with even sides; faster than that on a CPU."""
     if maps.device.type != "cpu":
-        pooled = functional.max_pool2d(maps.flatten(0, -3), 2)
+        pooled = functional.max_pool2d(maps.flatten(0, -4), 2)
         return pooled.view(*maps.shape[:-2], *pooled.shape[-2:])
     rows = larger(*maps.unflatten(-2, (-1, 2)).unbind(-2))
     return larger(*rows.unflatten(-1, (-1, 2)).unbind(-1))

@@ -3,9 +3,7 @@
 SESN (Sosnovik et al., 2020) convolves with filters that are sums of Hermite-Gaussian functions at four fixed scales and
 takes the maximum over scales at the end; DISCO (Sosnovik et al., 2021) does the same with functions that are optimised
 to make a discrete scale convolution equivariant; the paper (Section 4.3) learns SESN's scales.  All three are one
-network here, with a basis, scales, and the few things in which the released codes differ.
-
-Four scales, 49 functions, blocks of 32, 63 and 95 channels, biases; 494,549 parameters and those of the scales.
+network here, of 494,549 parameters and those of the scales.
 """
 
 from __future__ import annotations
@@ -29,16 +27,10 @@ from scalestudy.layers.scales import (
 from scalestudy.models.frame import CHANNELS, MnistScaleNet
 from scalestudy.models.pooling import block_pool, max_pool_2x2
 
-EFFECTIVE_SIZE = 7
-"""n of the bases: n^2 = 49 functions."""
-
-KERNEL_SIZE = 15
-"""Fixed kernel size of SESN and DISCO in pixels."""
-
+EFFECTIVE_SIZE = 7  # n of the bases: n^2 = 49 functions
+KERNEL_SIZE = 15  # fixed kernel size of SESN and DISCO in pixels
 NUM_SCALES = 4
-
-DISCO_STEPS = (1.0, 1.26, 1.59, 2.0)
-"""DISCO's scales as multiples of its smallest sigma."""
+DISCO_STEPS = (1.0, 1.26, 1.59, 2.0)  # DISCO's scales as multiples of its smallest sigma
 
 Pooling = Literal["max", "average"]
 
@@ -88,11 +80,9 @@ class ScaleAxisNet(MnistScaleNet):
         x = self._block(x, self.conv2, self.norm2)
         x = self.conv3.without_bias(x).max(dim=2).values
         if self.pooling == "max":
-            x = _bias_relu_(block_pool(x, 3), self.conv3.bias)
-        else:
-            x = _bias_relu_(functional.max_pool2d(x, 7, 1), self.conv3.bias)
-            x = functional.avg_pool2d(x, 2, 4)
-        return self.norm3(x)
+            return self.norm3(_bias_relu_(block_pool(x, 3), self.conv3.bias))
+        x = _bias_relu_(functional.max_pool2d(x, 7, 1), self.conv3.bias)
+        return self.norm3(functional.avg_pool2d(x, 2, 4))
 
     def _block(self, x: Tensor, conv: LiftingConv | GroupConv, norm: nn.BatchNorm2d) -> Tensor:
         """Convolution to batch norm; scales are laid into the batch, which no step but the convolution mixes.
@@ -146,17 +136,12 @@ def learned(
     start; Eq. 6).  `like_sesn`: in nothing but its scales different from `sesn`, for "all methods adopt the same
     training strategy" (Section 4.3).
     """
-    return ScaleAxisNet(
-        scales,
-        VaryingSigmaBasis(EFFECTIVE_SIZE, mult=mult),
-        kernel_size=KERNEL_SIZE if like_sesn else None,
-        relu=like_sesn,
-        algorithm=algorithm,
-    )
+    basis, kernel_size = VaryingSigmaBasis(EFFECTIVE_SIZE, mult=mult), KERNEL_SIZE if like_sesn else None
+    return ScaleAxisNet(scales, basis, kernel_size=kernel_size, relu=like_sesn, algorithm=algorithm)
 
 
+# sigma_basis (pixels), ISR and number of scales that the paper's networks start from (released code)
 _START = (1.5, 2.0, NUM_SCALES)
-"""sigma_basis (pixels), ISR and number of scales that the paper's networks start from (released code)."""
 
 
 def ours_isr() -> ScaleAxisNet:

@@ -14,15 +14,12 @@ from scalestudy.models.frame import BlockNet, MnistScaleNet
 from scalestudy.models.kernels import KERNEL_SIZE, kernel_bank, resampling
 from scalestudy.models.pooling import WINDOWS, larger
 
+# size factors q of the images, about three per octave (released code of SESN)
 RESIZE_FACTORS = tuple(1.26**j for j in range(-4, 4))
-"""Size factors q of the images, about three per octave (released code of SESN)."""
-
+# angle in radians that stands for each factor; together they span 120 degrees
 ANGLES = tuple(j * (2 * math.pi / 3) / 7 for j in range(-4, 4))
-"""Angle in radians that stands for each factor; together they span 120 degrees."""
 
-VECTOR_CHANNELS = (23, 45, 68)
-"""Channels of the net whose maps are vectors."""
-
+VECTOR_CHANNELS = (23, 45, 68)  # of the net whose maps are vectors
 NORM_EPS = 1e-5
 NORM_MOMENTUM = 0.5
 
@@ -138,7 +135,7 @@ class VectorNorm(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         var = self.running_var
-        if self.training:
+        if self.training and len(vectors):  # of no images there is no variance
             lengths = length(vectors)
             count = lengths.numel() // lengths.shape[1]
             var = lengths.var((0, 2, 3), correction=0, keepdim=True)

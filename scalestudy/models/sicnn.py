@@ -15,11 +15,7 @@ class ColumnConv(nn.Module):
     """One 7 x 7 kernel bank, no bias, used by seven columns at seven kernel sizes; column q sees column q.
 
     y[b, q, o] = sum_i x[b, q, i] * kernel_q[o, i], where kernel_q is the kernel enlarged by `COLUMN_SCALES` and brought
-    back to its L1 norm.  The first layer's columns all see the image.
-
-    Shape
-    -----
-    (B, 7 I, H, W), or (B, I, H, W) in the first layer -> (B, 7 O, H, W), column-major.
+    back to its L1 norm.  (B, 7 I, H, W), or the image (B, I, H, W) for all columns -> (B, 7 O, H, W), column-major.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:

@@ -18,11 +18,7 @@ class SteerableConv(LiftingConv):
     """Convolution with one steerable filter at six sizes (see `kernels.steered_harmonics`); maximum over the sizes.
 
     The weights (O, I, 54) are the released mr and mi, 3 orders by 9 angles each.  `const_real` is never used, as in the
-    released code, whose parameter counts include it.
-
-    Shape
-    -----
-    (B, I, H, W) -> (B, O, H, W).
+    released code, whose parameter counts include it.  (B, I, H, W) -> (B, O, H, W).
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:

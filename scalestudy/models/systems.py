@@ -15,28 +15,16 @@ if TYPE_CHECKING:
 class System:
     """One system of the comparison.
 
-    Attributes
-    ----------
-    title : str
-        Name for people; where Table 5 has the system, the name there.
-    factory : str
-        ``module:callable`` in `scalestudy.models`.
-    panel : str
-        Systems of one panel are drawn together.
-    cost : tuple of float
-        Milliseconds per image on one core of a server, batches of 16 and 100: training, evaluation.  Our choice, only
-        to foresee the time of a run where no run of the same system is known.
-    in_table5 : bool
-        Whether the paper's Table 5 has this row.
-    augmented : mapping
-        Arguments of the factory for training with random rescaling ("+"), where the released constants differ then.
+    `cost` are milliseconds per image on one core of a server, batches of 16 and 100: training, evaluation.  Our choice,
+    only to foresee the time of a run where no run of the same system is known.
     """
 
-    title: str
-    factory: str
-    panel: str
+    title: str  # for people; where Table 5 has the system, the name there
+    factory: str  # ``module:callable`` in `scalestudy.models`
+    panel: str  # systems of one panel are drawn together
     cost: tuple[float, float]
-    in_table5: bool = True
+    in_table5: bool = True  # whether the paper's Table 5 has this row
+    # arguments of the factory for training with random rescaling ("+"), where the released constants differ then
     augmented: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -18,10 +18,6 @@ def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Te
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# layers
-
-
 class Projected(nn.Module):
     """`LiftingConv.project` as a module."""
 
@@ -65,13 +61,14 @@ def layer_of(
         return Projected(conv)
     if kind != "pool":
         return conv
-    count = channels[1]
-    norm = nn.BatchNorm2d(count).double()
-    with torch.no_grad():
-        norm.weight.copy_(torch.linspace(-1.5, 0.7, count))
-        norm.bias.copy_(torch.linspace(-1, 1, count))
-        norm.running_mean.copy_(torch.linspace(0.1, 0.9, count))
-        norm.running_var.copy_(torch.linspace(0.5, 2.0, count))
+    norm = nn.BatchNorm2d(channels[1]).double()
+    for name, ends in (
+        ("weight", (-1.5, 0.7)),
+        ("bias", (-1, 1)),
+        ("running_mean", (0.1, 0.9)),
+        ("running_var", (0.5, 2)),
+    ):
+        getattr(norm, name).data.copy_(torch.linspace(*ends, channels[1]))
     parts = [("conv", conv), ("projection", ScaleProjection()), ("relu", nn.ReLU()), ("norm", norm)]
     return OneStep(OrderedDict([*parts, ("pool", nn.MaxPool2d(window))]))
 
@@ -101,10 +98,6 @@ def in_chunks_of(*lengths: int) -> Callable:
         return (slice(end - length, end) for end, length in zip(ends, lengths, strict=True))
 
     return chunks
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# assertions
 
 
 def outcome(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -150,9 +143,8 @@ def assert_any_set_of_gradients(layer: nn.Module, x: Tensor) -> None:
             tensor.requires_grad_(wanted)
         y = layer(x).square().sum()
         assert y.requires_grad == any(need)
-        found = (
-            list(torch.autograd.grad(y, [tensor for tensor in tensors if tensor.requires_grad])) if any(need) else []
-        )
+        asked = [tensor for tensor in tensors if tensor.requires_grad]
+        found = list(torch.autograd.grad(y, asked)) if asked else []
         everything = everything or list(found)
         for wanted, expected in zip(need, everything, strict=True):
             if wanted:

@@ -37,12 +37,6 @@ def test_functions_against_the_printed_polynomials(sigma: float) -> None:
         assert sampled[order, 0].tolist() == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
-def test_parity() -> None:
-    sampled = hermite_gaussians(double(1.3, 2.0), 7, 6)
-    sign = (-1.0) ** torch.arange(7).view(7, 1, 1)
-    assert torch.equal(sampled.flip(-1), sign * sampled)
-
-
 @pytest.mark.parametrize("sigma", [0.6, 1.0, 3.7])
 def test_derivative_in_the_logarithm_of_the_scale(sigma: float) -> None:
     """d g_n / d ln s = g_(n+2) + n g_n, exactly for the sampled functions; any other combination is visibly wrong."""
@@ -60,8 +54,6 @@ def test_derivative_in_the_logarithm_of_the_scale(sigma: float) -> None:
         ([2.0, 6.0], 4.0, 49),
         ([2.0, 6.0000005], 4.0, 51),  # one float32 step above: the released learnable networks start here
         ([6.0, 2.0], 4.0, 49),
-        ([2.0, 15.12], 4.0, 123),
-        ([1.0, 1.5], 4.0, 13),
         ([1.0, 1.5], 3.0, 11),
         ([0.01], 4.0, 3),
         ([-1.0], 4.0, 3),
@@ -76,10 +68,7 @@ def test_dynamic_size(scales: list[float], extent: float, expected: int) -> None
     ("scales", "size", "expected"),
     [
         ((2, 2 * 3**0.5, 6), 49, [17, 29, 49]),
-        ((2, 2 * 7.56**0.5, 15.12), 123, [17, 45, 123]),
-        ((1, 1.5**0.5, 1.5), 13, [9, 11, 13]),
         ((4, 4 * 6**0.5, 24), 193, [33, 79, 193]),
-        ((1.5, 1.89, 2.38, 3.0), 15, [7, 9, 11, 15]),
         ((1.5, 1.89, 2.38, 3.0), 25, [13, 15, 19, 25]),
         ((3.0, 1.5), 15, [15, 7]),  # the largest scale need not be the last
     ],
@@ -88,16 +77,9 @@ def test_supports(scales: tuple[float, ...], size: int, expected: list[int]) -> 
     assert (2 * supports(double(*scales), size) + 1).tolist() == expected
 
 
-BASES = [
-    VaryingOrderBasis(1),
-    VaryingOrderBasis(4),
-    VaryingSigmaBasis(4),
-    VaryingSigmaBasis(7),
-    VaryingSigmaBasis(2, 0, 1.3),
-]
-
-
-@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize(
+    "basis", [VaryingOrderBasis(1), VaryingOrderBasis(4), VaryingSigmaBasis(7), VaryingSigmaBasis(2, 0, 1.3)]
+)
 @pytest.mark.parametrize("scales", [(4.0,), (4.0, 5.6, 8.0), (8.0, 4.0)])
 def test_unit_norm_at_the_first_scale_and_natural_amplitude_after(basis: HermiteBasis, scales) -> None:
     size = dynamic_size(double(*scales))
@@ -117,21 +99,19 @@ def test_every_scale_is_zero_outside_its_support() -> None:
     assert rows.sum(1).tolist() == [17, 29, 49]
 
 
-def test_order_of_the_varying_order_basis() -> None:
-    """Function f = col_order * n + row_order."""
-    dense = VaryingOrderBasis(3).sample(double(1.5), 13).dense()[:, 0]
-    profile = hermite_gaussians(double(1.5), 3, 6)[:, 0]
-    for f in range(9):
-        expected = torch.outer(profile[f % 3], profile[f // 3])
-        torch.testing.assert_close(dense[f], expected / expected.norm())
+PAIRS = [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (0, 2)]  # (row, column)
 
 
-def test_order_of_the_varying_sigma_basis() -> None:
-    """All pairs of total order <= max_order, column order outermost; then the next sub-sigma."""
-    dense = VaryingSigmaBasis(3, max_order=2, mult=1.5).sample(double(3.0), 25).dense()[:, 0]
-    pairs = [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (0, 2)]  # (row, column)
-    wanted = [(pair, 3.0) for pair in pairs] + [(pair, 2.0) for pair in pairs[:3]]
-    assert len(dense) == 9
+@pytest.mark.parametrize(
+    ("basis", "wanted"),
+    [
+        (VaryingOrderBasis(3), [((f % 3, f // 3), 3.0) for f in range(9)]),
+        (VaryingSigmaBasis(3, 2, 1.5), [(pair, 3.0) for pair in PAIRS] + [(pair, 2.0) for pair in PAIRS[:3]]),
+    ],
+)
+def test_order_of_the_functions(basis: HermiteBasis, wanted: list) -> None:
+    """A: f = col_order * n + row_order.  B: all of total order <= max_order, columns outermost; the next sub-sigma."""
+    dense = basis.sample(double(3.0), 25).dense()[:, 0]
     for f, ((row, col), sigma) in enumerate(wanted):
         profile = hermite_gaussians(double(sigma), 3, 12)[:, 0]
         expected = torch.outer(profile[row], profile[col])
@@ -152,28 +132,22 @@ def test_gradcheck_in_the_scales(basis: HermiteBasis) -> None:
     assert torch.autograd.gradcheck(lambda scales: basis.sample(scales, 11).dense(), scales, fast_mode=True)
 
 
-def test_nan_scales_give_nan() -> None:
+def test_scales_that_have_diverged() -> None:
+    """NaN scales give NaN; a scale whose support is negative gives zero instead of an error."""
     basis = VaryingOrderBasis(2).sample(double(math.nan, math.nan), 3)
-    assert basis.dense().isnan().any()
-    assert basis.supports == (1, 1)
-
-
-def test_scales_far_below_zero_have_no_function() -> None:
-    """Direct scales have no bound; a scale whose support is negative gives zero instead of an error."""
+    assert basis.supports == (1, 1) and basis.dense().isnan().any()
     basis = VaryingOrderBasis(2).sample(double(1.0, -0.9), 9)
-    assert basis.supports == (4, 0)
-    assert basis.dense()[:, 0].any()
-    assert not basis.dense()[:, 1].any()
+    assert basis.supports == (4, 0) and basis.dense()[:, 0].any() and not basis.dense()[:, 1].any()
 
 
-@pytest.mark.parametrize("size", [4, 1, 0, -3, 5.0, True])
+@pytest.mark.parametrize("size", [4, 1, -3, 5.0, True])
 def test_bad_kernel_size(size) -> None:
     with pytest.raises(ValueError, match=f"kernel size must be an odd integer >= 3 pixels, got {size}"):
         VaryingOrderBasis(2).sample(double(1.0), size)
 
 
 @pytest.mark.parametrize("kind", [VaryingOrderBasis, VaryingSigmaBasis])
-@pytest.mark.parametrize("effective_size", [0, -2, 2.5, True, "5"])
+@pytest.mark.parametrize("effective_size", [0, 2.5, True, "5"])
 def test_bad_effective_size(kind, effective_size) -> None:
     with pytest.raises(ValueError, match=f"effective_size must be an integer >= 1, got {effective_size!r}"):
         kind(effective_size)
@@ -183,8 +157,6 @@ def test_bad_effective_size(kind, effective_size) -> None:
     ("options", "message"),
     [
         ({"max_order": -1}, "max_order must be an integer >= 0, got -1"),
-        ({"max_order": 2.0}, r"max_order must be an integer >= 0, got 2\.0"),
-        ({"max_order": True}, "max_order must be an integer >= 0, got True"),
         ({"mult": 1.0}, r"mult .* must be finite and > 1, got 1\.0"),
         ({"mult": math.nan}, "mult .* got nan"),
     ],

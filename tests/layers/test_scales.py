@@ -7,7 +7,6 @@ import pickle
 
 import pytest
 import torch
-from torch import nn
 
 from scalestudy.layers.scales import (
     DirectScales,
@@ -37,30 +36,18 @@ def test_log_spaced_scales_by_hand() -> None:
     assert ratios == pytest.approx([7.56 ** (1 / 5)] * 5)
 
 
-@pytest.mark.parametrize(("sigma_basis", "isr", "num_scales"), [(2.0, 3.0, 3), (1.0, 1.5, 2), (1.5, 7.56, 5)])
+@pytest.mark.parametrize("start", [(2.0, 3.0, 3), (1.0, 1.5, 2), (1.5, 7.56, 5)], ids=str)
 @pytest.mark.parametrize("kind", [FixedScales, *LEARNED])
-def test_every_parameterisation_starts_at_the_same_scales(kind, sigma_basis, isr, num_scales) -> None:
-    scales = kind(sigma_basis, isr, num_scales)
-    expected = log_spaced_scales(sigma_basis, isr, num_scales)
-    assert scales().shape == (num_scales,)
-    assert scales.values() == pytest.approx(expected, rel=1e-6)
+def test_every_parameterisation_starts_at_the_same_scales(kind, start) -> None:
+    scales, (_, isr, num_scales) = kind(*start), start
+    assert scales().shape == (num_scales,) and scales.num_scales == num_scales
+    assert scales.values() == pytest.approx(log_spaced_scales(*start), rel=1e-6)
     assert scales.isr == pytest.approx(isr, rel=1e-6)
-    assert scales.num_scales == num_scales
 
 
-@pytest.mark.parametrize(
-    ("kind", "count"),
-    [
-        (FixedScales, 0),
-        (IsrScales, 2),
-        (StepRatioScales, 2),
-        (SpacingScales, 4),
-        (DirectScales, 4),
-        (IntervalScales, 4),
-    ],
-)
-def test_number_of_parameters(kind, count) -> None:
-    assert sum(parameter.numel() for parameter in kind(2.0, 3.0, 4).parameters()) == count
+def test_number_of_parameters() -> None:
+    counts = [sum(part.numel() for part in kind(2.0, 3.0, 4).parameters()) for kind in (FixedScales, *LEARNED)]
+    assert counts == [0, 2, 4, 4, 2, 4]
 
 
 def test_initial_gammas() -> None:
@@ -73,13 +60,14 @@ def test_initial_gammas() -> None:
 
 
 def test_formulas_away_from_the_start() -> None:
-    isr, step, spacing = IsrScales(2.0, 3.0, 3), StepRatioScales(2.0, 3.0, 3), SpacingScales(2.0, 3.0, 3)
-    isr.gamma.data.fill_(2.0)
-    assert isr.values() == pytest.approx([2, 2 * 5**0.5, 10])
-    step.gamma.data.fill_(2.0)
-    assert step.values() == pytest.approx([2, 10, 50])
-    spacing.gamma.data = torch.tensor([1.0, 2.0])
-    assert spacing.values() == pytest.approx([2, 4, 20])
+    for kind, gamma, expected in (
+        (IsrScales, 2.0, [2, 2 * 5**0.5, 10]),
+        (StepRatioScales, 2.0, [2, 10, 50]),
+        (SpacingScales, [1.0, 2.0], [2, 4, 20]),
+    ):
+        scales = kind(2.0, 3.0, 3)
+        scales.gamma.data = torch.tensor(gamma)
+        assert scales.values() == pytest.approx(expected)
 
 
 def test_gradients_by_hand() -> None:
@@ -103,18 +91,15 @@ def test_printed_isr_and_step_ratio_learn_differently() -> None:
 
 
 def test_squared_range_never_falls_below_one() -> None:
-    for kind in (IsrScales, StepRatioScales, SpacingScales):
+    for kind, gamma in itertools.product((IsrScales, StepRatioScales, SpacingScales), (-2.0, 0.0, 0.5)):
         scales = kind(2.0, 3.0, 3)
-        for gamma in (-2.0, 0.0, 0.5):
-            scales.gamma.data.fill_(gamma)
-            assert scales.isr >= 1
+        scales.gamma.data.fill_(gamma)
+        assert scales.isr >= 1
 
 
 def test_fixed_scales_from_values() -> None:
     scales = FixedScales.from_values([1.5, 1.89, 2.38, 3.0])
-    assert scales.values() == [1.5, 1.89, 2.38, 3.0]
-    assert scales.num_scales == 4
-    assert scales().dtype == torch.float64
+    assert (scales.values(), scales.num_scales, scales().dtype) == ([1.5, 1.89, 2.38, 3.0], 4, torch.float64)
 
 
 @pytest.mark.parametrize("kind", [FixedScales, *LEARNED])
@@ -124,8 +109,8 @@ def test_state_dict_dtype_copy_and_pickle(kind) -> None:
         parameter.data += 0.1
     other = kind(1.0, 1.5, 3)
     other.load_state_dict(scales.state_dict())
-    assert other.values() == scales.values()
-    assert copy.deepcopy(scales).values() == pickle.loads(pickle.dumps(scales)).values() == scales.values()
+    for same in (other, copy.deepcopy(scales), pickle.loads(pickle.dumps(scales))):
+        assert same.values() == scales.values()
     assert scales.double().values() == pytest.approx(other.values(), rel=1e-6)
     assert scales().dtype == torch.float64
     assert "internal_scales=[" in repr(scales)
@@ -134,7 +119,6 @@ def test_state_dict_dtype_copy_and_pickle(kind) -> None:
 def test_the_base_class_has_no_scales() -> None:
     with pytest.raises(TypeError, match="InternalScales does not say how"):
         InternalScales().forward()
-    assert issubclass(InternalScales, nn.Module)
 
 
 @pytest.mark.parametrize("kind", [log_spaced_scales, FixedScales, *LEARNED])
@@ -142,11 +126,9 @@ def test_the_base_class_has_no_scales() -> None:
     ("arguments", "message"),
     [
         ((2.0, 1.0, 3), r"isr .* must be finite and > 1, got 1\.0; the paper uses 1\.5 to 7\.56"),
-        ((2.0, 0.5, 3), r"isr .* > 1, got 0\.5"),
         ((2.0, math.nan, 3), r"isr .* got nan"),
         ((2.0, math.inf, 3), r"isr .* got inf"),
         ((0.0, 3.0, 3), r"sigma_basis must be finite and > 0 pixels, got 0\.0"),
-        ((-1.0, 3.0, 3), r"sigma_basis .* got -1\.0"),
         ((math.nan, 3.0, 3), "sigma_basis .* got nan"),
         ((2.0, 3.0, 0), "num_scales must be an integer >= 1, got 0"),
         ((2.0, 3.0, 3.0), r"num_scales must be an integer >= 1, got 3\.0"),
@@ -175,8 +157,7 @@ def test_interval_scales_stay_in_their_intervals_and_in_order() -> None:
     """Intervals meet half-way between neighbours, on the logarithm."""
     scales = IntervalScales(1.5, 8.0, 4)
     assert scales.values() == pytest.approx([1.5, 3.0, 6.0, 12.0])
-    low, high = math.sqrt(0.5), math.sqrt(2.0)
-    for far, factor in ((-100.0, low), (100.0, high)):
+    for far, factor in ((-100.0, math.sqrt(0.5)), (100.0, math.sqrt(2.0))):
         scales.theta.data.fill_(far)
         assert scales.values() == pytest.approx([1.5 * factor, 3 * factor, 6 * factor, 12 * factor])
     scales.theta.data = torch.tensor([100.0, -100.0, 0.0, 0.0])

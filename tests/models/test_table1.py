@@ -20,20 +20,13 @@ def images(count: int = 3, size: int = 28) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("parameterisation", "count"),
-    [
-        (FixedScales, 3002),
-        (IsrScales, 3002 + 2),
-        (StepRatioScales, 3002 + 2),
-        (SpacingScales, 3002 + 3),
-        (DirectScales, 3002 + 3),
-    ],
+    [(FixedScales, 0), (IsrScales, 2), (StepRatioScales, 2), (SpacingScales, 3), (DirectScales, 3)],
 )
 def test_number_of_parameters(parameterisation, count: int) -> None:
     net = Table1Net(parameterisation(2.0, 3.0, 3))
-    assert sum(parameter.numel() for parameter in net.parameters()) == count
     by_layer = {name: sum(p.numel() for p in part.parameters()) for name, part in net.named_children()}
     nothing = dict.fromkeys(("projection", "relu", "pool", "flatten"), 0)
-    assert by_layer == nothing | {"conv": 400 + count - 3002, "norm": 32, "linear": 2570}
+    assert by_layer == nothing | {"conv": 400 + count, "norm": 32, "linear": 2570}
 
 
 def test_defaults_are_those_of_the_paper() -> None:
@@ -72,23 +65,17 @@ def test_no_images_do_no_harm() -> None:
     assert net.eval()(images()).isfinite().all()
 
 
-def test_algorithms_agree() -> None:
-    with torch.no_grad():
-        torch.testing.assert_close(small(algorithm="dense")(images()), small()(images()), rtol=1e-5, atol=1e-6)
-    assert small(algorithm="dense").conv.algorithm == "dense"
-
-
 def test_options() -> None:
-    net = Table1Net(FixedScales(0.5, 1, 1), image_size=20, pool_size=6, num_filters=5, effective_size=3, num_classes=4)
+    options = {"num_filters": 5, "effective_size": 3, "num_classes": 4, "algorithm": "dense"}
+    net = Table1Net(FixedScales(0.5, 1, 1), image_size=20, pool_size=6, **options)
     assert net(images(2, 20)).shape == (2, 4)
-    assert net.linear.in_features == 5 * 3 * 3
-    assert net.conv.weight.shape == (5, 1, 9)
+    assert (net.linear.in_features, net.conv.weight.shape, net.conv.algorithm) == (5 * 3 * 3, (5, 1, 9), "dense")
 
 
 def test_gradients_reach_every_parameter() -> None:
     net = small()
     nn.functional.cross_entropy(net(images()), torch.tensor([0, 1, 2])).backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in net.parameters())
+    assert all(parameter.grad.any() for parameter in net.parameters())
 
 
 @pytest.mark.parametrize(
@@ -106,7 +93,7 @@ def test_bad_options(options, message: str) -> None:
         Table1Net(FixedScales(1.0, 2.0, 2), **{"image_size": 28, "pool_size": 7} | options)
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 27, 28), (2, 3, 28, 28), (28, 28), (2, 28, 28)])
+@pytest.mark.parametrize("shape", [(2, 1, 27, 28), (2, 3, 28, 28), (28, 28)])
 def test_bad_images(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"Table1Net takes images of shape \(B, 1, 28, 28\), got"):
         small()(torch.zeros(shape))

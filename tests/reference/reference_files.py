@@ -1,13 +1,13 @@
-"""Where the reference files of the tests lie.
+"""Where the reference files of the tests lie; `tests/conftest.py` puts this folder on the import path."""
 
-Import it from any test with ``from reference_files import reference_file``: `tests/conftest.py` puts this folder on
-the import path.
-"""
-
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 ENVIRONMENT_VARIABLE = "SCALESTUDY_REFERENCE"
 REFERENCE_NAMES = (
@@ -22,23 +22,14 @@ REFERENCE_NAMES = (
     "table5_vectors.npz",
     "tolerance.json",
 )
-"""Names of all reference files that the tests read."""
 _HERE = Path(__file__).resolve().parent
 _BESIDE_CHECKOUT = _HERE.parents[2] / "shared" / "reference"
 
 
 def reference_folder() -> Path:
-    """Return the first folder that is searched for reference files.
+    """The first folder that is searched: the one that ``SCALESTUDY_REFERENCE`` names, else this one.
 
-    Returns
-    -------
-    Path
-        The folder named by the environment variable ``SCALESTUDY_REFERENCE`` where that is set, else this folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the variable names no folder, or one without any reference file: nothing would be tested.
+    A name that cannot be meant is refused: nothing would be tested.
     """
     named = os.environ.get(ENVIRONMENT_VARIABLE)
     if not named:
@@ -60,25 +51,10 @@ def _folders() -> list[Path]:
 
 
 def reference_file(name: str) -> Path:
-    """Return the path of one reference file, or skip the calling test where it cannot be found.
+    """The path of one reference file; skips the calling test where it cannot be found.
 
     ``SCALESTUDY_REFERENCE`` overrides every other place; without it, this folder is searched, then the folder of
     reference files beside the checkout (for files too large to be kept with the tests).
-
-    Parameters
-    ----------
-    name : str
-        File name, such as ``"mnist_scale_hashes.json"``.
-
-    Returns
-    -------
-    Path
-        An existing file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If ``SCALESTUDY_REFERENCE`` names no folder, or one without any reference file.
     """
     folders = _folders()
     for folder in folders:
@@ -91,20 +67,27 @@ def reference_file(name: str) -> Path:
 
 
 def reference_paths(pattern: str) -> list[Path]:
-    """Return the paths of all reference files whose name matches, sorted by name; the places of `reference_file`.
-
-    Parameters
-    ----------
-    pattern : str
-        As in ``Path.glob``, such as ``"table5_state_*.npz"``.
-
-    Raises
-    ------
-    FileNotFoundError
-        As `reference_file`.
-    """
-    found: dict[str, Path] = {}
-    for folder in _folders():
-        for path in folder.glob(pattern):
-            found.setdefault(path.name, path)
+    """The paths of all reference files whose name matches, sorted by name; the places of `reference_file`."""
+    found = {path.name: path for folder in reversed(_folders()) for path in folder.glob(pattern)}
     return [found[name] for name in sorted(found)]
+
+
+@functools.lru_cache
+def arrays(name: str) -> dict[str, np.ndarray]:
+    """All arrays of one reference file."""
+    with np.load(reference_file(name), allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def or_skipped(names: Callable[[], list]) -> list:
+    """Values of a parametrised test that come from a reference file; one skipped stand-in where there is no file."""
+    try:
+        return names()
+    except pytest.skip.Exception as reason:
+        return [pytest.param("", marks=pytest.mark.skip(reason=str(reason)))]
+
+
+def deviation(value: torch.Tensor, expected: np.ndarray) -> float:
+    """Largest difference, relative to the largest expected value (absolute where zeros are expected)."""
+    assert value.shape == expected.shape
+    return np.abs(value.detach().numpy() - expected).max() / (np.abs(expected).max() or 1.0)

@@ -13,44 +13,28 @@ from functools import partial
 
 import numpy as np
 import torch
+from reference_files import arrays
 from torch import Tensor, nn
 
 from scalestudy.models import build
 from scalestudy.models.dss import blur_taps
 from scalestudy.models.kernels import log_radial_harmonics
+from scalestudy.models.sesn import disco
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
 class Reference:
-    """One network of the reference files.
-
-    Attributes
-    ----------
-    make : callable
-        Builds our network; gets the function that finds reference files.
-    modules : mapping
-        Authors' names of modules (their prefix in the state) to ours.
-    tensors : mapping
-        Authors' names of single tensors to ours, where the last part of the name differs, too.
-    parts : mapping
-        Patterns of the authors' names of tensors that are a part of ours to what takes that part, a view.
-    computed : mapping
-        Patterns of names in the state that are no parameters of ours to the values that we compute instead.
-    copies : mapping
-        Patterns of names in the state to the name, also in the state, of the same tensor.
-    frozen : tuple of str
-        Patterns of the parameters that the authors freeze and that we do not have as parameters.
-    """
+    """One network of the reference files; keys are authors' names, or patterns of them."""
 
     make: Callable[[], nn.Module]
-    modules: Mapping[str, str]
-    tensors: Mapping[str, str] = field(default_factory=dict)
-    parts: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
-    computed: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
-    copies: Mapping[str, str] = field(default_factory=dict)
-    frozen: tuple[str, ...] = ()
+    modules: Mapping[str, str]  # names of modules (the prefix in the state) to ours
+    tensors: Mapping[str, str] = field(default_factory=dict)  # single tensors, where the last part differs, too
+    parts: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)  # a view: a part of our tensor
+    computed: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)  # no parameters of ours
+    copies: Mapping[str, str] = field(default_factory=dict)  # to the name, also in the state, of the same tensor
+    frozen: tuple[str, ...] = ()  # parameters that the authors freeze and that are none of ours
 
     def ours(self, name: str) -> str:
         """Our name of one of the authors' tensors; KeyError where there is none."""
@@ -144,12 +128,7 @@ STEPPED = {"scales_parameter": "scales.gamma", "basis_min_scale": "scales.sigma_
 
 
 def _disco(case: str) -> nn.Module:
-    from reference_files import reference_file
-
-    from scalestudy.models.sesn import disco
-
-    with np.load(reference_file("disco_released_basis.npz"), allow_pickle=False) as archive:
-        return disco(basis=torch.from_numpy(archive[f"{case}/basis"]))
+    return disco(basis=torch.from_numpy(arrays("disco_released_basis.npz")[f"{case}/basis"]))
 
 
 REFERENCES: dict[str, Reference] = {

@@ -1,13 +1,12 @@
 """The sampled bases against every case of the reference file `basis_vectors.npz`, whatever its cases are called."""
 
-import functools
 import math
 import re
 
 import numpy as np
 import pytest
 import torch
-from reference_files import reference_file
+from reference_files import arrays, deviation, or_skipped
 
 from scalestudy.layers.basis import HermiteBasis, SeparableBasis, VaryingOrderBasis, VaryingSigmaBasis, dynamic_size
 
@@ -18,22 +17,11 @@ KNOWN = {
 }  # fmt: skip
 
 
-@functools.lru_cache
-def vectors() -> dict[str, np.ndarray]:
-    with np.load(reference_file(FILE), allow_pickle=False) as archive:
-        return dict(archive)
-
-
-def cases() -> list:
-    """Names of all cases; one skipped stand-in where there is no file."""
-    try:
-        return sorted({key.rpartition("/")[0] for key in vectors()})
-    except pytest.skip.Exception as reason:
-        return [pytest.param("", marks=pytest.mark.skip(reason=str(reason)))]
+CASES = or_skipped(lambda: sorted({key.rpartition("/")[0] for key in arrays(FILE)}))
 
 
 def case_of(name: str) -> dict[str, np.ndarray]:
-    return {key.rpartition("/")[2]: value for key, value in vectors().items() if key.rpartition("/")[0] == name}
+    return {key.rpartition("/")[2]: value for key, value in arrays(FILE).items() if key.rpartition("/")[0] == name}
 
 
 def basis_of(case: dict[str, np.ndarray]) -> HermiteBasis:
@@ -47,13 +35,7 @@ def sampled(case: dict[str, np.ndarray], size: int | None = None) -> SeparableBa
     return basis_of(case).sample(torch.from_numpy(case["scales"]), int(case["kernel_size"]) if size is None else size)
 
 
-def deviation(value: torch.Tensor, expected: np.ndarray) -> float:
-    """Largest difference, relative to the largest expected value."""
-    assert value.shape == expected.shape
-    return np.abs(value.numpy() - expected).max() / np.abs(expected).max()
-
-
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", CASES)
 def test_every_number_of_the_case(name: str) -> None:
     case = case_of(name)
     assert set(case) <= KNOWN, f"{name}: no check knows {sorted(set(case) - KNOWN)}: add one to this test"
@@ -70,7 +52,7 @@ def test_every_number_of_the_case(name: str) -> None:
         assert float(case["min_scale"]) == pytest.approx(float(case["scales"][0]), rel=1e-6)
 
 
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", CASES)
 def test_kernel_size_follows_from_the_scales_or_is_named(name: str) -> None:
     case = case_of(name)
     size = int(case["kernel_size"])
@@ -78,7 +60,7 @@ def test_kernel_size_follows_from_the_scales_or_is_named(name: str) -> None:
     assert named or dynamic_size(torch.from_numpy(case["scales"])) == size
 
 
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", CASES)
 def test_negative_controls(name: str) -> None:
     """What must not pass: another kernel size, no truncation, swapped axes, each scale normalised by itself."""
     case = case_of(name)

@@ -11,19 +11,13 @@ import os
 import numpy as np
 import pytest
 import torch
-from reference_files import reference_file
+from reference_files import arrays, reference_file
 
 from scalestudy.data import load_mnist, mnist_scale, rescale
 from scalestudy.data.realisations import PUBLISHED
 from scalestudy.data.splits import dynamic_scale_split, mnist_scale_draws, mnist_scale_split, stratified_split
 
 NAMES = {"train": "train", "validation": "val", "test": "test"}
-
-
-@functools.lru_cache
-def _vectors(name: str) -> dict[str, np.ndarray]:
-    with np.load(reference_file(name), allow_pickle=False) as archive:
-        return dict(archive)
 
 
 @functools.lru_cache
@@ -42,8 +36,8 @@ def _hash(array: np.ndarray, kind: str) -> str:
 def test_there_is_something_to_compare() -> None:
     assert _hashes()["seeds"]
     assert _hashes()["dynamic_scale_mnist_split"]["seeds"]
-    assert len(_vectors("dynamic_scale_mnist_vectors.npz")["index"]) > 0
-    assert len(_vectors("mnist_scale_vectors.npz")["index"]) > 0
+    assert len(arrays("dynamic_scale_mnist_vectors.npz")["index"]) > 0
+    assert len(arrays("mnist_scale_vectors.npz")["index"]) > 0
 
 
 def test_dynamic_scale_splits() -> None:
@@ -82,7 +76,7 @@ def test_one_stream_and_two_streams_differ() -> None:
     [("dynamic_scale_mnist_vectors.npz", 168, 84.0), ("mnist_scale_vectors.npz", 28, 14.5)],
 )
 def test_images_pixel_for_pixel(name: str, canvas: int, centre: float, method: str) -> None:
-    vectors = _vectors(name)
+    vectors = arrays(name)
     digits = load_mnist().images[torch.from_numpy(vectors["index"].astype(np.int64))]
     scales = torch.from_numpy(vectors["scale"])
     expected = torch.from_numpy(vectors["image"])
@@ -91,7 +85,7 @@ def test_images_pixel_for_pixel(name: str, canvas: int, centre: float, method: s
 
 
 def test_mnist_scale_vectors_are_where_the_recipe_puts_them() -> None:
-    vectors = _vectors("mnist_scale_vectors.npz")
+    vectors = arrays("mnist_scale_vectors.npz")
     for seed in np.unique(vectors["seed"]):
         split, draws = mnist_scale_split(_labels(), int(seed)), mnist_scale_draws(int(seed))
         order = ("train", "validation", "test")

@@ -1,10 +1,9 @@
 """DISCO's bank and basis against the released ones, and against a bank optimised by other means."""
 
-import numpy as np
 import pytest
 import torch
 from disco_loss import equivariance_loss, expected_loss, white_noise_images
-from reference_files import reference_file
+from reference_files import arrays
 from torch import Tensor
 
 from scalestudy.layers.disco import SCALES, disco_bank, disco_basis
@@ -19,8 +18,7 @@ def ours() -> Tensor:
 
 
 def array(name: str, key: str) -> Tensor:
-    with np.load(reference_file(name), allow_pickle=False) as archive:
-        return torch.from_numpy(archive[key])
+    return torch.from_numpy(arrays(name)[key])
 
 
 def released_bank() -> Tensor:

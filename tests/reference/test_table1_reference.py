@@ -1,23 +1,17 @@
 """The Table 1 network against every case of the reference file `table1_net_vectors.npz`, whatever they are called."""
 
-import functools
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from reference_files import reference_file
+from reference_files import arrays, deviation, or_skipped
 from torch import Tensor
 from torch.nn import functional
 
-from scalestudy.layers.scales import (
-    DirectScales,
-    FixedScales,
-    InternalScales,
-    IsrScales,
-    SpacingScales,
-    StepRatioScales,
-)
+from scalestudy.layers import scales as parameterisations
+from scalestudy.layers.scales import InternalScales
 from scalestudy.models import Table1Net
 
 FILE = "table1_net_vectors.npz"
@@ -25,10 +19,10 @@ LOGITS, LOSS, GRADIENT, VALUES = 1e-5, 1e-5, 1e-3, 1e-5  # of each tensor's larg
 LARGEST_DENSE = 25  # pixels; larger kernels take minutes on a CPU
 
 SCALES = {
-    "OFF": FixedScales,
-    "DIRECT_SCALES": DirectScales,
-    "RATIO_SQUARED": SpacingScales,
-    "SINGLE_RATIO_SQUARED": StepRatioScales,
+    "OFF": parameterisations.FixedScales,
+    "DIRECT_SCALES": parameterisations.DirectScales,
+    "RATIO_SQUARED": parameterisations.SpacingScales,
+    "SINGLE_RATIO_SQUARED": parameterisations.StepRatioScales,
 }
 LAYERS = {"0": "conv", "3": "norm", "6": "linear"}
 CHECKED = {
@@ -37,26 +31,22 @@ CHECKED = {
 }  # fmt: skip
 
 
-@functools.lru_cache
-def vectors() -> dict[str, np.ndarray]:
-    with np.load(reference_file(FILE), allow_pickle=False) as archive:
-        return dict(archive)
+def cases() -> list[str]:
+    return sorted({key.partition("/")[0] for key in arrays(FILE)} - {"images", "labels"})
 
 
-def cases() -> list:
-    """Names of all cases; one skipped stand-in where there is no file."""
-    try:
-        return sorted({key.partition("/")[0] for key in vectors()} - {"images", "labels"})
-    except pytest.skip.Exception as reason:
-        return [pytest.param("", marks=pytest.mark.skip(reason=str(reason)))]
+def runs() -> list[tuple[str, str]]:
+    """All cases by both fast algorithms, those of small kernels by dense convolution too."""
+    found = list(itertools.product(cases(), ["separable", "fourier"]))
+    return found + [(name, "dense") for name in cases() if int(case_of(name)["kernel_size"]) <= LARGEST_DENSE]
 
 
 def case_of(name: str) -> dict[str, np.ndarray]:
-    return {key.partition("/")[2]: value for key, value in vectors().items() if key.partition("/")[0] == name}
+    return {key.partition("/")[2]: value for key, value in arrays(FILE).items() if key.partition("/")[0] == name}
 
 
 def images_and_labels() -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(vectors()["images"]), torch.from_numpy(vectors()["labels"])
+    return torch.from_numpy(arrays(FILE)["images"]), torch.from_numpy(arrays(FILE)["labels"])
 
 
 def our_name(theirs: str, mode: str) -> str | None:
@@ -80,41 +70,29 @@ def scales_of(case: dict[str, np.ndarray]) -> InternalScales:
 
 
 def network(
-    case: dict[str, np.ndarray],
-    algorithm: str = "separable",
-    order: str = "relu_norm",
-    scales: InternalScales | None = None,
+    case: dict[str, np.ndarray], algorithm: str = "separable", scales: InternalScales | None = None, **options
 ) -> Table1Net:
     """The network of a case with its state loaded, every tensor of it."""
-    mode = str(case["mode"])
-    images, _ = images_and_labels()
-    filters, functions = case["state/0.weight"].shape[0], case["state/0.weight"].shape[2]
+    size, (filters, _, functions) = images_and_labels()[0].shape[-1], case["state/0.weight"].shape
     pooled = math.isqrt(case["state/6.weight"].shape[1] // filters)
     net = Table1Net(
         scales_of(case) if scales is None else scales,
-        image_size=images.shape[-1],
-        pool_size=images.shape[-1] // pooled,
+        image_size=size,
+        pool_size=size // pooled,
         num_filters=filters,
         effective_size=math.isqrt(functions),
         num_classes=len(case["state/6.bias"]),
-        order=order,
         algorithm=algorithm,
+        **options,
     )
     state = {}
     for key, value in case.items():
-        if key.startswith("state/") and (name := our_name(key.removeprefix("state/"), mode)):
+        if key.startswith("state/") and (name := our_name(key.removeprefix("state/"), str(case["mode"]))):
             state[name] = torch.from_numpy(np.array(value)).reshape(net.state_dict()[name].shape)
     missing, unexpected = net.load_state_dict(state, strict=False)
     assert not unexpected
     assert set(missing) <= {"conv.scales.internal_scales"}
     return net
-
-
-def deviation(value: Tensor, expected: np.ndarray) -> float:
-    """Largest difference, relative to the largest expected value (absolute where zeros are expected)."""
-    value = value.detach().numpy()
-    assert value.shape == expected.shape
-    return np.abs(value - expected).max() / (np.abs(expected).max() or 1.0)
 
 
 def eval_logits(net: Table1Net) -> Tensor:
@@ -134,21 +112,13 @@ def check_gradients(net: Table1Net, case: dict[str, np.ndarray], prefix: str) ->
     assert not gradients, f"{prefix}: the case lacks {sorted(gradients)}"
 
 
-def runs() -> list:
-    """All cases by both fast algorithms, those of small kernels by dense convolution too."""
-    found = []
-    for name in cases():
-        if not isinstance(name, str):
-            return [pytest.param("", "", marks=name.marks)]
-        found += [(name, "separable"), (name, "fourier")]
-        if int(case_of(name)["kernel_size"]) <= LARGEST_DENSE:
-            found.append((name, "dense"))
-    return found
+EVERY_CASE = pytest.mark.parametrize("name", or_skipped(cases))
+EVERY_RUN = pytest.mark.parametrize("run", or_skipped(runs), ids=" ".join)
 
 
-@pytest.mark.parametrize(("name", "algorithm"), runs())
-def test_logits_losses_gradients_and_statistics(name: str, algorithm: str) -> None:
-    case = case_of(name)
+@EVERY_RUN
+def test_logits_losses_gradients_and_statistics(run: tuple[str, str]) -> None:
+    case, algorithm = case_of(run[0]), run[1]
     images, labels = images_and_labels()
     for mode in ("eval", "train"):
         net = network(case, algorithm).train(mode == "train")
@@ -162,13 +132,11 @@ def test_logits_losses_gradients_and_statistics(name: str, algorithm: str) -> No
     assert deviation(net.norm.running_var, case["bn_running_var_after"]) < VALUES
 
 
-@pytest.mark.parametrize(("name", "algorithm"), runs())
-def test_convolution(name: str, algorithm: str) -> None:
-    case = case_of(name)
-    net = network(case, algorithm)
-    images, _ = images_and_labels()
+@EVERY_RUN
+def test_convolution(run: tuple[str, str]) -> None:
+    case = case_of(run[0])
     with torch.no_grad():
-        responses = net.conv(images)
+        responses = network(case, run[1]).conv(images_and_labels()[0])
     assert list(responses.shape) == case["conv_shape"].tolist()
     assert deviation(responses.mean((0, 3, 4)), case["conv_mean"]) < VALUES
     assert deviation(responses.std((0, 3, 4)), case["conv_std"]) < VALUES
@@ -176,7 +144,7 @@ def test_convolution(name: str, algorithm: str) -> None:
     assert deviation(responses[..., 0, 167], case["conv_corner"]) < VALUES
 
 
-@pytest.mark.parametrize("name", cases())
+@EVERY_CASE
 def test_scales_kernel_size_basis_and_keys(name: str) -> None:
     case = case_of(name)
     net = network(case)
@@ -204,7 +172,7 @@ def test_every_mode_can_be_built(mode: str) -> None:
     assert scales_of(case).values() == pytest.approx([2, 2 * 3 ** (1 / 3), 2 * 3 ** (2 / 3), 6], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", cases())
+@EVERY_CASE
 def test_negative_controls(name: str) -> None:
     """Each slip must show in the logits, most of them far above the tolerance."""
     case = case_of(name)
@@ -230,11 +198,11 @@ def test_negative_controls(name: str) -> None:
             assert deviation(eval_logits(net), expected) > 1e-2
 
 
-@pytest.mark.parametrize("name", cases())
+@EVERY_CASE
 def test_eq_5_as_printed_is_another_network(name: str) -> None:
     """With the released code's gamma, ISR = 1 + gamma^2 is not the range that the code used."""
     case = case_of(name)
     if str(case["mode"]) != "SINGLE_RATIO_SQUARED" or len(case["scales"]) < 3:
         return
-    printed = IsrScales(float(case["init_sigma"]), float(case["init_isr"]), len(case["scales"]))
+    printed = parameterisations.IsrScales(float(case["init_sigma"]), float(case["init_isr"]), len(case["scales"]))
     assert deviation(eval_logits(network(case, scales=printed)), case["logits_eval"]) > 100 * LOGITS

@@ -9,12 +9,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from reference_files import reference_file, reference_paths
+from reference_files import arrays, deviation, reference_file, reference_paths
 from table5_mapping import REFERENCES, Reference
 from torch import nn
 
@@ -22,16 +21,10 @@ STATE_FILES = "table5_state_*.npz"
 VECTORS = "table5_vectors.npz"
 PARAMETERS = "params.json"
 
-EVAL_ATOL = 1e-5
-"""Of the largest logit."""
-
-TRAIN_ATOL = 5e-5
-"""Of the largest logit.  Batch norm over two images amplifies rounding: computed in float64, these networks are up to
-3e-5 away from their authors' float32 logits."""
-
+EVAL_ATOL = 1e-5  # of the largest logit
+TRAIN_ATOL = 5e-5  # batch norm over two images amplifies rounding: float64 is up to 3e-5 away from the authors' float32
 LOSS_RTOL = 1e-5
-GRADIENT_ATOL = 1e-3
-"""Of the largest gradient of the tensor."""
+GRADIENT_ATOL = 1e-3  # of the largest gradient of the tensor
 
 
 def in_double_precision(net: nn.Module) -> nn.Module:
@@ -66,16 +59,6 @@ def parameter_lists() -> dict:
     return json.loads(reference_file(PARAMETERS).read_text())
 
 
-@functools.lru_cache
-def vectors() -> dict[str, np.ndarray]:
-    return read(reference_file(VECTORS))
-
-
-def read(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
-        return dict(archive)
-
-
 def reference_of(name: str) -> Reference:
     assert name in REFERENCES, f"there is no mapping for {name!r}: add one to REFERENCES in table5_mapping.py"
     return REFERENCES[name]
@@ -83,7 +66,7 @@ def reference_of(name: str) -> Reference:
 
 def loaded(name: str) -> tuple[nn.Module, dict[str, np.ndarray]]:
     """Our network with the authors' state, without dropout; and what else the state file holds."""
-    state = read(reference_file(f"table5_state_{name}.npz"))
+    state = dict(arrays(f"table5_state_{name}.npz"))
     extra = {key: state.pop(key) for key in list(state) if key.startswith("__")}
     net = reference_of(name).make()
     reference_of(name).load(net, state)
@@ -101,21 +84,15 @@ def after_backward(
     net, _ = loaded(name)
     if prepare is not None:
         net = prepare(net)
-    images = torch.from_numpy(vectors()["images"]).to(next(net.head.parameters()).dtype)
+    images = torch.from_numpy(arrays(VECTORS)["images"]).to(next(net.head.parameters()).dtype)
     logits = net.train()(images)
-    loss = nn.functional.cross_entropy(logits, torch.from_numpy(vectors()["labels"]))
+    loss = nn.functional.cross_entropy(logits, torch.from_numpy(arrays(VECTORS)["labels"]))
     loss.backward()
     return net, logits, loss
 
 
 def expected_of(name: str) -> dict[str, np.ndarray]:
-    return {key.removeprefix(f"{name}/"): value for key, value in vectors().items() if key.startswith(f"{name}/")}
-
-
-def deviation(value: torch.Tensor, expected: np.ndarray) -> float:
-    """Largest difference, relative to the largest expected value."""
-    assert value.shape == expected.shape
-    return np.abs(value.detach().numpy() - expected).max() / np.abs(expected).max()
+    return {key.removeprefix(f"{name}/"): value for key, value in arrays(VECTORS).items() if key.startswith(f"{name}/")}
 
 
 @pytest.mark.parametrize("name", state_names())
@@ -126,7 +103,7 @@ def test_evaluation_mode(name: str) -> None:
     with torch.no_grad():
         assert deviation(net(torch.from_numpy(extra["__images__"])), extra["__logits_eval__"]) < EVAL_ATOL
         if expected := expected_of(name):
-            assert deviation(net(torch.from_numpy(vectors()["images"])), expected["logits_eval"]) < EVAL_ATOL
+            assert deviation(net(torch.from_numpy(arrays(VECTORS)["images"])), expected["logits_eval"]) < EVAL_ATOL
 
 
 @pytest.mark.parametrize("name", state_names())

@@ -1,8 +1,8 @@
 """Separable correlation of planes that are folded about their middle: Fourier down the image, matrices across it.
 
-What is computed are the six lines of `correlate_plainly`: each basis function is a product of two 1-D functions, so a
-correlation with it is a matrix down the image and a matrix across it.  This module does the same in four steps, each
-with its adjoint for the way back, and `ScaleCorrelation` is their sequence:
+What is computed is `correlate_plainly`: a basis function is a product of two 1-D functions, so a correlation with it is
+a matrix down the image and a matrix across it.  Here it takes four steps, each with its adjoint for the way back, whose
+sequence is `ScaleCorrelation`:
 
     planes --forward--> coefficients --apply--> products --mixing--> mixed coefficients --back--> responses
 
@@ -18,7 +18,7 @@ halves, at half the cost.  A row of five columns a b c d e becomes
 
     left half  a b c    right half, mirrored  e d 0        sums a+e b+d c    differences a-e b-d c
 
-Folded planes stay folded from layer to pooling: to a maximum over scales, a ReLU or a sum the order of pixels means
+Folded planes stay folded up to the pooling: to a maximum over scales, a ReLU or a sum the order of pixels means
 nothing.
 """
 
@@ -42,9 +42,13 @@ def toeplitz(functions: Tensor, length: int) -> Tensor:
     >>> toeplitz(torch.tensor([1.0, 2.0, 3.0]), 3).tolist()
     [[2.0, 3.0, 0.0], [1.0, 2.0, 3.0], [0.0, 1.0, 2.0]]
     """
+    return at_distances(functions, length).unfold(-1, length, 1).flip(-2)
+
+
+def at_distances(functions: Tensor, length: int) -> Tensor:
+    """Functions (..., K) padded or cropped to the distances between two of L samples, (..., 2 L - 1)."""
     margin = length - 1 - functions.shape[-1] // 2
-    offsets = functional.pad(functions, (margin, margin))  # (..., 2L - 1); a negative margin crops
-    return offsets.unfold(-1, length, 1).flip(-2)
+    return functional.pad(functions, (margin, margin))  # a negative margin crops
 
 
 def correlate_plainly(x: Tensor, weight: Tensor, functions: Tensor, pairs: Sequence[Pair]) -> Tensor:
@@ -86,10 +90,7 @@ def _quadrants(parts: Tensor, height: int, width: int) -> Iterator[tuple[Tensor,
 
 
 class Workspace:
-    """Intermediate results that are made again and again, always in the same memory: it stays in the caches.
-
-    Each name stands for one block; asking for it again gives the same memory, whatever was in it.
-    """
+    """Intermediate results that are made again and again, always in the memory of their name, which caches hold."""
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         self.dtype = dtype
@@ -187,15 +188,13 @@ def vertical_spectra(
     functions: Tensor, orders: tuple[int, ...], height: int, period: int, dtype: torch.dtype
 ) -> Tensor:
     """Coefficients of the 1-D functions (M, K) of one scale, (M, V): of cosines if they are even, of sines if odd."""
-    transform = _vertical_transform(height, period, dtype, functions.device)
-    margin = height - 1 - functions.shape[-1] // 2
-    padded = functional.pad(functions, (margin, margin))  # a negative margin crops
+    transform, padded = _vertical_transform(height, period, dtype, functions.device), at_distances(functions, height)
     odd = _are_odd(orders, functions.device)
     return torch.where(odd, padded @ transform.sin_offsets, padded @ transform.cos_offsets).to(dtype)
 
 
 def even_first(functions: Iterable[int], orders: tuple[int, ...]) -> tuple[int, ...]:
-    """Sort functions, those of even order before those of odd order."""
+    """Functions of even order, then those of odd order."""
     return tuple(sorted(functions, key=lambda function: (orders[function] % 2, function)))
 
 
@@ -246,7 +245,7 @@ class HorizontalProducts:
         return products
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """Adjoint: products (R, C, 2, W'), overwritten, to folded rows (R, 2 W')."""
+        """Adjoint of `apply`: products (R, C, 2, W'), overwritten, to folded rows (R, 2 W')."""
         left, right = gradient.unbind(2)
         right[:, self.num_even :].neg_()
         sums = (left + right).flatten(1) @ self.sums.T
@@ -257,9 +256,8 @@ class HorizontalProducts:
 class ScaleCorrelation:
     """Correlation of planes with the basis functions of one scale, and the adjoints of its steps.
 
-    Signals are some folded images; N below is images times (folded) width.  What the methods return lies in the
-    workspace, where the next call of any of them may overwrite it; `spectrum` leaves alone what `project` returned.
-    Spectra are those of `vertical_spectra`; the horizontal products are for the functions of all pairs.
+    N below is images times (folded) width.  What the methods return lies in the workspace, where the next call of any
+    of them may overwrite it; `spectrum` leaves alone what `project` returned.  Spectra are those of `vertical_spectra`.
     """
 
     def __init__(
@@ -297,7 +295,7 @@ class ScaleCorrelation:
         return both.flatten(2) @ self._synthesis(pairs).T
 
     def project(self, planes: Tensor, in_channels: int, keep: bool = False) -> Tensor:
-        """Coefficients of folded planes (2, H', I N), correlated with each horizontal function: (V, 2 I C, N).
+        """Coefficients (V, 2 I C, N) of folded planes (2, H', I N), correlated with each horizontal function.
 
         To be kept, they are put in new memory.
         """

@@ -1,9 +1,8 @@
 """Scale convolution in the Fourier domain, as matrix products.
 
-A correlation with kernels of half-width h becomes a product of spectra once the planes are padded to H + h samples.
-For many channels that saves almost everything: per pair of channels, one complex product per frequency stands for
-K^2 products per pixel.  Transforms of such small planes are best written as products with cosine and sine matrices:
-they run at the speed of matrix products, and any length will do.
+A correlation with kernels of half-width h becomes a product of spectra once the planes are padded to H + h samples: per
+pair of channels, one complex product per frequency stands for K^2 products per pixel.  Transforms of such small planes
+are products with cosine and sine matrices: as fast as matrix products, and any length will do.
 
 The spectrum of a kernel is its weights times the spectrum of its basis, so no K x K kernel is ever built.  The backward
 pass is written by hand: it keeps the input only, and recomputes its spectrum chunk by chunk.
@@ -12,7 +11,7 @@ pass is written by hand: it keeps the input only, and recomputes its spectrum ch
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -24,11 +23,10 @@ from torch.nn import functional
 
 from scalestudy.layers.precision import full_precision, in_full_precision
 
+# half-way transforms of images held at once: many images, because the spectra of kernels are made for each chunk
 _CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 4 << 30}
-"""Half-way transforms of images held at once: many images, because the spectra of kernels are made for each chunk."""
-
+# spectra held at once: about the cache of a core, or a small part of a GPU's memory
 _BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 1 << 30}
-"""Spectra held at once: about the cache of a core, or a small part of a GPU's memory."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +37,11 @@ class PlaneTransform:
     rows: Tensor  # (U, 2, 2 H): makes a and b of what `cols` made, cosine part before sine part
 
     @classmethod
-    def from_phases(
-        cls, row_phases: Sequence[Tensor], col_phases: Sequence[Tensor], dtype: torch.dtype, device: torch.device
-    ) -> PlaneTransform:
-        """Transform by cosines and sines (U, H) along the rows and (V, W) along the columns."""
-        cos, sin = row_phases
+    def of(cls, rows: Tensor, cols: Tensor, dtype: torch.dtype, device: torch.device) -> PlaneTransform:
+        """Transform by `phases` (U, 2, H) along the rows and (V, 2, W) along the columns."""
+        cos, sin = rows.unbind(1)
         rows = torch.stack([torch.cat([cos, -sin], 1), torch.cat([sin, cos], 1)], 1)
-        return cls(torch.stack(list(col_phases), 1).to(device, dtype), rows.to(device, dtype))
+        return cls(cols.to(device, dtype).contiguous(), rows.to(device, dtype))
 
     def along_columns(self, lines: Tensor) -> Tensor:
         """First step: (H C, W) -> (V, 2 H, C)."""
@@ -66,27 +62,22 @@ def plane_lines(planes: Tensor) -> Tensor:
     return planes.permute(2, 0, 1, 3).reshape(-1, planes.shape[-1])
 
 
-def phases(count: int, half_width: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
-    """Angles of the discrete Fourier transform of n = `count` samples that are convolved with a kernel of half-width h.
+def phases(count: int, half_width: int) -> Tensor:
+    """Cosine and sine (N, 2, offsets) of each frequency, for n = `count` samples and kernels of half-width h; float64.
 
-    The period is n + h, the least that keeps the far border from wrapping round.  Returns cosine and sine of all
-    frequencies and of one of each conjugate pair (frequencies, offsets), at offsets -h .. n - 1 (or h, if that is
-    more), and the weights of the latter in the inverse transform; float64.
+    The period N = n + h is the least that keeps the far border from wrapping round.  Offsets are -h .. n - 1 (or h, if
+    that is more).
     """
     period = count + half_width
     offsets = torch.arange(-half_width, max(count, half_width + 1), dtype=torch.float64)
     frequencies = torch.arange(period, dtype=torch.float64)
     angles = (2 * math.pi / period) * ((frequencies[:, None] * offsets) % period)  # exact turns: angles stay small
-    every = (angles.cos(), angles.sin())
-    kept = period // 2 + 1
-    share = torch.ones(kept, dtype=torch.float64)
-    share[1 : (period + 1) // 2] = 2
-    return every, (every[0][:kept], every[1][:kept]), share / period
+    return torch.stack([angles.cos(), angles.sin()], 1)
 
 
 @dataclass(frozen=True)
 class FourierPlan:
-    """What convolving planes with kernels needs: see `make_plan`.
+    """What convolving planes with kernels needs.
 
     The spectrum a - i b of an input and c - i d of a kernel make the response (a c + b d) - i (b c - a d), that is
     [a, b] c + [b, -a] d: the spectrum of the input is made as [a, b, -a], of which both are parts.
@@ -108,12 +99,15 @@ class FourierPlan:
         a, b = self.analysis.rows.unbind(1)
         return torch.stack([a, b], 1).flatten(0, 1).T, torch.stack([b, -a], 1).flatten(0, 1).T
 
-    def blocks(self, count: int, ins: int, outs: int) -> list[slice]:
-        """Column frequencies, so few at a time that spectra of so many images and of the kernels fit the cache."""
-        values = len(self.analysis.rows) * (3 * count * ins + 2 * count * outs + 2 * ins * outs)
-        total, like = len(self.analysis.cols), self.analysis.cols
-        step = max(1, _BLOCK_BYTES.get(like.device.type, _BLOCK_BYTES["cuda"]) // (values * like.element_size()))
-        return [slice(start, min(total, start + step)) for start in range(0, total, step)]
+    def blocks(self, count: int, ins: int, outs: int) -> Iterator[tuple[slice, slice]]:
+        """Column frequencies, so few at a time that spectra of so many images and of the kernels fit the cache.
+
+        Their places among all V, and those of their frequencies among all V U.
+        """
+        rows = len(self.analysis.rows)
+        values = rows * (3 * count * ins + 2 * count * outs + 2 * ins * outs)
+        for part in chunks(self.analysis.cols, values, _BLOCK_BYTES):
+            yield part, slice(part.start * rows, part.stop * rows)
 
     def spectrum(self, along: Tensor, count: int) -> Tensor:
         """Spectrum [a, b, -a] of planes after the step along columns, (v, 2 H, B I) -> (F, 3 B, I)."""
@@ -144,23 +138,22 @@ class FourierPlan:
         return grad_c, grad_d
 
 
+@lru_cache(maxsize=64)
 @torch.inference_mode(False)  # plans are kept, and may serve a training step later
-def make_plan(size: tuple[int, int], half_width: int, dtype: torch.dtype, device: torch.device) -> FourierPlan:
+def plan_for(size: tuple[int, int], half_width: int, dtype: torch.dtype, device: torch.device) -> FourierPlan:
     """Plan for planes (H, W) and kernels of half-width h, all in pixels; the transform of kernels is in float64."""
     (height, width), h = size, half_width
-    rows, _, row_share = phases(height, h)
-    _, cols, col_share = phases(width, h)
-    inside_rows, inside_cols = [part[:, h : h + height] for part in rows], [part[:, h : h + width] for part in cols]
-    kernel = [[part[:, : 2 * h + 1] for part in side] for side in (rows, cols)]
-    weighted = [part * (col_share[:, None] * row_share[0]) for part in inside_cols]
+    period = width + h
+    rows, cols = phases(height, h), phases(width, h)[: period // 2 + 1]  # one of each conjugate pair
+    share = torch.ones(len(cols), 1, 1, dtype=torch.float64)
+    share[1 : (period + 1) // 2] = 2
+    inside_rows, inside_cols = rows[..., h : h + height], cols[..., h : h + width]
+    weighted = inside_cols * (share / period * (1 / (height + h)))
     return FourierPlan(
-        analysis=PlaneTransform.from_phases(inside_rows, inside_cols, dtype, device),
-        kernel=PlaneTransform.from_phases(*kernel, torch.float64, device),
-        synthesis=PlaneTransform.from_phases(inside_rows, weighted, dtype, device),
+        analysis=PlaneTransform.of(inside_rows, inside_cols, dtype, device),
+        kernel=PlaneTransform.of(rows[..., : 2 * h + 1], cols[..., : 2 * h + 1], torch.float64, device),
+        synthesis=PlaneTransform.of(inside_rows, weighted, dtype, device),
     )
-
-
-_cached_plan = lru_cache(maxsize=64)(make_plan)
 
 
 def correlate_fourier(x: Tensor, weight: Tensor, basis: Tensor) -> Tensor:
@@ -175,7 +168,7 @@ def correlate_fourier(x: Tensor, weight: Tensor, basis: Tensor) -> Tensor:
         half_width = basis.shape[-1] // 2
         excess = max(0, half_width - max(x.shape[-2:]) + 1)
         basis = functional.pad(basis, (-excess,) * 4)
-        plan = _cached_plan(tuple(x.shape[-2:]), half_width - excess, dtype, x.device)
+        plan = plan_for(tuple(x.shape[-2:]), half_width - excess, dtype, x.device)
         spectrum = plan.kernel.apply(basis.double().transpose(0, 1))  # (V U, 2, S, F)
         return _FourierCorrelation.apply(x.to(dtype), weight.to(dtype), spectrum.permute(2, 1, 0, 3).to(dtype), plan)
 
@@ -199,8 +192,8 @@ class _FourierCorrelation(torch.autograd.Function):
                 count = len(x[chunk])
                 along = plan.analysis.along_columns(plane_lines(plane_of(x[chunk], scale)))
                 response = along.new_empty(*along.shape[:2], count * outs)
-                for part in plan.blocks(count, ins, outs):
-                    c, d = _kernels(spectrum[scale], _frequencies(part, plan), columns, ins)
+                for part, place in plan.blocks(count, ins, outs):
+                    c, d = _kernels(spectrum[scale], place, columns, ins)
                     plan.multiply(along[part], count, c, d, response[part])
                 planes = plan.synthesis.from_columns(response)  # (H B O, W)
                 y[chunk, scale] = planes.view(height, count, outs, width).permute(1, 2, 0, 3)
@@ -224,8 +217,7 @@ class _FourierCorrelation(torch.autograd.Function):
                 count = len(x[chunk])
                 along = plan.analysis.along_columns(plane_lines(plane_of(x[chunk], scale)))
                 response = plan.synthesis.along_columns(plane_lines(grad[chunk, :, scale]))
-                for part in plan.blocks(count, ins, outs):
-                    place = _frequencies(part, plan)
+                for part, place in plan.blocks(count, ins, outs):
                     c, d = _kernels(spectrum[scale], place, columns, ins)
                     grads = plan.multiply_backward(along[part], count, c, d, response[part], need_x)
                     for index, moments in enumerate(grads):
@@ -249,21 +241,15 @@ def fourier_cost(in_channels: int, out_channels: int, size: tuple[int, int], hal
     return (in_channels + out_channels) * transform + 4 * rows * cols * in_channels * out_channels
 
 
-def chunks(x: Tensor, values_per_image: int, limits: Mapping[str, int]) -> Iterator[slice]:
-    """Slices of the batch, so small that intermediate values fit the limit in bytes of the device."""
-    step = max(1, limits.get(x.device.type, limits["cuda"]) // (values_per_image * x.element_size()))
+def chunks(x: Tensor, values_of_each: int, limits: Mapping[str, int]) -> Iterator[slice]:
+    """Slices of the first axis, so small that intermediate values fit the limit in bytes of the device."""
+    step = max(1, limits.get(x.device.type, limits["cuda"]) // (values_of_each * x.element_size()))
     return (slice(start, min(start + step, len(x))) for start in range(0, len(x), step))
 
 
 def _columns(weight: Tensor) -> Tensor:
     """(O, I, F) -> (F, I O)."""
     return weight.permute(2, 1, 0).reshape(weight.shape[-1], -1)
-
-
-def _frequencies(part: slice, plan: FourierPlan) -> slice:
-    """Places of some column frequencies among all V U."""
-    rows = len(plan.analysis.rows)
-    return slice(part.start * rows, part.stop * rows)
 
 
 def _kernels(spectrum: Tensor, place: slice, columns: Tensor, ins: int) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,10 @@
 """Convolution, maximum over scales, ReLU, batch norm and max pooling of the Table 1 network in one differentiable step.
 
 Batch norm is an affine map per channel, so pooling its output is pooling its input and mapping the few pooled values.
-What is left to do over all pixels is the convolution, a maximum over scales and zero, two moments and the maximum over
-windows; in the backward pass, one affine map of the rectified maximum, divided among the scales.  All of it is done
-chunk by chunk on folded planes (see `folded`), so that it stays in the caches.  The results are those of the
-modules one by one, to float rounding.
-
-The networks of Table 5 pool 2 x 2 pixels; for them there is a quicker maximum by itself.
+Left to do over all pixels are the convolution, a maximum over scales and zero, two moments and the maximum over
+windows; in the backward pass, one affine map of the rectified maximum, divided among the scales: chunk by chunk on
+folded planes (see `folded`), so that all stays in the caches.  The results are those of the modules one by one, to
+float rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 from torch.nn.modules.module import _has_any_global_hook
 
 from scalestudy.layers.basis import SeparableBasis
@@ -75,8 +72,8 @@ def project_relu_norm_pool(
 def _statistics(norm: nn.BatchNorm2d, sums: Tensor, squares: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Mean and population variance per channel, and what they do to the running statistics.
 
-    Sums of single rows come in single precision and are put together in double.  Subtracting the squared mean costs a
-    relative error of about 1e-7 (mean / standard deviation)^2, and rectified maps have ratios of the order of 1.
+    Subtracting the squared mean costs a relative error of about 1e-7 (mean / standard deviation)^2, and rectified maps
+    have ratios of the order of 1.
     """
     dtype = norm.weight.dtype
     mean = sums / count
@@ -193,40 +190,8 @@ class _ProjectPool(torch.autograd.Function):
                 if need_x:
                     layer.add_adjoint(spectrum, scale, grad_x[chunk])
         grad_weight, grad_scales = layer.gradients(scales)
-        grad_scales = grad_scales if need_scales else None
-        return grad_x, grad_weight, grad_scales, grad_gain, grad_bias, None, None, None, None
+        return grad_x, grad_weight, grad_scales if need_scales else None, grad_gain, grad_bias, None, None, None, None
 
 
 def _per_channel(values: Tensor) -> Tensor:
     return values[:, None, None]
-
-
-def max_pool_2x2(x: Tensor) -> Tensor:
-    """``max_pool2d(x, 2)`` of maps with even sides; on a CPU several times faster, with the same gradient."""
-    return _MaxPool.apply(x) if x.device.type == "cpu" else functional.max_pool2d(x, 2)
-
-
-class _MaxPool(torch.autograd.Function):
-    """Maximum of neighbouring rows, then of neighbouring columns; of equal pixels the upper left one wins."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        upper, lower = x[..., ::2, :], x[..., 1::2, :]
-        rows = torch.maximum(upper, lower)
-        left, right = rows[..., ::2], rows[..., 1::2]
-        if ctx.needs_input_grad[0]:
-            # int8, not bool: the CPU converts it to numbers several times faster
-            ctx.save_for_backward((lower > upper).view(torch.int8), (right > left).view(torch.int8))
-        return torch.maximum(left, right)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        lower_wins, right_wins = ctx.saved_tensors
-        rows = grad.new_empty(*grad.shape[:-1], 2 * grad.shape[-1])
-        torch.mul(grad, right_wins, out=rows[..., 1::2])
-        torch.sub(grad, rows[..., 1::2], out=rows[..., ::2])
-        result = grad.new_empty(*rows.shape[:-2], 2 * rows.shape[-2], rows.shape[-1])
-        torch.mul(rows, lower_wins, out=result[..., 1::2, :])
-        torch.sub(rows, result[..., 1::2, :], out=result[..., ::2, :])
-        return result

@@ -1,13 +1,13 @@
 """The exact fast algorithm for layers with few input channels, whose cost hardly depends on the scales.
 
 Per pixel and scale, one input channel takes about (C + O) H / 2 + 2 C O multiplications instead of the K^2 O of a dense
-kernel, with C horizontal 1-D functions and O output channels; `folded` says how, and `separable_cost` counts
-exactly.  The scales only decide the number of frequencies, (H + h) / 2 for kernels of half-width h.
+kernel, with C horizontal 1-D functions and O output channels; `folded` says how, and `separable_cost` counts exactly.
+The scales only decide the number of frequencies, (H + h) / 2 for kernels of half-width h.
 
-The backward pass is written by hand.  The gradient in weights and scales is a sum over images
-frequency by frequency, from which the moment with any vertical function is read off at the end.  The derivative of a
-Hermite-Gaussian in its scale is again a sum of Hermite-Gaussians (see `SeparableBasis`), so learning the scales costs
-two more horizontal functions, nothing else.
+The backward pass is written by hand.  Gradients in weights and scales are sums over images, frequency by frequency,
+from which the moment with any vertical function is read off at the end.  The derivative of a Hermite-Gaussian in its
+scale is again a sum of Hermite-Gaussians (see `SeparableBasis`), so learning the scales costs two more horizontal
+functions.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from scalestudy.layers.fast.folded import (
 from scalestudy.layers.fast.fourier import chunks, plane_of
 from scalestudy.layers.precision import full_precision, in_full_precision
 
+# responses of one scale held at once: about the caches of two cores, or a small part of a GPU's memory
 _CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 512 << 20}
-"""Responses of one scale held at once: about the caches of two cores, or a small part of a GPU's memory."""
 
 
 def correlate_separable(x: Tensor, weight: Tensor, basis: SeparableBasis, *, project: bool = False) -> Tensor:
@@ -57,10 +57,10 @@ def correlate_separable(x: Tensor, weight: Tensor, basis: SeparableBasis, *, pro
 def separable_cost(
     basis: HermiteBasis | SeparableBasis, in_channels: int, out_channels: int, size: tuple[int, int], half_width: int
 ) -> int:
-    """Multiplications of one scale and image, forward: two transforms, horizontal products, and the mix per frequency.
+    """Multiplications of one scale and image, forward; the backward pass to the weights takes as many again.
 
-    For planes of size (H, W) and kernels of this half-width, in pixels.  The backward pass to the weights takes as many
-    again; with learned scales, those of two more horizontal functions (basis A; two more per sub-sigma with basis B).
+    For planes (H, W) and kernels of this half-width, in pixels.  With learned scales, the backward pass takes those of
+    two more horizontal functions (basis A; two more per sub-sigma with basis B).
     """
     height, width = size
     num_cols = len(set(basis.cols))
@@ -78,39 +78,30 @@ class SeparableLayer:
     """
 
     def __init__(self, weight: Tensor, basis: SeparableBasis, size: tuple[int, int], derivatives: bool = False) -> None:
-        self._weight, self._size = weight, size
+        self._weight, self._size, orders = weight, size, basis.orders
         self.out_channels = len(weight)
         self.space = Workspace(weight.dtype, weight.device)
         self._pairs = tuple(zip(basis.rows, basis.cols, strict=True))
-        periods = [circle(size[0], half_width) for half_width in basis.half_widths(size)]
-        spectra_of_scales = [
-            vertical_spectra(functions, basis.orders, size[0], period, weight.dtype)
-            for functions, period in zip(basis.functions.unbind(1), periods, strict=True)
-        ]
-        self._derivatives = _derivatives(self._pairs, basis.orders, weight.device) if derivatives else None
-        cols = even_first({col for _, col in self._wanted}, basis.orders)
-        horizontal = HorizontalProducts.of_scales(basis.functions, basis.orders, cols, size[1], weight.dtype)
-        self._correlations = [
-            ScaleCorrelation(spectra, basis.orders, products, size[0], period, self.space)
-            for spectra, products, period in zip(spectra_of_scales, horizontal, periods, strict=True)
-        ]
+        self._derivatives = _derivatives(self._pairs, orders, weight.device) if derivatives else None
+        # pairs whose correlations with the gradient are needed; those of the basis come first
+        self._wanted = self._derivatives.pairs if derivatives else self._pairs
+        cols = even_first({col for _, col in self._wanted}, orders)
+        horizontal = HorizontalProducts.of_scales(basis.functions, orders, cols, size[1], weight.dtype)
+        self._correlations = []
+        scales = zip(basis.functions.unbind(1), basis.half_widths(size), horizontal, strict=True)
+        for functions, half_width, products in scales:
+            period = circle(size[0], half_width)
+            spectra = vertical_spectra(functions, orders, size[0], period, weight.dtype)
+            self._correlations.append(ScaleCorrelation(spectra, orders, products, size[0], period, self.space))
         self._mixings = [correlation.mixing(weight, self._pairs) for correlation in self._correlations]
         self._mixing_grads: list[Tensor] = []
-
-    @property
-    def _wanted(self) -> tuple[Pair, ...]:
-        """Pairs whose correlations with the gradient are needed; those of the basis come first."""
-        return self._pairs if self._derivatives is None else self._derivatives.pairs
 
     def chunks(self, x: Tensor) -> Iterator[slice]:
         """Slices of the batch, so small that the responses of one scale fit the device's chunk."""
         return chunks(x, len(self._weight) * self._size[0] * self._size[1], _CHUNK_BYTES)
 
     def project(self, planes: Tensor, scale: int, keep: bool = False) -> Tensor:
-        """Coefficients of the horizontal products of one scale, (V, 2 I C, N), of folded planes (2, H', I N).
-
-        Good until the next call, unless they are to be kept.
-        """
+        """See `ScaleCorrelation.project`; good until the next call, unless it is to be kept."""
         return self._correlations[scale].project(planes, self._weight.shape[1], keep)
 
     def respond(self, projected: Tensor, scale: int) -> Tensor:
@@ -131,19 +122,16 @@ class SeparableLayer:
         return spectrum
 
     def add_adjoint(self, spectrum: Tensor, scale: int, grad_planes: Tensor) -> None:
-        """Add the gradient in the planes to (B, I, H, W), from what `accumulate` returned."""
+        """Add to the gradient in the planes (B, I, H, W), from what `accumulate` returned."""
         gradient = torch.empty_like(grad_planes)
         unfold(self._correlations[scale].adjoint(spectrum, self._mixings[scale]), gradient)
         grad_planes += gradient
 
     def gradients(self, scales: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients in the weights (O, I, F) and, with `derivatives`, in the scales (S,), of all chunks so far."""
-        moments = torch.stack(
-            [
-                correlation.moments(mixing_grad, len(self._weight), self._wanted)
-                for correlation, mixing_grad in zip(self._correlations, self._mixing_grads, strict=True)
-            ]
-        )  # (S, O, I, F')
+        of_scales = zip(self._correlations, self._mixing_grads, strict=True)
+        parts = [correlation.moments(grad, len(self._weight), self._wanted) for correlation, grad in of_scales]
+        moments = torch.stack(parts)  # (S, O, I, F')
         grad_weight = moments[..., : len(self._pairs)].sum(0)
         if self._derivatives is None:
             return grad_weight, torch.zeros_like(scales)

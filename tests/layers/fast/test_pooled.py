@@ -14,7 +14,7 @@ from scalestudy.layers import conv as conv_module
 from scalestudy.layers.basis import HermiteBasis, VaryingOrderBasis, VaryingSigmaBasis
 from scalestudy.layers.conv import LiftingConv, ScaleProjection
 from scalestudy.layers.fast import folded, pooled
-from scalestudy.layers.fast.pooled import can_pool_folded, max_pool_2x2
+from scalestudy.layers.fast.pooled import can_pool_folded
 from scalestudy.layers.fast.separable import SeparableLayer
 from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales, StepRatioScales
 
@@ -38,10 +38,6 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list:
     return taken
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# the same numbers
-
-
 @MODES
 @pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
 @pytest.mark.parametrize(("size", "window"), [((12, 8), 1), ((8, 12), 2), ((16, 8), 4)], ids=str)
@@ -54,9 +50,7 @@ def test_equals_the_modules(size, window, weights, training, steps) -> None:
 @MODES
 @pytest.mark.parametrize("basis", BASES)
 @pytest.mark.parametrize(
-    "scales",
-    [FixedScales(1.3, 1, 1), DirectScales(0.8, 3.1, 5), IsrScales(2.0, 2.3, 2)],
-    ids=lambda scales: str(scales.num_scales),
+    "scales", [FixedScales(1.3, 1, 1), DirectScales(0.8, 3.1, 5), IsrScales(2.0, 2.3, 2)], ids=repr
 )
 def test_scales_bases_and_several_channels(scales, basis, training) -> None:
     """One scale and many, two input channels, kernels that are larger than the image."""
@@ -64,7 +58,6 @@ def test_scales_bases_and_several_channels(scales, basis, training) -> None:
 
 
 def columns_only(basis: HermiteBasis, col: int) -> HermiteBasis:
-    """The functions of a basis with one and the same horizontal function."""
     basis = copy.copy(basis)
     pairs = [pair for pair in zip(basis.rows, basis.cols, strict=True) if pair[1] == col]
     basis.rows, basis.cols = (tuple(pair[axis] for pair in pairs) for axis in (0, 1))
@@ -89,40 +82,24 @@ def test_what_is_kept_for_the_way_back_is_not_overwritten(basis, values, lengths
     assert_same_as_dense(five(scales=FixedScales.from_values(values), basis=ONE_COLUMN[basis]), random(5, 1, 8, 12))
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.1, 0.7, 1.0])
+@pytest.mark.parametrize("momentum", [0.0, 0.7, 1.0])
 def test_running_statistics_follow_the_momentum(momentum) -> None:
-    ours, theirs = five(), five()
-    ours.norm.momentum = theirs.norm.momentum = momentum
-    for step in range(3):
-        x = random(4, 1, 8, 12, seed=step)
-        ours(x)
-        theirs[:](x)
-    assert_same(dict(ours.norm.named_buffers()), dict(theirs.norm.named_buffers()))
-    assert ours.norm.num_batches_tracked == 3
-    assert torch.equal(ours.norm.running_mean, five().norm.running_mean) == (momentum == 0)
-
-
-def test_eval_mode_leaves_the_norm_alone_and_takes_each_image_for_itself() -> None:
-    layers, x = five().eval(), random(4, 1, 8, 12)
-    before = dict(copy.deepcopy(layers.norm).named_buffers())
-    torch.testing.assert_close(layers(x)[2:3], layers(x[2:3]))
-    assert_same(dict(layers.norm.named_buffers()), before, 0)
-    layers.train()
-    assert (layers(x)[2:3] - layers(x[2:3])).abs().max() > 1e-3
+    layers = five()
+    layers.norm.momentum = momentum
+    assert_same_as_dense(layers, random(4, 1, 8, 12))
+    layers(random(4, 1, 8, 12))
+    assert torch.equal(layers.norm.running_mean, five().norm.running_mean) == (momentum == 0)
 
 
 @MODES
 def test_zero_weight_is_the_limit_from_above(training) -> None:
-    """With weight 0 all pixels of a window tie: torch takes the first, and here it is the largest.
-
-    So the gradient in the weight is the derivative from above; all the rest agrees with the modules.
-    """
+    """With weight 0 all pixels of a window tie; the largest is taken: the gradient in the weight is that from above."""
     x, name = random(4, 1, 8, 12), "gradient in norm.weight"
     layers = five(weights=(0.0, 1.0, -1.0)).train(training)
     ours, theirs = outcome(layers, x), outcome(by_dense(layers), x)
-    above = outcome(by_dense(five(weights=(1e-9, 1.0, -1.0)).train(training)), x)
-    torch.testing.assert_close(ours.pop(name), above[name], rtol=1e-7, atol=1e-7)
     theirs.pop(name)
+    above = outcome(by_dense(five(weights=(1e-9, 1.0, -1.0)).train(training)), x)[name]
+    torch.testing.assert_close(ours.pop(name), above, rtol=1e-7, atol=1e-7)
     assert not ours["gradient in conv.weight"][0].any()
     assert_same(ours, theirs, 1e-10)
 
@@ -136,11 +113,7 @@ def test_channel_that_is_all_zero_after_the_relu(training, weights) -> None:
     layers.conv.weight.data[1, 0, 0] = -1.0  # the Gaussian
     x = random(4, 1, 8, 12).abs() + 0.1
     assert_same_as_dense(layers, x)
-    found = outcome(layers, x)
-    assert all(value.isfinite().all() for value in found.values())
-    assert not found["gradient in conv.weight"][1].any()
-    if training:
-        torch.testing.assert_close(found["output"][:, 1], layers.norm.bias[1].detach().expand(4, 4, 6))
+    assert not outcome(layers, x)["gradient in conv.weight"][1].any()
 
 
 @MODES
@@ -157,20 +130,17 @@ def test_equal_pixels(training) -> None:
 @pytest.mark.parametrize("window", [1, 2, 3])
 def test_maxima_of_folded_windows(window, ties) -> None:
     """Each place points to a pixel of its own window that has the window's maximum."""
-    channels, batch, size = 2, 3, (4 * window, 6 * window)
-    x = random(batch, channels, *size)
+    x = random(3, 2, 4 * window, 6 * window)
     x = x.round() if ties else x
-    maps = folded.fold(x)
-    windows = pooled._FoldedWindows(maps, channels, batch, window)
-    values, places = windows.maxima(), windows.places()
-    found = torch.empty(batch, channels, 4, 6, dtype=torch.float64)
-    folded.unfold(values.flatten(2), found)
+    maps, found = folded.fold(x), torch.empty(3, 2, 4, 6, dtype=torch.float64)
+    windows = pooled._FoldedWindows(maps, 2, 3, window)
+    folded.unfold(windows.maxima().flatten(2), found)
     assert torch.equal(found, nn.functional.max_pool2d(x, window))
-    assert torch.equal(maps.view(-1)[places], values)
-    numbers = torch.arange(4 * 6).view(4, 6).double().repeat_interleave(window, 0).repeat_interleave(window, 1)
-    numbers = folded.fold((100 * torch.arange(batch * channels).view(batch, channels, 1, 1) + numbers).contiguous())
+    assert torch.equal(maps.view(-1)[windows.places()], windows.maxima())
+    of_window = torch.arange(3 * 2 * 4 * 6).view(3, 2, 4, 6).repeat_interleave(window, 2).repeat_interleave(window, 3)
+    numbers = folded.fold(of_window)
     own = numbers.view(2, 2, window, -1, window)[:, :, 0, :, 0]
-    assert torch.equal(numbers.view(-1)[places].flatten(2), own)
+    assert torch.equal(numbers.view(-1)[windows.places()].flatten(2), own)
 
 
 def test_without_gradients_nothing_is_kept(monkeypatch) -> None:
@@ -190,41 +160,22 @@ def test_without_gradients_nothing_is_kept(monkeypatch) -> None:
     assert len(wins) == len(projected) == 3
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# where the step may be taken: nobody can tell
-
-
-@pytest.mark.parametrize(
-    ("size", "window", "possible"),
-    [
-        ((168, 168), 42, True),
-        ((8, 12), 2, True),
-        ((8, 10), 2, False),  # windows of 2 tile 10 columns, but not their halves
-        ((10, 8), 2, False),
-        ((8, 8), 3, False),
-        ((8, 8), 5, False),
-        ((6, 7), 1, False),
-        ((6, 8), 1, True),
-    ],
-)
-def test_windows_tile_both_halves(size, window, possible) -> None:
+@pytest.mark.parametrize("size", [(168, 168), (8, 12), (8, 10), (10, 8), (6, 7), (6, 8)], ids=str)
+@pytest.mark.parametrize("window", [1, 2, 3, 5, 42])
+def test_windows_tile_both_halves(size, window) -> None:
+    """Windows of 2 tile 10 columns, but not their halves."""
+    possible = all(side % 2 == 0 and side // 2 % window == 0 for side in size)
     layers = [nn.ReLU(), nn.BatchNorm2d(2), nn.MaxPool2d(window)]
     assert can_pool_folded(torch.zeros(1, 1, *size), 2, layers) is possible
 
 
-class Twice(nn.BatchNorm2d):
-    def forward(self, x: Tensor) -> Tensor:
-        return 2 * super().forward(x)
+def negative(kind: type, *arguments) -> nn.Module:
+    """A layer of a class that is derived from this one and computes something else."""
 
+    def forward(layer: nn.Module, x: Tensor) -> Tensor:
+        return -kind.forward(layer, x)
 
-class MeanOfScales(ScaleProjection):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean(2)
-
-
-class Negative(LiftingConv):
-    def forward(self, x: Tensor) -> Tensor:
-        return -super().forward(x)
+    return type("Negative", (kind,), {"forward": forward})(*arguments)
 
 
 def switched_off() -> nn.BatchNorm2d:
@@ -234,39 +185,35 @@ def switched_off() -> nn.BatchNorm2d:
 
 
 OTHERS = {
-    "conv": [functools.partial(Negative, 1, 3, IsrScales(0.9, 2.3, 3), 2)],
-    "projection": [MeanOfScales],
+    "conv": [lambda: negative(LiftingConv, 1, 3, IsrScales(0.9, 2.3, 3), 2)],
+    "projection": [lambda: negative(ScaleProjection)],
     "relu": [nn.LeakyReLU, nn.GELU, nn.Identity],
     "norm": [
-        functools.partial(nn.BatchNorm2d, 3, affine=False),
-        functools.partial(nn.BatchNorm2d, 3, bias=False),
-        functools.partial(nn.BatchNorm2d, 3, momentum=None),
-        functools.partial(nn.BatchNorm2d, 3, track_running_stats=False),
-        functools.partial(nn.InstanceNorm2d, 3, affine=True, track_running_stats=True),
-        functools.partial(nn.SyncBatchNorm, 3),
-        functools.partial(nn.GroupNorm, 1, 3),
-        functools.partial(Twice, 3),
+        lambda: nn.BatchNorm2d(3, affine=False),
+        lambda: nn.BatchNorm2d(3, bias=False),
+        lambda: nn.BatchNorm2d(3, momentum=None),
+        lambda: nn.BatchNorm2d(3, track_running_stats=False),
+        lambda: nn.InstanceNorm2d(3, affine=True, track_running_stats=True),
+        lambda: nn.SyncBatchNorm(3),
+        lambda: nn.GroupNorm(1, 3),
+        lambda: negative(nn.BatchNorm2d, 3),
         switched_off,
         nn.Identity,
     ],
     "pool": [
-        functools.partial(nn.AvgPool2d, 2),
-        functools.partial(nn.MaxPool2d, (2, 2)),
-        functools.partial(nn.MaxPool2d, (1, 2)),
-        functools.partial(nn.MaxPool2d, 2, 1),
-        functools.partial(nn.MaxPool2d, 2, padding=1),
-        functools.partial(nn.MaxPool2d, 2, dilation=2),
-        functools.partial(nn.AdaptiveMaxPool2d, 2),
+        lambda: nn.AvgPool2d(2),
+        lambda: nn.MaxPool2d((2, 2)),
+        lambda: nn.MaxPool2d((1, 2)),
+        lambda: nn.MaxPool2d(2, 1),
+        lambda: nn.MaxPool2d(2, padding=1),
+        lambda: nn.MaxPool2d(2, dilation=2),
+        lambda: nn.AdaptiveMaxPool2d(2),
     ],
 }
 
 
 @MODES
-@pytest.mark.parametrize(
-    ("name", "make"),
-    [(name, make) for name, makes in OTHERS.items() for make in makes],
-    ids=lambda part: str(part)[:70],
-)
+@pytest.mark.parametrize(("name", "make"), [(name, make) for name, makes in OTHERS.items() for make in makes])
 def test_other_layers_do_what_they_do(name: str, make: Callable, training: bool, steps: list) -> None:
     layers, x = five(), random(3, 1, 8, 12)
     setattr(layers, name, make().double())
@@ -281,8 +228,10 @@ def test_a_pool_that_returns_more() -> None:
     assert [part.shape for part in layers(random(2, 1, 8, 12))] == [(2, 3, 4, 6)] * 2
 
 
-def test_a_norm_of_other_channels_is_refused_as_by_torch() -> None:
+def test_what_does_not_fit_is_refused_as_by_the_modules() -> None:
     layers = five().eval()
+    with pytest.raises(ValueError, match=r"LiftingConv takes a tensor of shape \(B, C, H, W\) with C = 1, got shape"):
+        layers(random(2, 3, 8, 12))
     layers.norm = nn.BatchNorm2d(1).double().eval()
     with pytest.raises(RuntimeError, match="running_mean"):
         layers(random(2, 1, 8, 12))
@@ -293,9 +242,7 @@ def test_a_norm_of_other_channels_is_refused_as_by_torch() -> None:
     ("size", "options"),
     [
         ((8, 10), {}),
-        ((7, 9), {}),
-        ((9, 8), {"window": 4}),
-        ((8, 6), {"window": 5}),
+        ((9, 7), {"window": 4}),
         ((8, 12), {"bias": True}),
         ((8, 12), {"algorithm": "fourier"}),
         ((8, 12), {"algorithm": "dense"}),
@@ -312,15 +259,7 @@ def test_other_sizes_algorithms_and_a_bias_take_the_modules(size, options, train
 
 @pytest.mark.parametrize("name", ["conv", "projection", "relu", "norm", "pool"])
 @pytest.mark.parametrize(
-    "kind",
-    [
-        "forward_pre_hook",
-        "forward_hook",
-        "full_backward_pre_hook",
-        "full_backward_hook",
-        "patched",
-        "global forward_hook",
-    ],
+    "kind", ["forward_pre_hook", "forward_hook", "full_backward_pre_hook", "full_backward_hook", "patched", "global"]
 )
 def test_hooks_run(kind: str, name: str, steps: list) -> None:
     layers, x = five(), random(2, 1, 8, 12).requires_grad_()
@@ -329,9 +268,8 @@ def test_hooks_run(kind: str, name: str, steps: list) -> None:
         part.forward = lambda x: seen.append(part) or type(part).forward(part, x)
         undo = functools.partial(delattr, part, "forward")
     else:
-        register = (
-            nn.modules.module.register_module_forward_hook if "global" in kind else getattr(part, f"register_{kind}")
-        )
+        everywhere = nn.modules.module.register_module_forward_hook
+        register = everywhere if kind == "global" else getattr(part, f"register_{kind}")
         undo = register(lambda module, *_: seen.append(module) if module is part else None).remove
     layers(x).sum().backward()
     undo()
@@ -340,16 +278,10 @@ def test_hooks_run(kind: str, name: str, steps: list) -> None:
     assert seen == [part] and steps
 
 
-@pytest.mark.parametrize(
-    "tool",
-    [
-        spectral_norm,
-        functools.partial(prune.l1_unstructured, name="weight", amount=0.5),
-        parametrizations.spectral_norm,
-        parametrizations.weight_norm,
-    ],
-    ids=["spectral norm", "prune", "parametrised spectral norm", "parametrised weight norm"],
-)
+PRUNED = functools.partial(prune.l1_unstructured, name="weight", amount=0.5)
+
+
+@pytest.mark.parametrize("tool", [spectral_norm, PRUNED, parametrizations.spectral_norm, parametrizations.weight_norm])
 def test_tools_that_change_the_weights_change_the_result(tool: Callable) -> None:
     """Over two steps of an optimiser, beside the modules."""
     x, found = random(3, 1, 8, 12), []
@@ -369,15 +301,6 @@ def test_tools_that_change_the_weights_change_the_result(tool: Callable) -> None
     assert_same(*found)
 
 
-def test_wrong_input_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"LiftingConv takes a tensor of shape \(B, C, H, W\) with C = 1, got shape"):
-        five()(random(2, 3, 8, 12))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# limits
-
-
 def one_pixel_wide(weights: Tensor) -> OneStep:
     """Layers whose convolution multiplies an image by the weight of each channel."""
     layers = five(weights=[1.0] * len(weights), scales=FixedScales(0.1, 1, 1), basis=VaryingOrderBasis(1))
@@ -388,10 +311,7 @@ def one_pixel_wide(weights: Tensor) -> OneStep:
 
 @pytest.mark.parametrize("ratio", [0, 1, 10, 100], ids=lambda ratio: f"ratio {ratio}")
 def test_accuracy_of_the_statistics(ratio) -> None:
-    """The relative error of the variance grows with (mean / std)^2, because the squared mean is subtracted.
-
-    Rectified responses have ratios of about 1.
-    """
+    """The relative error of the variance grows with (mean / std)^2; rectified responses have ratios of about 1."""
     x = (random(8, 1, 84, 84, seed=3) + ratio).float()
     exact = x.double().relu()
     for dtype, unit in ((torch.float32, 1e-6), (torch.float64, 1e-12)):
@@ -411,16 +331,3 @@ def test_variance_is_never_negative() -> None:
     assert (var >= 0).all()
     assert (var <= 1e-5 * mean.square()).all()
     assert y.isfinite().all()
-
-
-@pytest.mark.parametrize("ties", [False, True])
-def test_max_pool_2x2(ties: bool) -> None:
-    """Values and gradients of torch's pooling; where pixels are equal, another one of the four may get the gradient."""
-    x, upstream, results = random(2, 3, 6, 8), random(2, 3, 3, 4, seed=1), []
-    x = x.round() if ties else x
-    for pool in (max_pool_2x2, nn.MaxPool2d(2)):
-        maps = x.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(pool(maps), maps, upstream)
-        results.append((pool(x), nn.functional.avg_pool2d(gradient, 2) if ties else gradient))
-    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-15)
-    assert not max_pool_2x2(x).requires_grad

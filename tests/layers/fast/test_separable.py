@@ -1,28 +1,16 @@
 """The separable algorithm against dense convolution in every shape; which scale wins; what it costs."""
 
 import dataclasses
-import itertools
 
 import pytest
 import torch
-from agreement import (
-    Projected,
-    assert_same,
-    assert_same_as_dense,
-    conv_of,
-    images_for,
-    in_chunks_of,
-    layer_of,
-    outcome,
-    random,
-)
-from torch import nn
+from agreement import assert_same_as_dense, conv_of, images_for, in_chunks_of, layer_of, outcome, random
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scalestudy.layers.basis import VaryingOrderBasis, VaryingSigmaBasis, dynamic_size, dynamic_size_on_device
-from scalestudy.layers.conv import ScaleProjection, correlate_dense
 from scalestudy.layers.fast import folded, separable
 from scalestudy.layers.fast.folded import Workspace
+from scalestudy.layers.fast.fourier import chunks
 from scalestudy.layers.fast.separable import (
     ScaleMaximum,
     SeparableLayer,
@@ -30,7 +18,7 @@ from scalestudy.layers.fast.separable import (
     separable_cost,
     split_by_winner,
 )
-from scalestudy.layers.scales import DirectScales, StepRatioScales
+from scalestudy.layers.scales import DirectScales
 
 BASES = {"varying order": VaryingOrderBasis(2), "varying sigma": VaryingSigmaBasis(3, max_order=2, mult=1.4)}
 
@@ -66,47 +54,21 @@ def test_equals_dense(case, kind, basis, monkeypatch) -> None:
     assert_same_as_dense(layer, x)
 
 
-@pytest.mark.parametrize("order", [0, 1])
-def test_functions_of_one_parity(order: int) -> None:
-    """A basis of even or of odd functions only: nothing of the other kind is left to multiply."""
-    sampled = VaryingOrderBasis(order + 1).sample(torch.tensor([1.0, 1.8], dtype=torch.float64), 15)
-    basis = dataclasses.replace(sampled, rows=(order,), cols=(order,))
-    x, weight = random(2, 2, 9, 8), random(3, 2, 1, seed=1)
-    torch.testing.assert_close(correlate_separable(x, weight, basis), correlate_dense(x, weight, basis))
-
-
-def chunks_of(batch: int, dtype: torch.dtype = torch.float64) -> list[tuple[int, int]]:
-    """Of a layer with 3 channels out and 6 x 7 pixels."""
-    basis = BASES["varying order"].sample(torch.tensor([1.0, 2.0], dtype=torch.float64), 9)
-    layer = SeparableLayer(torch.zeros(3, 2, 4, dtype=dtype), basis.detached(), (6, 7))
-    return [(chunk.start, chunk.stop) for chunk in layer.chunks(torch.zeros(batch, 2, 6, 7, dtype=dtype))]
-
-
-def test_chunks_fit_the_device(monkeypatch) -> None:
-    """The responses of one scale to one image are 3 x 6 x 7 numbers; a chunk is at least one image."""
-    monkeypatch.setitem(separable._CHUNK_BYTES, "cpu", 2 * 3 * 6 * 7 * 8)
-    assert chunks_of(5) == [(0, 2), (2, 4), (4, 5)]
-    assert chunks_of(5, torch.float32) == [(0, 4), (4, 5)]
-    monkeypatch.setitem(separable._CHUNK_BYTES, "cpu", 3 * 3 * 6 * 7 * 8 - 1)
-    assert chunks_of(4) == [(0, 2), (2, 4)]
-    monkeypatch.setitem(separable._CHUNK_BYTES, "cpu", 1)
-    assert chunks_of(2) == [(0, 1), (1, 2)]
-    monkeypatch.delitem(separable._CHUNK_BYTES, "cpu")  # unknown devices count as GPUs
-    monkeypatch.setitem(separable._CHUNK_BYTES, "cuda", 1 << 30)
-    assert chunks_of(5) == [(0, 5)]
-
-
-@pytest.mark.parametrize("size", [(10, 12), (9, 7)], ids=str)
-def test_project_equals_projection(size) -> None:
-    conv = layer_of("lift", StepRatioScales(0.9, 3.0, 4))
-    expected = outcome(nn.Sequential(conv, ScaleProjection()), images_for(conv, size))
-    found = outcome(Projected(conv), images_for(conv, size))
-    assert_same(found, {name.replace("0.", "conv."): value for name, value in expected.items()})
+def test_chunks_fit_the_device() -> None:
+    """Of images with 10 numbers each; a chunk is at least one image, and unknown devices count as GPUs."""
+    for limits, dtype, expected in (
+        ({"cpu": 160, "cuda": 0}, torch.float64, [(0, 2), (2, 4), (4, 5)]),
+        ({"cpu": 239, "cuda": 0}, torch.float64, [(0, 2), (2, 4), (4, 5)]),
+        ({"cpu": 160, "cuda": 0}, torch.float32, [(0, 4), (4, 5)]),
+        ({"cpu": 1, "cuda": 0}, torch.float64, [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]),
+        ({"cuda": 1 << 30}, torch.float64, [(0, 5)]),
+    ):
+        found = chunks(torch.zeros(5, 2, dtype=dtype), 10, limits)
+        assert [(chunk.start, chunk.stop) for chunk in found] == expected
 
 
 @pytest.mark.parametrize("size", [(8, 10), (9, 7)], ids=str)
 def test_of_equal_scales_the_earlier_one_gets_the_gradient(size) -> None:
-    """Scales 1 and 2 are the same, and larger than scale 0: only the normaliser and the first of the two count."""
     layer = layer_of("project", DirectScales(0.8, 1.75, 3))
     conv_of(layer).scales.sigmas.data = torch.tensor([0.8, 1.4, 1.4], dtype=torch.float64)
     found = outcome(layer, images_for(layer, size))["gradient in conv.scales.sigmas"]
@@ -132,9 +94,7 @@ def test_scale_maximum_and_its_gradient_by_hand() -> None:
 
 def test_half_widths_end_where_the_planes_do() -> None:
     basis = VaryingOrderBasis(2).sample(torch.tensor([1.0, 2.0, 3.0]), 25)
-    assert basis.supports == (4, 8, 12)
-    assert basis.half_widths((40, 30)) == (4, 8, 12)
-    assert basis.half_widths((7, 10)) == (4, 8, 9)
+    assert (basis.half_widths((40, 30)), basis.half_widths((7, 10))) == ((4, 8, 12), (4, 8, 9))
 
 
 @pytest.mark.parametrize("size", [(8, 6), (5, 9)], ids=str)
@@ -167,10 +127,7 @@ class CountMultiplications(TorchDispatchMode):
 
 
 def counted(basis, channels: tuple[int, int], size: tuple[int, int], step: str) -> list[int]:
-    """Multiplications by scale of one image's step, without what is done once for all images.
-
-    Steps: "forward", "weights" (backward to the weights), and "scales" (to weights and scales).
-    """
+    """Multiplications by scale of one image's step: "forward", or backward to "weights", or to those and "scales"."""
     weight = torch.zeros(channels[1], channels[0], len(basis.rows), dtype=torch.float64)
     layer = SeparableLayer(weight, basis.detached(), size, derivatives=step == "scales")
     layer.begin_gradients()
@@ -178,32 +135,23 @@ def counted(basis, channels: tuple[int, int], size: tuple[int, int], step: str) 
     counts = []
     for scale in range(basis.functions.shape[1]):
         with CountMultiplications() as counter:
-            if step == "forward":
-                layer.respond(layer.project(planes, scale), scale)
-            else:
-                layer.accumulate(layer.project(planes, scale), gradient, scale)
+            projected = layer.project(planes, scale)
+            layer.respond(projected, scale) if step == "forward" else layer.accumulate(projected, gradient, scale)
         counts.append(counter.count)
     return counts
 
 
-COSTS = list(itertools.product(BASES, [(1, 4), (3, 2)]))
-
-
-@pytest.mark.parametrize(("basis", "channels"), COSTS, ids=str)
-@pytest.mark.parametrize("step", ["forward", "weights"])
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize("channels", [(1, 4), (3, 2)], ids=str)
 @pytest.mark.parametrize("size", [(8, 12), (10, 6), (2, 2)], ids=str)
-def test_cost_is_what_is_done(basis, channels, size, step) -> None:
-    """Forward, and as much again on the way back to the weights."""
+def test_cost_is_what_is_done(basis, channels, size) -> None:
+    """Forward; as much again on the way back to the weights; to the scales with two more horizontal functions.
+
+    (Sub-sigmas with few functions need not both.)
+    """
     sampled = BASES[basis].sample(torch.tensor([0.9, 2.4], dtype=torch.float64), 21)
     expected = [separable_cost(sampled, *channels, size, half_width) for half_width in sampled.supports]
-    assert counted(sampled, channels, size, step) == expected
-
-
-@pytest.mark.parametrize(("basis", "channels"), COSTS, ids=str)
-@pytest.mark.parametrize("size", [(8, 12), (10, 6)], ids=str)
-def test_learning_scales_costs_two_more_horizontal_functions(basis, channels, size) -> None:
-    """The backward pass costs as much as with those in the basis; sub-sigmas with few functions need not both."""
-    sampled = BASES[basis].sample(torch.tensor([0.9, 2.4], dtype=torch.float64), 21)
+    assert counted(sampled, channels, size, "forward") == counted(sampled, channels, size, "weights") == expected
     own = tuple(zip(sampled.rows, sampled.cols, strict=True))
     pairs = separable._derivatives(own, sampled.orders, torch.device("cpu")).pairs
     assert len({col for _, col in pairs}) - len(set(sampled.cols)) == {"varying order": 2, "varying sigma": 3}[basis]
@@ -219,8 +167,7 @@ def test_cost_by_hand() -> None:
     the mix 4 (6 x 4 x 6); back 2 (2 x 4 x 3 6).
     """
     basis = BASES["varying order"]
-    expected = 2 * 4 * 2 * 6 + 2 * 8 * 3 * 6 + 4 * 6 * 4 * 6 + 2 * 2 * 4 * 18
-    assert separable_cost(basis, 1, 3, (4, 6), 2) == expected
+    assert separable_cost(basis, 1, 3, (4, 6), 2) == 2 * 4 * 2 * 6 + 2 * 8 * 3 * 6 + 4 * 6 * 4 * 6 + 2 * 2 * 4 * 18
 
 
 def test_cost_hardly_depends_on_the_scales() -> None:
