@@ -75,7 +75,7 @@ def test_version():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--profile", "qick"], "Error: profile must be one of paper, quick, got 'qick'"),
+        (["run", "--profile", "qick"], "Error: profile must be one of overnight, paper, quick, got 'qick'"),
         (["run", "--param", "epocs=1"], "did you mean epochs?"),
         (["run", "--filter", "table9"], "filter must match a group (table2, "),
         (["run", "--time-budget", "soon"], "a duration must be more than 0"),

@@ -174,12 +174,13 @@ class RunStore:
         return MergeReport(tuple(copied), tuple(already), tuple(conflicts), tuple(damaged))
 
     def damaged(self) -> list[Problem]:
-        """Everything in the ``damaged/`` folder, with the reason as found now, sorted by name."""
+        """Everything in the ``damaged/`` folder, and what could not go there; with the reason as found now."""
         problems = []
         for path in sorted((self.folder / _DAMAGED_FOLDER).glob("*.json")):
             reason = _parse(_read(path), path.name.split(".")[0])[1]
             problems.append(Problem(path.name, reason or "valid now; move it back to use it", path))
-        return problems
+        left = {problem.name: problem for problem in self.problems if problem.moved_to is None}
+        return [*problems, *left.values()]
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.json"))
