@@ -72,6 +72,11 @@ def runs() -> Path:
     return named(RUNS_VARIABLE) or project() / "results" / "runs"
 
 
+def records() -> Path:
+    """The committed records: read where `runs` is the project's own, and never written."""
+    return project() / "results" / "records"
+
+
 def benchmarks() -> Path:
     """The committed measurements of cost."""
     return project() / "results" / "benchmarks"

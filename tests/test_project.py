@@ -263,15 +263,18 @@ def committed(path: str) -> dict[str, str]:
     return {name: git(["git", "show", f":{name}"]).stdout for name in names}
 
 
-def test_committed_store_holds_runs_of_the_papers_size_only(tmp_path: Path) -> None:
+def test_committed_records_are_whole_and_none_is_of_the_quick_profile(tmp_path: Path) -> None:
     """So that `make reproduce` on a fresh clone trains the quick runs; theirs lie in tests/records."""
-    for name, text in committed("results/runs").items():
-        (tmp_path / Path(name).name).write_text(text, encoding="utf-8")
-    store = RunStore(tmp_path)
+    for folder in ("runs", "records"):
+        (tmp_path / folder).mkdir()
+        for name, text in committed(f"results/{folder}").items():
+            (tmp_path / folder / Path(name).name).write_text(text, encoding="utf-8")
+    store = RunStore(tmp_path / "runs", tmp_path / "records")
     records = store.records()
     assert store.problems == []
-    assert [record.spec.label for record in records if not record.spec.is_paper_size] == []
-    if records:
-        write_summary(records, tmp_path / "summary.csv")
-        table = (tmp_path / "summary.csv").read_text(encoding="utf-8")
-        assert committed("results/summary.csv") == {"results/summary.csv": table}
+    assert not {record.key for record in records} & {spec.key for spec in Study.open("quick").all_specs()}
+    write_summary(records, tmp_path / "summary.csv")
+    table = (tmp_path / "summary.csv").read_text(encoding="utf-8")
+    assert committed("results/summary.csv") == {"results/summary.csv": table}, (
+        "`scalestudy run --filter table2` renews it"
+    )

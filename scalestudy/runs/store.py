@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from scalestudy import files
 from scalestudy.files import StoreError, probe, unwritable, write_whole
 from scalestudy.training.record import Record
 from scalestudy.training.spec import RunSpec
@@ -62,15 +63,24 @@ class RunStore:
     ----------
     folder : path-like
         Created by the first record.
+    also : path-like
+        Folders whose records count as stored, too, and that are never written.
     """
 
-    def __init__(self, folder: str | os.PathLike) -> None:
+    def __init__(self, folder: str | os.PathLike, *also: str | os.PathLike) -> None:
         self.folder = Path(folder).expanduser().absolute()
         self.problems: list[Problem] = []  # met by this object; each was also a `DamagedRecordWarning`
+        self.also = tuple(map(Path, also))
+
+    @classmethod
+    def open(cls) -> RunStore:
+        """The store that `files.runs` names; behind the project's own one stand the committed records."""
+        return cls(files.runs(), *(() if files.named(files.RUNS_VARIABLE) else (files.records(),)))
 
     def path(self, key: str) -> Path:
-        """The file of a key, existing or not."""
-        return self.folder / f"{key}.json"
+        """The file of a key: where it lies, else where it will."""
+        paths = [folder / f"{key}.json" for folder in (self.folder, *self.also)]
+        return next((path for path in paths if path.exists()), paths[0])
 
     def checkpoint(self, spec: RunSpec) -> CheckpointFile:
         """The file that keeps a run while it is under way, existing or not; `put` removes it."""
@@ -91,7 +101,8 @@ class RunStore:
 
     def get(self, spec: RunSpec) -> Record | None:
         """The record of a run, or None; a damaged file is moved to ``damaged/`` with a warning and counts as none."""
-        return self._load(self.path(spec.key))
+        found = (self._load(folder / f"{spec.key}.json") for folder in (self.folder, *self.also))
+        return next(filter(None, found), None)
 
     def put(self, record: Record) -> Path:
         """Store a record whole or not at all, replacing one with the same key; the checkpoint of its run goes."""
@@ -102,18 +113,20 @@ class RunStore:
                 f"record {record.key} does not survive writing and reading ({reason or 'it reads back differently'}); "
                 "build it with Record.of from validated parts"
             )
-        path = self.path(record.key)
+        path = self.folder / f"{record.key}.json"
         write_whole(path, content)
         self._checkpoint(record.key).remove()
         return path
 
     def keys(self) -> tuple[str, ...]:
-        """Names of the stored runs, sorted; the files are not opened."""
-        return tuple(path.stem for path in self._files() if _KEY.fullmatch(path.stem))
+        """Names of the runs in the folder, sorted; the files are not opened."""
+        return tuple(path.stem for path in _files(self.folder) if _KEY.fullmatch(path.stem))
 
     def records(self) -> list[Record]:
         """All valid records, sorted by key; anything else that ends in ``.json`` is moved aside as in `get`."""
-        return [record for path in self._files() if (record := self._load(path)) is not None]
+        paths = [path for folder in (*self.also, self.folder) for path in _files(folder)]
+        found = {record.key: record for path in paths if (record := self._load(path)) is not None}
+        return [found[key] for key in sorted(found)]
 
     @contextmanager
     def lock(self, key: str) -> Iterator[bool]:
@@ -154,15 +167,13 @@ class RunStore:
 
         Ours is kept where both have a run; differing metrics are reported.  The other folder is not changed.
         """
-        other = RunStore(folder)
-        files = other._files()
-        if not files or other.folder.resolve() == self.folder.resolve():
-            what = "is this store itself" if files else "holds no <key>.json files"
-            raise ValueError(
-                f"folder must be another run store, got {other.folder}, which {what}; name its runs/ folder"
-            )
+        folder = Path(folder).expanduser().absolute()
+        paths = _files(folder)
+        if not paths or folder.resolve() == self.folder.resolve():
+            what = "is this store itself" if paths else "holds no <key>.json files"
+            raise ValueError(f"folder must be another run store, got {folder}, which {what}; name its runs/ folder")
         copied, already, conflicts, damaged = [], [], [], []
-        for path in files:
+        for path in paths:
             theirs, reason = _parse(_read(path), path.stem)
             if theirs is None:
                 damaged.append(Problem(path.name, reason))
@@ -182,9 +193,6 @@ class RunStore:
         left = {problem.name: problem for problem in self.problems if problem.moved_to is None}
         return [*problems, *left.values()]
 
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("*.json"))
-
     def _checkpoint(self, key: str) -> CheckpointFile:
         return CheckpointFile(self.folder / f"{key}{CHECKPOINT_SUFFIX}")
 
@@ -201,20 +209,25 @@ class RunStore:
         return record
 
     def _move_aside(self, path: Path, reason: str) -> None:
-        aside = self.folder / _DAMAGED_FOLDER
-        target: Path | None = aside / path.name
-        if target.exists():
-            target = aside / f"{path.stem}.{time.time_ns()}-{os.getpid()}.json"
-        try:
-            aside.mkdir(exist_ok=True)
-            os.rename(path, target)
-        except FileNotFoundError:
-            return  # another process was faster, and warned
-        except OSError:
-            target = None
+        aside, target = self.folder / _DAMAGED_FOLDER, None
+        if path.parent == self.folder:
+            target = aside / path.name
+            if target.exists():
+                target = aside / f"{path.stem}.{time.time_ns()}-{os.getpid()}.json"
+            try:
+                aside.mkdir(exist_ok=True)
+                os.rename(path, target)
+            except FileNotFoundError:
+                return  # another process was faster, and warned
+            except OSError:
+                target = None
         problem = Problem(path.name, reason, target)
         self.problems.append(problem)
-        warnings.warn(f"{problem} (store {self.folder})", DamagedRecordWarning, stacklevel=4)
+        warnings.warn(f"{problem} (store {path.parent})", DamagedRecordWarning, stacklevel=4)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.json"))
 
 
 def _read(path: Path) -> bytes | None:

@@ -11,12 +11,13 @@ import warnings
 from contextlib import ExitStack
 
 import pytest
-from batches import HERE, ROOT, leftovers
+from batches import HERE, ROOT, contents, go, leftovers
 from fake_training import keep, record_of, spec_of
 from pydantic import ValidationError
 
 from scalestudy import files
 from scalestudy.runs import store as store_module
+from scalestudy.runs.batch import plan
 from scalestudy.runs.store import DamagedRecordWarning, RunStore, StoreError
 from scalestudy.training.record import Record
 from scalestudy.training.spec import MnistScaleSpec, RunSpec
@@ -171,6 +172,53 @@ def test_merge_refuses_nothing_and_itself(store, tmp_path):
     store.put(record_of(spec_of(0)))
     with pytest.raises(ValueError, match=r"is this store itself"):
         store.merge(store.folder)
+
+
+# Committed records
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The store of a project whose runs 0 and 1 are committed; their folder and what it holds."""
+    monkeypatch.setenv(files.ROOT_VARIABLE, str(tmp_path))
+    monkeypatch.delenv(files.RUNS_VARIABLE, raising=False)
+    for seed in (0, 1):
+        RunStore(files.records()).put(record_of(spec_of(seed)))
+    store = RunStore.open()
+    yield store
+    assert leftovers(files.records()) == []
+
+
+def test_what_is_committed_counts_as_stored_and_is_not_trained(project):
+    committed = contents(files.records())
+    project.put(record_of(spec_of(1), test_error=7.0))
+    project.put(record_of(spec_of(2)))
+    report = go(project, range(3), train="not_there")
+    assert (report.read, [record.metrics.test_error for record in report.done]) == (3, [0.0, 7.0, 0.2]), "ours first"
+    assert {record.key for record in project.records()} == {spec_of(seed).key for seed in range(3)}
+    assert [record.key for record in project.records()] == sorted(record.key for record in report.done)
+    assert plan(map(spec_of, range(4)), project)["stored"].tolist() == [True, True, True, False]
+    assert project.path(spec_of(0).key).parent == files.records()
+    assert {path.parent for path in map(project.path, [spec_of(n).key for n in (1, 2, 3)])} == {files.runs()}
+    assert go(project, range(4)).trained == 1
+    assert len(project.keys()) == 3 and contents(files.records()) == committed
+
+
+def test_a_damaged_committed_record_is_named_left_there_and_made_again(project):
+    path = project.path(spec_of(0).key)
+    path.write_text("{")
+    with pytest.warns(
+        DamagedRecordWarning, match=rf"{path.name}: truncated .* left where it is \(store {files.records()}"
+    ):
+        assert go(project, [0, 1]).trained == 1
+    assert (path.read_text(), project.get(spec_of(0))) == ("{", record_of(spec_of(0), test_error=0.0))
+
+
+def test_a_store_that_is_named_holds_what_is_in_it(project, tmp_path, monkeypatch):
+    monkeypatch.setenv(files.RUNS_VARIABLE, str(tmp_path / "mine"))
+    assert RunStore.open().records() == []
+    assert RunStore.open().folder == tmp_path / "mine"
+    assert project.merge(files.records()).already == tuple(sorted(spec_of(seed).key for seed in (0, 1)))
 
 
 # Runs under way
