@@ -9,12 +9,15 @@ import sys
 import types
 from pathlib import Path
 
-import fake_training
+import nbformat
 import pytest
 from batches import gone, wait_until
 from click.testing import CliRunner
+from fake_training import record_of, spec_of
+from loopback import Cluster
 
 from scalestudy import cli, files
+from scalestudy.paper import notebooks
 from scalestudy.paper.study import Study
 from scalestudy.runs.store import RunStore
 from scalestudy.training.spec import RunSpec
@@ -43,33 +46,29 @@ def call(*arguments):
     return CliRunner().invoke(cli.main, arguments)
 
 
+def fails(code, message, *arguments):
+    """A command ends with this exit code and a message, without a traceback."""
+    result = call(*arguments)
+    assert (result.exit_code, "Traceback" in result.output) == (code, False)
+    assert message in result.output
+
+
 def test_help_imports_nothing_heavy():
-    code = (
-        "import sys, scalestudy.cli\n"
-        "sys.exit(str(sorted({'torch', 'pandas', 'numpy', 'papermill', 'pydantic'} & set(sys.modules)) or ''))"
-    )
+    heavy = {"torch", "pandas", "numpy", "papermill", "pydantic"}
+    code = f"import sys, scalestudy.cli; sys.exit(str(sorted({heavy} & set(sys.modules)) or ''))"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT)
     assert process.stderr.strip() == ""
 
 
-def test_help_of_every_command():
+def test_help_of_every_command_and_version():
     commands = ["reproduce", "run", "status", "merge", "data", "report"]
     text = call("--help").output
     assert all(command in text for command in commands)
     for command in [*([command] for command in commands), ["data", "fetch"], ["data", "verify"]]:
         result = call(*command, "--help")
-        assert result.exit_code == 0
-        assert "Usage:" in result.output
-
-
-def test_help_says_where_changed_results_go():
+        assert (result.exit_code, "Usage:" in result.output) == (0, True)
     assert "results/PROFILE-custom" in " ".join(call("report", "--help").output.split())
-
-
-def test_version():
-    result = call("--version")
-    assert result.exit_code == 0
-    assert result.output.startswith("scalestudy ")
+    assert call("--version").output.startswith("scalestudy ")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +76,7 @@ def test_version():
     [
         (["run", "--profile", "qick"], "Error: profile must be one of overnight, paper, quick, got 'qick'"),
         (["run", "--param", "epocs=1"], "did you mean epochs?"),
+        (["run", "--param", "epochs"], "a parameter must be written name=value, got 'epochs'"),
         (["run", "--filter", "table9"], "filter must match a group (table2, "),
         (["run", "--time-budget", "soon"], "a duration must be more than 0"),
         (["run", "--workers", "-1"], "Invalid value for '--workers'"),
@@ -87,11 +87,8 @@ def test_version():
         (["merge", "missing"], "does not exist"),
     ],
 )
-def test_bad_input_ends_with_code_2_and_no_traceback(project, arguments, message):
-    result = call(*arguments)
-    assert result.exit_code == 2
-    assert message in result.output
-    assert "Traceback" not in result.output
+def test_bad_input_ends_with_code_2(project, arguments, message):
+    fails(2, message, *arguments)
     assert not (project / "results").exists()
 
 
@@ -100,9 +97,7 @@ def test_traceback_on_demand(project):
 
 
 def test_run_then_status_then_run_again(project):
-    dry = call("run", *SMALL, "--dry-run")
-    assert dry.exit_code == 0
-    assert "15 of 15 to train" in dry.output
+    assert "15 of 15 to train" in call("run", *SMALL, "--dry-run").output
     assert not (project / "results").exists()
     first = call("run", *SMALL, "--workers", "1")
     assert first.exit_code == 0
@@ -120,16 +115,14 @@ def test_run_then_status_then_run_again(project):
 
 def test_runs_under_way_are_shown(project):
     """One of this profile, and one of another that other code has kept."""
-    store = RunStore(project / "results" / "runs")
+    store = RunStore(files.runs())
     ours = next(spec for spec in Study.open("quick").all_specs() if spec.model == "table1")
     for spec, code in ((ours, source_digest()), (RunSpec.baseline("cnn"), "another")):
         store.checkpoint(spec).write(Progress(2, spec.training.epochs, {"code": code}), b"")
     status = call("status").output
     assert f"under way: {ours.key}: 2 of 6 epochs, {ours.label}\n" in status
-    assert (
-        f"under way: {RunSpec.baseline('cnn').key}: 2 of 60 epochs, not of this profile (kept by other code: it will "
-        "start again)\n"
-    ) in status
+    other = f"under way: {RunSpec.baseline('cnn').key}: 2 of 60 epochs, not of this profile"
+    assert f"{other} (kept by other code: it will start again)\n" in status
     dry = call("run", "--dry-run").output
     assert f"{ours.label} (29% done)\n" in dry
     assert dry.count("% done)") == 1
@@ -163,34 +156,44 @@ def test_failed_runs_end_with_code_1(project, monkeypatch):
     assert "3 failed" in result.output
 
 
-def test_store_that_cannot_be_written_ends_with_code_1(project, monkeypatch):
+@pytest.mark.parametrize(
+    ("variable", "command"),
+    [(files.RUNS_VARIABLE, "run"), (files.RESULTS_VARIABLE, "report"), (files.RESULTS_VARIABLE, "reproduce")],
+)
+def test_folder_that_cannot_be_written_ends_with_code_1_before_anything_runs(project, monkeypatch, variable, command):
+    write_notebook(project / "notebooks" / "07_parameterisation.ipynb")
     (project / "file").write_text("")
-    monkeypatch.setenv(files.RUNS_VARIABLE, str(project / "file" / "runs"))
-    result = call("run", *SMALL)
-    assert result.exit_code == 1
-    assert "Error: cannot write to the folder" in result.output
-    assert "Traceback" not in result.output
+    monkeypatch.setenv(variable, str(project / "file" / "below"))
+    fails(1, f"Error: cannot write to the folder {project / 'file' / 'below'}", command, *SMALL)
+    assert variable in call(command, *SMALL).output
+    assert not (project / "results").exists()
 
 
 def test_time_budget(project):
-    slow = fake_training.record_of(fake_training.spec_of(0), seconds=1e6)  # from which the others are foreseen
-    RunStore(project / "results" / "runs").put(slow)
+    RunStore(files.runs()).put(record_of(spec_of(0), seconds=1e6))  # from which the others are foreseen
     result = call("run", *SMALL, "--time-budget", "1s", "--device", "cpu")
-    assert result.exit_code == 0
-    assert "15 left out by the time budget" in result.output
+    assert (result.exit_code, "15 left out by the time budget" in result.output) == (0, True)
 
 
 def test_merge(project, tmp_path):
-    from scalestudy.runs.store import RunStore
-
     other = RunStore(tmp_path / "other")
-    other.put(fake_training.record_of(fake_training.spec_of(0)))
-    other.put(fake_training.record_of(fake_training.spec_of(1))).write_text("{")
+    other.put(record_of(spec_of(0)))
+    other.put(record_of(spec_of(1))).write_text("{")
     result = call("merge", str(other.folder))
-    assert result.exit_code == 1
-    assert "1 copied to" in result.output
-    assert f"{fake_training.spec_of(1).key}.json: " in result.output
+    assert (result.exit_code, "1 copied to" in result.output) == (1, True)
+    assert f"{spec_of(1).key}.json: " in result.output
     assert (project / "results" / "summary.csv").exists()
+
+
+def test_committed_records_are_counted_read_and_shown(project):
+    for spec in Study.open("quick", SMALL[1::2]).table2():
+        RunStore(files.records()).put(record_of(spec))
+    status = call("status", *SMALL).output
+    assert f"3 records in {files.runs()} and {files.records()}\n" in status
+    assert "table2             3 of    3 stored" in status
+    assert call("run", *SMALL, "--filter", "table2", "--dry-run").output.count(" stored ") == 3
+    assert "3 runs: 3 read, 0 trained" in call("run", *SMALL, "--filter", "table2").output
+    assert len(files.summary().read_text().splitlines()) == 4 and not files.runs().exists()
 
 
 def test_data(project, monkeypatch, caplog):
@@ -209,12 +212,8 @@ def test_data(project, monkeypatch, caplog):
 
 @pytest.fixture
 def one_notebook(project, monkeypatch):
-    """The project has one notebook, whose execution is faked: what was to be executed, and the error to report."""
-    nbformat = pytest.importorskip("nbformat")
-    pytest.importorskip("papermill")
-    from scalestudy.paper import notebooks
-
-    write_notebook(nbformat, project / "notebooks" / "07_parameterisation.ipynb")
+    """The project's one notebook, whose execution is faked: what was to be executed, and the error to report."""
+    write_notebook(project / "notebooks" / "07_parameterisation.ipynb")
     done = []
 
     def execute(selected, parameters, folder, *, jobs, inputs, on_result):
@@ -251,9 +250,6 @@ def test_reproduce(project, one_notebook):
 
 def test_commands_on_a_cluster(project, one_notebook, tmp_path, monkeypatch):
     """Only `reproduce`, whose notebooks look at the digits, needs MNIST on this machine."""
-    pytest.importorskip("distributed")
-    from loopback import Cluster
-
     with Cluster(tmp_path / "cluster") as cluster:
         cluster.add("a")
         cluster.wait_for(1)
@@ -270,16 +266,6 @@ def test_commands_on_a_cluster(project, one_notebook, tmp_path, monkeypatch):
     result = call("run", *SMALL, "--scheduler", str(tmp_path / "nowhere"))
     assert result.exit_code == 2 and "scheduler must be an address such as" in result.output
     assert len(RunStore(tmp_path / "cluster" / "a").keys()) == 18
-
-
-def test_report_into_a_folder_that_cannot_be_written(project, monkeypatch):
-    pytest.importorskip("nbconvert")
-    (project / "file").write_text("")
-    monkeypatch.setenv(files.RESULTS_VARIABLE, str(project / "file" / "results"))
-    result = call("report")
-    assert result.exit_code == 1
-    assert "Error: cannot write to the folder" in result.output
-    assert files.RESULTS_VARIABLE in result.output
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -305,10 +291,7 @@ main(["reproduce"])
 
 
 def test_signals_end_the_kernels_too(project, tmp_path):
-    nbformat = pytest.importorskip("nbformat")
-    pytest.importorskip("papermill")
     write_notebook(
-        nbformat,
         project / "notebooks" / "01_long.ipynb",
         "import os, pathlib, time\n"
         "place = pathlib.Path(os.environ['SCALESTUDY_RESULTS'])\n"
@@ -347,21 +330,9 @@ def test_signals_end_the_kernels_too(project, tmp_path):
             process.kill()
 
 
-def write_notebook(nbformat, path, *cells):
+def write_notebook(path, *cells):
     first = nbformat.v4.new_code_cell("profile = 'quick'\nchanges = {}", metadata={"tags": ["parameters"]})
     notebook = nbformat.v4.new_notebook(cells=[first, *map(nbformat.v4.new_code_cell, cells)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     path.parent.mkdir(exist_ok=True)
     nbformat.write(notebook, path)
-
-
-def test_results_folder_that_cannot_be_written_stops_before_anything_runs(project, tmp_path, monkeypatch):
-    nbformat = pytest.importorskip("nbformat")
-    write_notebook(nbformat, project / "notebooks" / "07_parameterisation.ipynb")
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("SCALESTUDY_RESULTS", str(tmp_path / "file" / "results"))
-    result = call("reproduce", *SMALL)
-    assert result.exit_code == 1
-    assert "cannot write to the folder" in result.output
-    assert "SCALESTUDY_RESULTS" in result.output
-    assert not list(project.glob("results/runs/*.json"))

@@ -22,12 +22,9 @@ from scalestudy.training.spec import RunSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["BatchReport", "IncompleteBatch", "WorkersUnavailable", "plan", "run_all"]
+SCHEDULER_VARIABLE = "SCALESTUDY_SCHEDULER"  # names a Dask scheduler, by address or by scheduler file
 
-DEVICES = ("auto", "cpu", "cuda")
-SCHEDULER_VARIABLE = "SCALESTUDY_SCHEDULER"
-"""Environment variable that names a Dask scheduler, by address or by scheduler file."""
-
+_DEVICES = ("auto", "cpu", "cuda")
 _POLL_SECONDS = 0.5
 
 
@@ -37,17 +34,13 @@ class IncompleteBatch(RuntimeError):
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What `run_all` did: the records of all wanted runs that have one now, each once, in the order of the specs.
-
-    `read` of them were in a store or put there by another process, `trained` were made by this call.  Runs that failed
-    come with their traceback, those left out were not expected to end within the time budget.
-    """
+    """What `run_all` did: the records there are now, in the order of the specs; runs that failed, with traceback."""
 
     done: tuple[Record, ...]
-    read: int
+    read: int  # were stored, or made by another process
     trained: int
     failed: tuple[tuple[RunSpec, str], ...]
-    left_out: tuple[RunSpec, ...]
+    left_out: tuple[RunSpec, ...]  # were not expected to end within the time budget
     seconds: float
 
     @property
@@ -98,23 +91,20 @@ def run_all(
     device : {"auto", "cpu", "cuda"}
         "auto" is "cuda" where there is one; on a cluster, where a worker declares the resource GPU.
     workers : int, optional
-        Processes of this machine, at least 1, spread over its GPUs if there are several.  Default: on the CPU one per
-        usable core, at most one per missing run; on a GPU 1.  On the CPU every run computes on one thread, so results
-        do not depend on this number.
+        Processes of this machine, at least 1, spread over its GPUs.  Default: one per usable core, at most one per
+        missing run; on a GPU 1.  On the CPU each computes on one thread, so results do not depend on this number.
     scheduler : str, optional
         Address (``tcp://host:port``) or scheduler file of a Dask cluster that trains instead.  Default: what
         ``SCALESTUDY_SCHEDULER`` names, unless `workers` is given; else no cluster.
     time_budget : float, optional
-        Seconds from now, > 0.  A run that is not expected to finish in time is not started or gone on with, a later,
-        shorter one may be.  Where nothing is known of such runs, the first epochs tell.  Other runs under way are never
-        cut off, so a wrong estimate can overrun it.
+        Seconds, > 0.  A run that is not expected to finish in time is not started or gone on with, a later, shorter one
+        may be.  Where nothing is known of such runs, their first epochs tell.  Others under way are never cut off.
     progress : bool
         Show a progress bar on the standard error; ``TQDM_DISABLE=1`` in the environment turns it off, too.
     on_record : callable, optional
         Called with each newly trained record, in the order of finishing, in this process.
     train : str, optional
-        Dotted path ``package.module:function`` of another training function (for experiments and tests) with the
-        signature of `scalestudy.training.train.train`.
+        ``package.module:function`` with the signature of `scalestudy.training.train.train`, to be called instead.
 
     Returns
     -------
@@ -142,14 +132,8 @@ def run_all(
             with ProgressBar(pending, clock, store.shares_done(), progress) as bar:
                 batch.execute(pending, place, clock, bar)
     done = tuple(records[key] for key in wanted if key in records)
-    return BatchReport(
-        done=done,
-        read=len(done) - batch.trained,
-        trained=batch.trained,
-        failed=tuple(batch.failed),
-        left_out=tuple(batch.left_out),
-        seconds=time.monotonic() - began,
-    )
+    failed, left_out = tuple(batch.failed), tuple(batch.left_out)
+    return BatchReport(done, len(done) - batch.trained, batch.trained, failed, left_out, time.monotonic() - began)
 
 
 def plan(specs: Iterable[RunSpec], store: RunStore, *, device: str = "auto") -> pd.DataFrame:
@@ -184,11 +168,7 @@ def scheduler_for(scheduler: str | None, workers: int | None) -> str | None:
 
 @dataclass
 class _Batch:
-    """One `run_all` call: what waits, what is under way, what has come of each run.
-
-    Another process makes the `resting` runs, which are not asked for again until then; of the `unsure` ones nothing was
-    known when they began; the `unwanted` ones were found to take too long.
-    """
+    """One `run_all` call: what waits, what is under way, what has come of each run."""
 
     store: RunStore
     records: dict[str, Record]
@@ -196,9 +176,9 @@ class _Batch:
     deadline: float | None
     pending: dict[str, RunSpec] = field(default_factory=dict)
     active: dict[Future[Answer], RunSpec] = field(default_factory=dict)
-    resting: dict[str, float] = field(default_factory=dict)
-    unsure: set[str] = field(default_factory=set)
-    unwanted: set[str] = field(default_factory=set)
+    resting: dict[str, float] = field(default_factory=dict)  # another process makes them: not asked for until then
+    unsure: set[str] = field(default_factory=set)  # nothing was known of them when they began
+    unwanted: set[str] = field(default_factory=set)  # found to take too long
     trained: int = 0
     failed: list[tuple[RunSpec, str]] = field(default_factory=list)
     left_out: list[RunSpec] = field(default_factory=list)
@@ -218,8 +198,7 @@ class _Batch:
             if self.queue and not self.active and not done:
                 text = text or f"waiting for {len(self.queue)} runs that another process makes"
                 time.sleep(_POLL_SECONDS)
-            bar.note(text)
-            bar.draw()
+            bar.draw(text)
 
     def hear(self, key: str, done: int, epochs: int) -> bool:
         """Take the progress of a run; whether it may go on.  Called from other threads, and about other batches."""
@@ -317,8 +296,8 @@ def _place(
 
 
 def _check(device: str, workers: int | None, time_budget: float | None, train: str | None) -> None:
-    if device not in DEVICES:
-        raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {device!r}; leave it out for auto")
+    if device not in _DEVICES:
+        raise ValueError(f"device must be one of {', '.join(_DEVICES)}, got {device!r}; leave it out for auto")
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise ValueError(f"workers must be an integer of at least 1, got {workers!r}; leave it out for one per core")
     if time_budget is not None and not time_budget > 0:

@@ -22,8 +22,6 @@ from scalestudy.training.record import Record
 from scalestudy.training.spec import RunSpec
 from scalestudy.training.state import CHECKPOINT_SUFFIX, CheckpointFile, Progress
 
-__all__ = ["DamagedRecordWarning", "MergeReport", "Problem", "RunStore", "StoreError"]
-
 _DAMAGED_FOLDER, _LOCK_SUFFIX = "damaged", ".lock"
 _KEY = re.compile(r"[0-9a-f]{16}")
 _LOG = logging.getLogger(__name__)
@@ -89,13 +87,10 @@ class RunStore:
     def under_way(self) -> dict[str, Progress]:
         """How far the runs are that have a checkpoint and no record, by key."""
         found = {key: self._checkpoint(key).progress() for key in self._checkpointed() if not self.path(key).exists()}
-        return {key: progress for key, progress in found.items() if progress is not None}
+        return {key: progress for key, progress in found.items() if progress}
 
     def shares_done(self) -> dict[str, float]:
-        """What part of each run under way is done, by key, where this version of the package can go on with it.
-
-        The tests count as one epoch, our choice: so it is below 1 until the record is there.
-        """
+        """What part of the runs under way that this code can go on with is done, by key; tests count as an epoch."""
         usable = {key: progress for key, progress in self.under_way().items() if progress.is_of_this_code}
         return {key: progress.epochs_done / (progress.epochs + 1) for key, progress in usable.items()}
 
@@ -109,9 +104,9 @@ class RunStore:
         content = (json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
         again, reason = _parse(content, record.key)
         if again != record:
+            why = reason or "it reads back differently"
             raise ValueError(
-                f"record {record.key} does not survive writing and reading ({reason or 'it reads back differently'}); "
-                "build it with Record.of from validated parts"
+                f"record {record.key} does not survive writing and reading ({why}); build it with Record.of"
             )
         path = self.folder / f"{record.key}.json"
         write_whole(path, content)
@@ -132,8 +127,7 @@ class RunStore:
     def lock(self, key: str) -> Iterator[bool]:
         """Whether nobody else makes this run; then nobody else may until the block ends, or this process.
 
-        A lock is no record: look for that once it is taken.  Where files cannot be locked two batches may make the same
-        run, which costs time and nothing else.
+        Where files cannot be locked two batches may make the same run, which costs time and nothing else.
         """
         lock = FileLock(self.folder / f"{key}{_LOCK_SUFFIX}", blocking=False, fallback_to_soft=False)
         try:
@@ -157,9 +151,8 @@ class RunStore:
         for path in self.folder.glob(f"*{_LOCK_SUFFIX}"):
             with self.lock(path.stem):
                 pass
-        for key in self._checkpointed():
-            if self.path(key).exists():  # whoever stored the record was killed just then
-                self._checkpoint(key).remove()
+        for key in filter(lambda key: self.path(key).exists(), self._checkpointed()):
+            self._checkpoint(key).remove()  # whoever stored the record was killed just then
         probe(self.folder)
 
     def merge(self, folder: str | os.PathLike) -> MergeReport:
@@ -231,7 +224,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> bytes | None:
-    """The content; None for no file; empty for a folder of that name, which is no valid record either."""
+    """The content; None for no file; empty for a folder, which is no valid record either."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -137,6 +137,15 @@ def noted(spec, *, device, progress, checkpoint):
     return record_of(spec, seconds=random.random())
 
 
+def seed_3_moves_the_store(spec, *, device, progress, checkpoint):
+    """Aside; where MOVED says so, a file is there instead."""
+    if spec.seed == 3:
+        store = (folder() / "runs").rename(folder() / "aside").with_name("runs")
+        if os.environ.get("MOVED"):
+            store.write_text("not a folder")
+    return record_of(spec)
+
+
 def waits_each_epoch(spec, *, device, progress, checkpoint):
     """Begins each of three epochs with a mark, ends it when it may, and has it kept; goes on from what was kept."""
     kept = folder() / f"kept-{spec.seed}"

@@ -313,8 +313,7 @@ def test_the_bar_is_about_what_this_batch_has_to_do(capsys, monkeypatch):
         bar.advance(begun.key, 6, 7)
         bar.drop(dropped)
         for _ in range(20):
-            bar.note("waiting for workers")
-            bar.draw()
+            bar.draw("waiting for workers")
     error = capsys.readouterr().err
     assert "0/2 runs  17%" in error  # a quarter of a run of one and a half
     assert error.count("waiting for workers") <= 3  # told, and once more at the end
