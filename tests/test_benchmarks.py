@@ -44,13 +44,11 @@ script, algorithms, throughput, agreement, benchmark = map(
 
 
 def call(module, tmp_path, *options):
-    """What a command has written: the measurements, and the file."""
+    """What a command has written, measurements and page, and told."""
     output = tmp_path / "new" / "cost.json"
     result = CliRunner().invoke(module.main, [*options, "--output", str(output)], catch_exceptions=False)
     assert result.exit_code == 0
-    page = output.with_suffix(".md").read_text()
-    assert page in result.output
-    return json.loads(output.read_text()), page, output
+    return json.loads(output.read_text()), output.with_suffix(".md").read_text(), result.output
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +95,7 @@ class TestScaleConvolution:
         monkeypatch.setattr(script.peak_memory, "measure", lambda case, threads: 12.3456 * threads)
         monkeypatch.setattr(script.peak_memory, "is_measurable", lambda: True)
         options = ["--sweep", "isr", "--sweep", "large_isr", "--threads", "1"]
-        content, page, output = call(script, tmp_path, *options)
+        content, page, told = call(script, tmp_path, *options)
         assert list(content) == ["about", "machine", "rows", "ratios", "memory"]
         assert content["machine"]["threads"] == 1 and content["machine"]["gigaflops"] == 1.0
         rows, ratios, memory = (pd.DataFrame(content[part]) for part in ("rows", "ratios", "memory"))
@@ -109,9 +107,10 @@ class TestScaleConvolution:
         assert names == ["isr 2 / 1.5", "learned / fixed", "dense / ours", "dense / ours"]
         assert memory["mebibytes"].tolist() == [12.35]
         assert memory["response_mebibytes"].item() == pytest.approx(4 * 2 * 16 * 2 * 256 / 2**20, rel=1e-3)
+        assert page in told
         titles = [line.strip("# ") for line in page.splitlines() if line.startswith("#")]
         assert titles[1:] == ["Internal scale range", "Large internal scale ranges", "Ratios", "Memory"]
-        tables = {path.stem for path in output.with_suffix("").iterdir()}
+        tables = {path.stem for path in (tmp_path / "new" / "cost").iterdir()}
         assert tables == {"isr", "large_isr", "ratios", "memory"}
 
     def test_options_leave_out(self, tiny, tmp_path, monkeypatch):
