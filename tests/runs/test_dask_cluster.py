@@ -30,11 +30,6 @@ def shared(tmp_path_factory):
         yield cluster
 
 
-@pytest.fixture
-def store(tmp_path):
-    return RunStore(tmp_path / "runs")
-
-
 def go(store, cluster, seeds, train="quick", **options):
     options = {"device": "cpu", "progress": False, "scheduler": cluster.address} | options
     return run_all([spec_of(seed) for seed in seeds], store, train=f"fake_training:{train}", **options)

@@ -15,20 +15,9 @@ from fake_training import spec_of
 
 from scalestudy import files
 from scalestudy.runs.batch import plan
-from scalestudy.runs.store import DamagedRecordWarning, RunStore, StoreError
+from scalestudy.runs.store import DamagedRecordWarning, StoreError
 
 KIB = 1024
-
-
-@pytest.fixture
-def store(tmp_path):
-    return RunStore(tmp_path / "runs")
-
-
-@pytest.fixture(autouse=True)
-def marks(tmp_path, monkeypatch):
-    monkeypatch.setenv("MARKS", str(tmp_path))
-    return tmp_path
 
 
 @contextmanager

@@ -13,25 +13,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from batches import HERE, ROOT, assert_whole, batch, children, contents, ending, go, gone, leftovers, logged, wait_until
+from batches import assert_whole, batch, children, contents, ending, go, gone, leftovers, logged, ours, wait_until
 from fake_training import EPOCHS, spec_of
 
-from scalestudy import files
-from scalestudy.runs.store import RunStore
-
 KILLS = int(os.environ.get("SCALESTUDY_TEST_KILLS", "5"))
-
-
-@pytest.fixture
-def store(tmp_path):
-    return RunStore(tmp_path / "runs")
-
-
-@pytest.fixture(autouse=True)
-def marks(tmp_path, monkeypatch):
-    """Where the training functions leave marks and find them, here and in all processes."""
-    monkeypatch.setenv("MARKS", str(tmp_path))
-    return tmp_path
 
 
 @pytest.fixture
@@ -171,11 +156,9 @@ main(["run", "--workers", "2", "--device", "cpu"])
 
 
 def test_sigterm_ends_the_command_and_its_workers_at_once_with_code_143(tmp_path, store):
-    path = os.pathsep.join(map(str, [HERE, ROOT]))
-    environment = {**os.environ, "PYTHONPATH": path, files.RUNS_VARIABLE: str(store.folder), "TQDM_DISABLE": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-c", COMMAND], env=environment, stderr=subprocess.PIPE, text=True
-    ) as process:
+    environment = ours(SCALESTUDY_RUNS=str(store.folder), TQDM_DISABLE="1")
+    command = [sys.executable, "-c", COMMAND]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: logged(tmp_path).total() > 4)
         workers = children(process.pid)
         assert len(workers) == 2
