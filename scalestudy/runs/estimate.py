@@ -27,7 +27,7 @@ class Clock:
     def __init__(self, device: str, records: Iterable[Record] = ()) -> None:
         self._type = _device_type(device)
         self._rates: dict[str, list[float]] = {}
-        self._medians: dict[str, float] = {}
+        self._promised: dict[str, list[float]] = {}
         for record in records:
             self.learn(record)
 
@@ -36,18 +36,15 @@ class Clock:
         if _device_type(record.provenance.device) == self._type:
             for kind in (record.spec.model, record.spec.dataset):
                 self._rates.setdefault(kind, []).append(record.provenance.seconds / record.spec.work)
-                self._medians.pop(kind, None)
 
     def foresee(self, spec: RunSpec, seconds: float) -> None:
         """Take what the first epochs of a run promise, until one like it has ended."""
-        self._medians.setdefault(spec.model, seconds / spec.work)
+        self._promised.setdefault(spec.model, [seconds / spec.work])
 
     def rate(self, spec: RunSpec) -> float | None:
         """Seconds per unit of work as far as is known."""
-        for kind in (spec.model, spec.dataset):
-            if kind not in self._medians and kind in self._rates:
-                self._medians[kind] = median(self._rates[kind])
-        return self._medians.get(spec.model, self._medians.get(spec.dataset))
+        rates = self._rates.get(spec.model) or self._promised.get(spec.model) or self._rates.get(spec.dataset)
+        return median(rates) if rates else None
 
     def seconds(self, spec: RunSpec) -> float:
         """Expected seconds of a run."""

@@ -224,13 +224,11 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> bytes | None:
-    """The content; None for no file; empty for a folder, which is no valid record either."""
+    """The content, or None for no file."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
         return None
-    except IsADirectoryError:
-        return b""
     except NotADirectoryError as error:
         raise unwritable(path.parent, error) from error
     except OSError as error:

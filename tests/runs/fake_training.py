@@ -36,17 +36,8 @@ def record_of(spec: RunSpec, test_error: float | None = None, device: str = "cpu
         internal_scales_history=((2.0, 3.0, 4.0), (2.0, 3.1, 5.0), (2.0, 3.464102, 6.0)),
         test_error_by_scale={"0.5": 10.0, "2.0": 1.0} if getattr(spec.data, "scale_test_images", 0) else None,
     )
-    made = Provenance(
-        scalestudy="0",
-        commit=None,
-        python="3",
-        torch="2",
-        device=device,
-        threads=1,
-        seconds=seconds,
-        finished="2024-01-01",
-    )
-    return Record.of(spec, metrics, made)
+    made = dict(scalestudy="0", commit=None, python="3", torch="2", threads=1, finished="2024-01-01")
+    return Record.of(spec, metrics, Provenance(device=device, seconds=seconds, **made))
 
 
 def keep(store, spec: RunSpec, epochs_done: int, epochs: int = 2, code: str | None = None) -> RunSpec:

@@ -46,10 +46,7 @@ def test_round_trip_without_a_warning(store):
 
 
 def test_put_refuses_what_does_not_read_back(store):
-    good = record_of(spec_of(0))
-    bad = Record.model_construct(
-        key=good.key, spec=good.spec, metrics=good.metrics, provenance=good.provenance, checksum="0"
-    )
+    bad = record_of(spec_of(0)).model_copy(update={"checksum": "0"})
     with pytest.raises(ValueError, match=r"does not survive writing and reading \(record: .*build it with Record.of"):
         store.put(bad)
     assert not store.folder.exists()
@@ -99,18 +96,18 @@ def test_second_damaged_file_of_a_name_does_not_replace_the_first(store):
 
 
 def test_what_is_no_record(store):
-    """A record under another name, another file, a folder; what does not end in .json is not ours to judge."""
+    """A record under another name, another file; what does not end in .json is not ours to judge."""
     store.put(record_of(spec_of(0))).rename(store.path(spec_of(1).key))
     (store.folder / "notes.json").write_text("{}")
-    store.path(spec_of(2).key).mkdir()
     (store.folder / "readme.txt").touch()
     with pytest.warns(DamagedRecordWarning) as caught:
         assert store.records() == []
     assert any(f"foreign: it holds run {spec_of(0).key}" in str(warning.message) for warning in caught)
-    assert {problem.name for problem in store.problems} == {
-        "notes.json", f"{spec_of(1).key}.json", f"{spec_of(2).key}.json"
-    }  # fmt: skip
+    assert {problem.name for problem in store.problems} == {"notes.json", f"{spec_of(1).key}.json"}
     assert names(store) == ["damaged", "readme.txt"]
+    store.path(spec_of(2).key).mkdir()
+    with pytest.raises(StoreError, match=r"cannot read .*\.json: Is a directory; make it readable, or move it away"):
+        store.get(spec_of(2))
 
 
 def test_folder_that_cannot_be_written(tmp_path):
@@ -147,11 +144,8 @@ def test_merge(store, tmp_path):
 
     report = store.merge(other.folder)
 
-    assert (report.copied, report.already, report.conflicts) == (
-        (spec_of(2).key,),
-        (spec_of(0).key,),
-        (spec_of(1).key,),
-    )
+    both, only_ours_is_kept, copied = ((spec_of(seed).key,) for seed in range(3))
+    assert (report.copied, report.already, report.conflicts) == (copied, both, only_ours_is_kept)
     assert [problem.name for problem in report.damaged] == [edited.name]
     assert "checksum" in report.damaged[0].reason
     assert store.get(spec_of(1)).metrics.test_error == 1.0
