@@ -158,9 +158,7 @@ class TestScaleConvolution:
         assert row["floor_ms"] == pytest.approx(2 * needed / 1e9 * 1000, rel=1e-3)
         assert row["share_of_products"] == pytest.approx(row["floor_ms"] / 2.5, rel=1e-3)
         (row,) = script.rows("isr", {(case, "eval"): [2.5]}, RATES | {"gigaflops": 1e6})
-        assert row["floor_ms"] == pytest.approx(4 * 16**2 * (1 + 2 * 16) / 4e9 * 1000, rel=1e-3), (
-            "bytes over 2 x 2 GB/s"
-        )
+        assert row["floor_ms"] == pytest.approx(4 * 16**2 * (1 + 2 * 16) / 4e9 * 1000, rel=1e-3)  # over 2 x 2 GB/s
 
 
 def test_committed_tables_are_of_the_committed_measurements(tmp_path):

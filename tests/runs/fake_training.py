@@ -93,15 +93,6 @@ def seed_1_is_killed(spec, *, device, progress, checkpoint):
     return record_of(spec)
 
 
-def first_attempt_is_killed(spec, *, device, progress, checkpoint):
-    log(f"begun {spec.seed}")
-    mark = folder() / f"attempted-{spec.seed}"
-    if not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return record_of(spec)
-
-
 def reports_process(spec, *, device, progress, checkpoint):
     """Reports the threads as the test error and the process as the seconds; what it prints must not be in the way."""
     import torch

@@ -123,12 +123,6 @@ def test_a_run_whose_worker_dies_again_fails_alone(store, marks):
     assert logged(marks)["begun 1"] == 2
 
 
-def test_a_killed_worker_is_replaced_once(store, marks):
-    report = go(store, [0], train="first_attempt_is_killed")
-    assert (report.trained, report.failed) == (1, ())
-    assert logged(marks)["begun 0"] == 2
-
-
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, {-2, 130}), (signal.SIGTERM, {-15}), (signal.SIGKILL, {-9})]
 )

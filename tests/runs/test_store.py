@@ -110,14 +110,6 @@ def test_what_is_no_record(store):
         store.get(spec_of(2))
 
 
-def test_folder_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
-    store = RunStore(tmp_path / "file" / "runs")
-    for act in (store.require_writable, lambda: store.put(record_of(spec_of(0)))):
-        with pytest.raises(StoreError, match=r"cannot write to the folder .*file/runs: .*SCALESTUDY_RUNS"):
-            act()
-
-
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_full_disk_or_interrupt_leaves_no_half_file(store, monkeypatch, call):
     kept = store.put(record_of(spec_of(0)))
