@@ -69,16 +69,11 @@ class Place:
         self.jobs.mkdir()
         for path, script in STAND_INS.items():
             self.add(self.checkout / path, script)
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("DASK", "SCALESTUDY"))},
-            "PATH": f"{self.checkout / 'bin'}{os.pathsep}{os.environ['PATH']}",
-            "HOME": str(folder),
-            "HOSTS_FOLDER": str(folder),
-            "JOBS": str(self.jobs),
-            "DASK_CONFIG": str(folder / "dask"),
-            "DASK_TEMPORARY_DIRECTORY": str(folder / "dask"),
-            "OMP_NUM_THREADS": "1",
-        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("DASK", "SCALESTUDY"))}
+        self.environment = kept | {"JOBS": str(self.jobs), "OMP_NUM_THREADS": "1"}
+        self.environment |= dict.fromkeys(("HOME", "HOSTS_FOLDER"), str(folder))
+        self.environment |= dict.fromkeys(("DASK_CONFIG", "DASK_TEMPORARY_DIRECTORY"), str(folder / "dask"))
+        self.environment["PATH"] = f"{self.checkout / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
     @staticmethod
     def add(path: Path, script: str) -> None:
