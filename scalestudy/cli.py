@@ -188,7 +188,7 @@ def status(profile: str, changes: dict[str, Any]) -> None:
         click.echo(f"{len(runs.records())} records in {' and '.join(map(str, (runs.folder, *runs.also)))}")
         for name, group in {**study.groups(), "all": specs}.items():
             frame = batch.plan(group, runs)
-            stored, minutes = frame["stored"].sum(), frame.loc[~frame["stored"], "seconds"].sum() / 60
+            stored, minutes = frame["stored"].sum(), frame["seconds"].sum() / 60
             click.echo(f"{name:15} {stored:4d} of {len(frame):4d} stored, {minutes:8.1f} minutes of training left")
     labels = {spec.key: spec.label for spec in specs}
     for key, progress in runs.under_way().items():
@@ -262,9 +262,8 @@ def _show_plan(frame: pd.DataFrame) -> None:
     for row in frame.itertuples(index=False):
         begun = f" ({row.share_done:.0%} done)" if 0 < row.share_done < 1 else ""
         click.echo(f"{row.key}  {'stored' if row.stored else f'{row.seconds:5.0f} s':>7}  {row.label}{begun}")
-    missing = frame[~frame["stored"]]
-    minutes = missing["seconds"].sum() / 60
-    click.echo(f"{len(missing)} of {len(frame)} to train, about {minutes:.1f} minutes of one process")
+    missing, minutes = (~frame["stored"]).sum(), frame["seconds"].sum() / 60
+    click.echo(f"{missing} of {len(frame)} to train, about {minutes:.1f} minutes of one process")
 
 
 def _tell(result: notebooks.NotebookResult) -> None:

@@ -58,10 +58,8 @@ class BatchReport:
             last = text.strip().splitlines()[-1]
             raise IncompleteBatch(f"{len(self.failed)} runs failed; the first is {spec.key} ({spec.label}): {last}")
         if self.left_out:
-            raise IncompleteBatch(
-                f"{len(self.left_out)} runs were left out by the time budget, the first is {self.left_out[0].label}; "
-                "call again to go on"
-            )
+            told = f"{len(self.left_out)} runs were left out by the time budget, the first is {self.left_out[0].label}"
+            raise IncompleteBatch(f"{told}; call again to go on")
         return self
 
 
@@ -137,9 +135,9 @@ def run_all(
 
 
 def plan(specs: Iterable[RunSpec], store: RunStore, *, device: str = "auto") -> pd.DataFrame:
-    """What `run_all` would do, one row per run, in order: key, label, stored, seconds, share_done.
+    """What `run_all` would do, one row per run: key, label, stored, seconds (of what is left), share_done.
 
-    The seconds are those expected of what is left of the run.  "cuda" may be asked about where there is none.
+    "cuda" may be asked about where there is none.
     """
     import pandas as pd
 
@@ -149,20 +147,16 @@ def plan(specs: Iterable[RunSpec], store: RunStore, *, device: str = "auto") -> 
     records = store.records()
     clock = Clock(device, records)
     shares = dict.fromkeys((record.key for record in records), 1.0) | store.shares_done()
-    rows = [
-        (key, spec.label, share == 1.0, clock.seconds(spec) * (1 - share), share)
-        for key, spec in {spec.key: spec for spec in specs}.items()
-        for share in (shares.get(key, 0.0),)
-    ]
+    wanted = {spec.key: (spec, shares.get(spec.key, 0.0)) for spec in specs}.items()
+    rows = [(key, spec.label, done == 1, clock.seconds(spec) * (1 - done), done) for key, (spec, done) in wanted]
     return pd.DataFrame(rows, columns=["key", "label", "stored", "seconds", "share_done"])
 
 
 def scheduler_for(scheduler: str | None, workers: int | None) -> str | None:
     """The Dask scheduler that `run_all` uses when it is given these, or None."""
     if scheduler and workers is not None:
-        raise ValueError(
-            f"workers must be left out with a scheduler, got {workers} and {scheduler!r}; a cluster has its own workers"
-        )
+        got = f"got {workers} and {scheduler!r}"
+        raise ValueError(f"workers must be left out with a scheduler, {got}; a cluster has its own workers")
     return scheduler or (os.environ.get(SCHEDULER_VARIABLE) if workers is None else None) or None
 
 

@@ -75,9 +75,7 @@ class ProgressBar:
         if key not in self._specs or self._shares[key] == 1:
             return  # late news of a run that is over
         self._running.add(key)
-        if done == 0:
-            self._heard[key] = []
-        self._heard[key].append(time.monotonic())
+        self._heard[key] = [*(self._heard[key] if done else ()), time.monotonic()]
         self._shares[key] = max(self._shares[key], done / (epochs + 1))
 
     def begun(self, spec: RunSpec) -> bool:

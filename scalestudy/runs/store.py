@@ -232,9 +232,8 @@ def _read(path: Path) -> bytes | None:
     except NotADirectoryError as error:
         raise unwritable(path.parent, error) from error
     except OSError as error:
-        raise StoreError(
-            f"cannot read {path}: {error.strerror}; make it readable, or move it away to have it run again"
-        ) from error
+        remedy = "make it readable, or move it away to have it run again"
+        raise StoreError(f"cannot read {path}: {error.strerror}; {remedy}") from error
 
 
 def _parse(content: bytes | None, key: str) -> tuple[Record | None, str]:

@@ -53,9 +53,7 @@ class Place:
     ahead: int = 0
 
 
-def make_run(
-    spec: RunSpec, folder: Path | str, device: str, train: str, progress: Callable[[int, int], None]
-) -> Answer:
+def make_run(spec: RunSpec, folder: Path | str, device: str, train: str, progress: Callable[..., None]) -> Answer:
     """Lock, look, train, store: the record, and whether it was made here; None while another process makes it."""
     store = RunStore(folder)
     with store.lock(spec.key) as ours:
@@ -148,9 +146,8 @@ class Children:
             code = _end(process)
             if code in _KILLED_FROM_OUTSIDE:
                 raise
-            raise WorkersUnavailable(
-                f"a worker process ended with {_ending(code)} before it was ready; its message is on the standard error"
-            ) from None
+            why = "before it was ready; its message is on the standard error"
+            raise WorkersUnavailable(f"a worker process ended with {_ending(code)} {why}") from None
         return process
 
 
