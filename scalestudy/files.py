@@ -111,7 +111,7 @@ def probe(folder: Path) -> None:
                 path.unlink()
         except OSError:
             continue  # gone meanwhile, or not ours to remove: it does no harm
-    test = folder / f"probe.{os.getpid()}.{secrets.token_hex(4)}"
+    test = folder / f"probe.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"  # cleared where we are killed now
     write_whole(test, bytes(_PROBE_BYTES))
     test.unlink(missing_ok=True)
 

