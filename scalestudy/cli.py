@@ -1,7 +1,4 @@
-"""The command line: ``scalestudy reproduce | run | status | merge | data | report``.
-
-Only glue: what a command does is imported when it is called, which keeps ``scalestudy --help`` quick.
-"""
+"""The command line: ``scalestudy reproduce | run | status | merge | data | report``.  Only glue."""
 
 from __future__ import annotations
 
@@ -9,27 +6,47 @@ import logging
 import signal
 import traceback
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from scalestudy import files
+
+
+class _Later:
+    """A module of the package, imported when something of it is wanted; that keeps ``scalestudy --help`` quick."""
+
+    def __init__(self, name: str) -> None:
+        self._module = f"scalestudy.{name}"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self._module), name)
+
+
 if TYPE_CHECKING:
-    from scalestudy.paper.study import Study
+    import pandas as pd
+
+    from scalestudy import data as digits
+    from scalestudy.paper import notebooks, table
+    from scalestudy.paper import report as pages
+    from scalestudy.paper import study as studies
+    from scalestudy.runs import batch, store
     from scalestudy.runs.batch import BatchReport
-    from scalestudy.runs.store import RunStore
+    from scalestudy.training import device
     from scalestudy.training.spec import RunSpec
+else:
+    digits, notebooks, pages = _Later("data"), _Later("paper.notebooks"), _Later("paper.report")
+    studies, table, batch = _Later("paper.study"), _Later("paper.table"), _Later("runs.batch")
+    store, device = _Later("runs.store"), _Later("training.device")
 
 _INTERRUPTED = "Interrupted; finished runs are stored, the same command goes on from there."
 _TERMINATED = 128 + signal.SIGTERM
 
 
-class _Echo(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        click.echo(record.getMessage(), err=True)
-
-
-_ECHO = _Echo()
+_ECHO = logging.Handler()
+_ECHO.emit = lambda record: click.echo(record.getMessage(), err=True)
 
 
 class _Group(click.Group):
@@ -76,129 +93,109 @@ def main(show_traceback: bool) -> None:
 
 def _options(*options: Any) -> Any:
     def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
+        for names, settings in reversed(options):
+            command = click.option(*names.split(), **settings)(command)
         return command
 
     return decorate
 
 
 _STUDY = _options(
-    click.option("--profile", default="quick", help="Sizes of the study: a file in params/."),
-    click.option(
-        "-p", "--param", "changes", multiple=True, metavar="NAME=VALUE",
-        help="Replace a parameter of the profile; repeatable.  Results then go to results/PROFILE-custom, "
-        "or to results/OTHER with -p profile=OTHER.",
-    ),
+    ("--profile", {"default": "quick", "help": "Sizes of the study: a file in params/."}),
+    ("-p --param changes", {
+        "multiple": True, "metavar": "NAME=VALUE", "callback": lambda *given: studies.parse_changes(given[-1]),
+        "help": "Replace a parameter of the profile; repeatable.  Results then go to results/PROFILE-custom, or to "
+        "results/OTHER with -p profile=OTHER.",
+    }),
 )  # fmt: skip
 _EXECUTION = _options(
-    click.option(
-        "--workers", type=click.IntRange(min=0),
-        help="Training processes; spread over the GPUs if there are any.  [default: one per core; GPU: 1]",
-    ),
-    click.option(
-        "--scheduler", metavar="ADDRESS",
-        help="Train on a Dask cluster instead: tcp://host:port, or a scheduler file.  "
+    ("--workers", {
+        "type": click.IntRange(min=0),
+        "help": "Training processes; spread over the GPUs if there are any.  [default: one per core; GPU: 1]",
+    }),
+    ("--scheduler", {
+        "metavar": "ADDRESS", "help": "Train on a Dask cluster instead: tcp://host:port, or a scheduler file.  "
         "[default: SCALESTUDY_SCHEDULER, if set]",
-    ),
-    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to train."),
+    }),
+    ("--device", {"type": click.Choice(["auto", "cpu", "cuda"]), "default": "auto", "help": "Where to train."}),
 )  # fmt: skip
+_NOTEBOOKS = _options(
+    ("--notebook names", {"multiple": True, "metavar": "NAME", "help": "Only this one, such as 04; repeatable."}),
+    ("--jobs", {"type": click.IntRange(min=1), "help": "Notebooks at a time.  [default: one per core]"}),
+    ("--rerun", {"is_flag": True, "help": "Execute notebooks even where nothing that they follow from has changed."}),
+)
+_CHOICE = _options(
+    ("--filter", {"metavar": "TEXT", "help": "Only runs whose table (table3) or label contains or matches this."}),
+    ("--time-budget", {"metavar": "TIME", "help": "Such as 25m or 1h30m: start no run that would end later."}),
+    ("--dry-run", {"is_flag": True, "help": "Show what would be run."}),
+)
 
 
 @main.command()
 @_STUDY
 @_EXECUTION
-@click.option("--notebook", "names", multiple=True, metavar="NAME", help="Only this one, such as 04; repeatable.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Notebooks at a time.  [default: one per core]")
-@click.option("--rerun", is_flag=True, help="Execute notebooks even where nothing that they follow from has changed.")
+@_NOTEBOOKS
 def reproduce(
-    profile: str, changes: tuple[str, ...], names: tuple[str, ...], jobs: int | None, rerun: bool, **execution: Any
+    profile: str, changes: dict[str, Any], names: tuple[str, ...], jobs: int | None, rerun: bool, **execution: Any
 ) -> None:
     """Run the whole study: MNIST, the missing runs, every notebook, the report.
 
     Parameters and notebooks are checked before anything runs.  The executed notebooks go to
     results/PROFILE/notebooks.
     """
-    study = _study(profile, changes)
-    from scalestudy import files
-    from scalestudy.paper import notebooks
-    from scalestudy.paper.study import parse_changes
-    from scalestudy.training.device import usable_cores
-
-    parameters = {"profile": profile, "changes": parse_changes(changes)}
-    selected = notebooks.check(names, parameters)
-    files.probe(files.results(study.profile))
-    _fetch()
-    report = _train(study.for_notebooks(path.stem for path in selected), **execution)
-    store = _store()
+    study, parameters = studies.Study.open(profile, changes), {"profile": profile, "changes": changes}
+    selected, folder = notebooks.check(names, parameters), files.results(study.profile)
+    files.probe(folder)
+    digits.fetch_mnist()
+    trained = _train(study.for_notebooks(path.stem for path in selected), **execution)
     results = notebooks.execute(
         selected,
         parameters,
-        files.results(study.profile) / "notebooks",
-        jobs=jobs or usable_cores(),
-        inputs=None if rerun else [store.path(record.key) for record in report.done],
+        folder / "notebooks",
+        jobs=jobs or device.usable_cores(),
+        inputs=None if rerun else [store.RunStore.open().path(record.key) for record in trained.done],
         on_result=_tell,
     )
-    _report(parameters)
-    if report.failed or any(result.error for result in results):
-        raise click.exceptions.Exit(1)
+    _report(profile, changes)
+    _fail_if(trained.failed or any(result.error for result in results))
 
 
 @main.command()
 @_STUDY
 @_EXECUTION
-@click.option(
-    "--filter", "text", metavar="TEXT", help="Only runs whose table (table3) or label contains or matches this."
-)
-@click.option("--time-budget", metavar="TIME", help="Such as 25m or 1h30m: start no run that would end later.")
-@click.option("--dry-run", is_flag=True, help="Show what would be run.")
-def run(
-    profile: str,
-    changes: tuple[str, ...],
-    text: str | None,
-    time_budget: str | None,
-    dry_run: bool,
-    **execution: Any,
-) -> None:
+@_CHOICE
+def run(profile: str, changes: dict[str, Any], time_budget: str | None, dry_run: bool, **others: Any) -> None:
     """Train the runs that are missing, most wanted first."""
-    study = _study(profile, changes)
-    from scalestudy.paper.study import parse_seconds
-    from scalestudy.runs.batch import scheduler_for
-
-    budget = None if time_budget is None else parse_seconds(time_budget)
+    study, text = studies.Study.open(profile, changes), others.pop("filter")
+    budget = None if time_budget is None else studies.parse_seconds(time_budget)
     specs = study.select(text) if text else study.all_specs()
     if dry_run:
-        _show_plan(specs, execution["device"])
+        _show_plan(batch.plan(specs, store.RunStore.open(), device=others["device"]))
         return
-    if scheduler_for(execution["scheduler"], execution["workers"]) is None:  # a cluster's see to their own machines
-        _fetch()
-    if _train(specs, time_budget=budget, **execution).failed:
-        raise click.exceptions.Exit(1)
+    if batch.scheduler_for(others["scheduler"], others["workers"]) is None:  # a cluster's see to their own machines
+        digits.fetch_mnist()
+    _fail_if(_train(specs, time_budget=budget, **others).failed)
 
 
 @main.command()
 @_STUDY
-def status(profile: str, changes: tuple[str, ...]) -> None:
+def status(profile: str, changes: dict[str, Any]) -> None:
     """Show which runs are stored or under way, what the others will cost, and damaged files."""
-    study = _study(profile, changes)
-    from scalestudy.runs.batch import plan
-
-    store, specs = _store(), study.all_specs()
+    study, runs = studies.Study.open(profile, changes), store.RunStore.open()
+    specs = study.all_specs()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged records: told below
-        click.echo(f"{len(store.records())} records in {store.folder}")
+        click.echo(f"{len(runs.records())} records in {' and '.join(map(str, (runs.folder, *runs.also)))}")
         for name, group in {**study.groups(), "all": specs}.items():
-            frame = plan(group, store)
-            left = frame.loc[~frame["stored"], "seconds"].sum() / 60
-            click.echo(
-                f"{name:15} {frame['stored'].sum():4d} of {len(frame):4d} stored, {left:8.1f} minutes of training left"
-            )
+            frame = batch.plan(group, runs)
+            stored, minutes = frame["stored"].sum(), frame["seconds"].sum() / 60
+            click.echo(f"{name:15} {stored:4d} of {len(frame):4d} stored, {minutes:8.1f} minutes of training left")
     labels = {spec.key: spec.label for spec in specs}
-    for key, run in store.under_way().items():
-        remark = "" if run.is_of_this_code else " (kept by other code: it will start again)"
+    for key, progress in runs.under_way().items():
+        remark = "" if progress.is_of_this_code else " (kept by other code: it will start again)"
         label = labels.get(key, "not of this profile")
-        click.echo(f"under way: {key}: {run.epochs_done} of {run.epochs} epochs, {label}{remark}")
-    for problem in store.damaged():
+        click.echo(f"under way: {key}: {progress.epochs_done} of {progress.epochs} epochs, {label}{remark}")
+    for problem in runs.damaged():
         click.echo(f"damaged: {problem.name}: {problem.reason}")
 
 
@@ -206,16 +203,15 @@ def status(profile: str, changes: tuple[str, ...]) -> None:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def merge(folder: Path) -> None:
     """Copy the records in FOLDER, made elsewhere, into the run store."""
-    store = _store()
-    report = store.merge(folder)
-    _write_summary(store)
-    click.echo(f"{len(report.copied)} copied to {store.folder}, {len(report.already)} already there")
-    for key in report.conflicts:
+    runs = store.RunStore.open()
+    merged = runs.merge(folder)
+    table.write_summary(runs.records(), files.summary())
+    click.echo(f"{len(merged.copied)} copied to {runs.folder}, {len(merged.already)} already there")
+    for key in merged.conflicts:
         click.echo(f"{key}: has other metrics there; ours is kept")
-    for problem in report.damaged:
+    for problem in merged.damaged:
         click.echo(str(problem), err=True)
-    if report.damaged:
-        raise click.exceptions.Exit(1)
+    _fail_if(merged.damaged)
 
 
 @main.group()
@@ -226,91 +222,57 @@ def data() -> None:
 @data.command()
 def fetch() -> None:
     """Make sure that MNIST is here, whole."""
-    click.echo(f"MNIST is complete in {_fetch()}")
+    click.echo(f"MNIST is complete in {digits.fetch_mnist()}")
 
 
 @data.command()
 def verify() -> None:
     """Check each file of MNIST against its published hash; changes nothing."""
-    from scalestudy.data import verify_mnist
-
-    reports = verify_mnist()
-    for report in reports:
-        click.echo(f"{report.status:8} {report.name}  {report.path or ''}")
-    if any(report.status != "ok" for report in reports):
-        raise click.exceptions.Exit(1)
+    found = digits.verify_mnist()
+    for file in found:
+        click.echo(f"{file.status:8} {file.name}  {file.path or ''}")
+    _fail_if(any(file.status != "ok" for file in found))
 
 
 @main.command()
 @_STUDY
-def report(profile: str, changes: tuple[str, ...]) -> None:
+def report(profile: str, changes: dict[str, Any]) -> None:
     """Build the report of a profile from the executed notebooks and the run store."""
-    from scalestudy.paper.study import parse_changes
-
-    _report({"profile": profile, "changes": parse_changes(changes)})
+    _report(profile, changes)
 
 
-def _study(profile: str, changes: tuple[str, ...]) -> Study:
-    from scalestudy.paper.study import Study
-
-    return Study.open(profile, changes)
-
-
-def _store() -> RunStore:
-    from scalestudy import files
-    from scalestudy.runs.store import RunStore
-
-    return RunStore(files.runs())
+def _fail_if(bad: object) -> None:
+    """End with code 1."""
+    if bad:
+        raise click.exceptions.Exit(1)
 
 
-def _fetch() -> Path:
-    from scalestudy.data import fetch_mnist
-
-    return fetch_mnist()
-
-
-def _train(specs: list[RunSpec], **execution: Any) -> BatchReport:
-    from scalestudy.runs.batch import run_all
-
-    store = _store()
-    report = run_all(specs, store, **execution)
-    if report.done:
-        _write_summary(store)
-    for spec, text in report.failed:
+def _train(specs: list[RunSpec], **options: Any) -> BatchReport:
+    runs = store.RunStore.open()
+    trained = batch.run_all(specs, runs, **options)
+    if trained.done:
+        table.write_summary(runs.records(), files.summary())
+    for spec, text in trained.failed:
         click.echo(f"run {spec.key} failed ({spec.label}):\n{text.strip()}", err=True)
-    click.echo(report.text)
-    return report
+    click.echo(trained.text)
+    return trained
 
 
-def _write_summary(store: RunStore) -> None:
-    from scalestudy import files
-    from scalestudy.paper.table import write_summary
-
-    write_summary(store.records(), files.summary())
-
-
-def _show_plan(specs: list[RunSpec], device: str) -> None:
-    from scalestudy.runs.batch import plan
-
-    frame = plan(specs, _store(), device=device)
+def _show_plan(frame: pd.DataFrame) -> None:
     for row in frame.itertuples(index=False):
         begun = f" ({row.share_done:.0%} done)" if 0 < row.share_done < 1 else ""
         click.echo(f"{row.key}  {'stored' if row.stored else f'{row.seconds:5.0f} s':>7}  {row.label}{begun}")
-    missing = frame[~frame["stored"]]
-    click.echo(
-        f"{len(missing)} of {len(frame)} to train, about {missing['seconds'].sum() / 60:.1f} minutes of one process"
-    )
+    missing, minutes = (~frame["stored"]).sum(), frame["seconds"].sum() / 60
+    click.echo(f"{missing} of {len(frame)} to train, about {minutes:.1f} minutes of one process")
 
 
-def _tell(result: Any) -> None:
+def _tell(result: notebooks.NotebookResult) -> None:
     done = f"done ({result.seconds:.0f} s)" if result.executed else "unchanged"
     click.echo(f"{result.name}: {done if result.error is None else result.error}")
 
 
-def _report(parameters: dict[str, Any]) -> None:
-    from scalestudy.paper.report import build
-
-    index, card = build(**parameters)
+def _report(profile: str, changes: dict[str, Any]) -> None:
+    index, card = pages.build(profile, changes)
     click.echo(f"\n{card.text()}\n\nreport: {index}")
 
 

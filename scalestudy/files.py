@@ -64,6 +64,11 @@ def runs() -> Path:
     return named(RUNS_VARIABLE) or project() / "results" / "runs"
 
 
+def records() -> Path:
+    """The committed records: read where `runs` is the project's own, and never written."""
+    return project() / "results" / "records"
+
+
 def benchmarks() -> Path:
     """The committed measurements of cost."""
     return project() / "results" / "benchmarks"
@@ -105,7 +110,7 @@ def probe(folder: Path) -> None:
                 path.unlink()
         except OSError:
             continue  # gone meanwhile, or not ours to remove: it does no harm
-    test = folder / f"probe.{os.getpid()}.{secrets.token_hex(4)}"
+    test = folder / f"probe.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"  # cleared where we are killed now
     write_whole(test, bytes(64 * 1024))
     test.unlink(missing_ok=True)
 

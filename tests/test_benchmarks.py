@@ -38,37 +38,41 @@ def threads():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module")
-def benchmark():
-    return load("training_cost")
+script, algorithms, throughput, agreement, benchmark = map(
+    load, ("scale_convolution", "algorithms", "throughput", "device_agreement", "training_cost")
+)
+
+
+def call(module, tmp_path, *options):
+    """What a command has written, measurements and page, and told."""
+    output = tmp_path / "new" / "cost.json"
+    result = CliRunner().invoke(module.main, [*options, "--output", str(output)], catch_exceptions=False)
+    assert result.exit_code == 0
+    return json.loads(output.read_text()), output.with_suffix(".md").read_text(), result.output
+
+
+@pytest.fixture(autouse=True)
+def rates(monkeypatch):
+    """Rates of a machine take seconds to measure."""
+    for module in (script, algorithms, throughput, benchmark):
+        monkeypatch.setattr(module, "machine_rates", lambda: RATES)
 
 
 class TestTrainingCost:
-    def test_one_case(self, benchmark, tmp_path, monkeypatch):
-        monkeypatch.setattr(benchmark, "machine_rates", lambda: RATES)
-        output = tmp_path / "new" / "cost.json"
+    def test_one_case(self, tmp_path, monkeypatch):
         options = ["--system", "cnn", "--batch", "2", "--batch", "3", "--repeats", "1", "--released-up-to", "2"]
-        result = CliRunner().invoke(benchmark.main, [*options, "--output", str(output)], catch_exceptions=False)
-        assert result.exit_code == 0
-        content = json.loads(output.read_text())
+        content, page, _ = call(benchmark, tmp_path, *options)
         assert content["machine"]["threads"] == 1 and content["machine"]["repeats"] == 1
+        assert set(benchmark.AUTHORS_MS) < set(benchmark.SYSTEMS)
         first, second = content["rows"]
         assert (first["system"], first["batch"], second["batch"]) == ("cnn", 2, 3)
         assert first["released_ms"] > 0 and "released_ms" not in second
-        page = output.with_suffix(".md").read_text().splitlines()
+        page = page.splitlines()
         assert page[2].startswith("| system | batch | ours |") and page[4].startswith("| CNN | 2 |") and len(page) == 6
 
-    def test_authors_figures_are_of_systems(self, benchmark):
-        assert set(benchmark.AUTHORS_MS) < set(benchmark.SYSTEMS)
-
 
 @pytest.fixture(scope="module")
-def script():
-    return load("scale_convolution")
-
-
-@pytest.fixture(scope="module")
-def tiny(script):
+def tiny():
     """A case of 16 x 16 pixels."""
 
     def case(algorithm="ours", parameterisation="fixed", **changes):
@@ -79,21 +83,17 @@ def tiny(script):
 
 
 class TestScaleConvolution:
-    def test_command(self, script, tiny, tmp_path, monkeypatch):
+    def test_command(self, tiny, tmp_path, monkeypatch):
         sweeps = {
             "isr": (tiny(), tiny(isr=2.0), tiny("ours", "learned"), tiny("dense")),
             "large_isr": (tiny("dense", rounds=1, batch=1), tiny(batch=1)),
         }
         monkeypatch.setattr(script, "SWEEPS", sweeps)
         monkeypatch.setattr(script, "MEMORY", (tiny(),))
-        monkeypatch.setattr(script, "machine_rates", lambda: RATES)
         monkeypatch.setattr(script.peak_memory, "measure", lambda case, threads: 12.3456 * threads)
         monkeypatch.setattr(script.peak_memory, "is_measurable", lambda: True)
-        output = tmp_path / "new" / "cost.json"
-        options = ["--sweep", "isr", "--sweep", "large_isr", "--threads", "1", "--output", str(output)]
-        result = CliRunner().invoke(script.main, options, catch_exceptions=False)
-        assert result.exit_code == 0
-        content = json.loads(output.read_text())
+        options = ["--sweep", "isr", "--sweep", "large_isr", "--threads", "1"]
+        content, page, told = call(script, tmp_path, *options)
         assert list(content) == ["about", "machine", "rows", "ratios", "memory"]
         assert content["machine"]["threads"] == 1 and content["machine"]["gigaflops"] == 1.0
         rows, ratios, memory = (pd.DataFrame(content[part]) for part in ("rows", "ratios", "memory"))
@@ -105,27 +105,21 @@ class TestScaleConvolution:
         assert names == ["isr 2 / 1.5", "learned / fixed", "dense / ours", "dense / ours"]
         assert memory["mebibytes"].tolist() == [12.35]
         assert memory["response_mebibytes"].item() == pytest.approx(4 * 2 * 16 * 2 * 256 / 2**20, rel=1e-3)
-        page = output.with_suffix(".md").read_text()
-        assert page in result.output
-        assert [line for line in page.splitlines() if line.startswith("#")] == [
-            "# What the scale convolution costs", "## Internal scale range", "## Large internal scale ranges",
-            "## Ratios", "## Memory",
-        ]  # fmt: skip
-        tables = {path.stem for path in output.with_suffix("").iterdir()}
+        assert page in told
+        titles = [line.strip("# ") for line in page.splitlines() if line.startswith("#")]
+        assert titles[1:] == ["Internal scale range", "Large internal scale ranges", "Ratios", "Memory"]
+        tables = {path.stem for path in (tmp_path / "new" / "cost").iterdir()}
         assert tables == {"isr", "large_isr", "ratios", "memory"}
 
-    def test_options_leave_out(self, script, tiny, tmp_path, monkeypatch):
+    def test_options_leave_out(self, tiny, tmp_path, monkeypatch):
         monkeypatch.setattr(script, "SWEEPS", {"isr": (tiny(rounds=3), tiny("dense", rounds=1))})
-        monkeypatch.setattr(script, "machine_rates", lambda: RATES)
-        output = tmp_path / "cost.json"
-        options = ["--skip-slow", "--skip-memory", "--rounds", "2", "--threads", "1", "--output", str(output)]
-        assert CliRunner().invoke(script.main, options, catch_exceptions=False).exit_code == 0
-        content = json.loads(output.read_text())
+        options = ["--skip-slow", "--skip-memory", "--rounds", "2", "--threads", "1"]
+        content, _, _ = call(script, tmp_path, *options)
         assert [(row["algorithm"], row["rounds"]) for row in content["rows"]] == [("ours", 2)] * 2
         assert content["memory"] == content["ratios"] == []
 
-    def test_rounds_are_interleaved_and_turn_round(self, script, tiny, monkeypatch):
-        """The first round warms up; a case of one round is not warmed up, and evaluation follows its step."""
+    def test_rounds_are_interleaved_and_turn_round(self, tiny, monkeypatch):
+        """The first round warms up, but not a case of one round; evaluation follows its step."""
         calls = []
         monkeypatch.setattr(script, "step_seconds", lambda net, images, labels: calls.append(len(images)) or 0.5)
         monkeypatch.setattr(script, "evaluation_seconds", lambda net, images: calls.append(-len(images)) or 0.25)
@@ -136,7 +130,7 @@ class TestScaleConvolution:
         assert times[cases[1], "step"] == [250.0] and (cases[1], "eval") not in times
         assert times[cases[2], "step"] == [125.0] * 2
 
-    def test_ratios_are_of_the_same_round(self, script, tiny):
+    def test_ratios_are_of_the_same_round(self, tiny):
         """The machine became ten times slower between the rounds: ratios do not see it."""
         fixed, learned, dense = tiny(), tiny("ours", "learned"), tiny("dense")
         times = {(fixed, "step"): [1.0, 10.0, 3.0], (learned, "step"): [1.1, 13.0, 3.6], (dense, "step"): [4.0, 50.0]}
@@ -146,13 +140,13 @@ class TestScaleConvolution:
         assert (second["median"], second["least"], second["most"], second["rounds"]) == (4.5, 4.0, 5.0, 2)
         assert {name: second[name] for name in script.CASE_COLUMNS}["algorithm"] == "dense"
 
-    def test_ends_of_a_sweep(self, script, tiny):
+    def test_ends_of_a_sweep(self, tiny):
         times = {(tiny(batch=batch), "step"): [value] for batch, value in ((1, 2.0), (4, 5.0), (16, 8.0))}
         times[tiny("dense", batch=64), "step"] = [7.0]
         (ends,) = script.ratios("batch", times)
         assert (ends["ratio"], ends["median"], ends["batch"]) == ("batch 16 / 1", 4.0, 16)
 
-    def test_rows(self, script, tiny):
+    def test_rows(self, tiny):
         case = tiny("dense", batch=1, rounds=3)
         (row,) = script.rows("isr", {(case, "step"): [3.0, 1.0, 2.5]}, RATES)
         size = case.network().conv.kernel_size()
@@ -162,54 +156,14 @@ class TestScaleConvolution:
         assert row["floor_ms"] == pytest.approx(2 * needed / 1e9 * 1000, rel=1e-3)
         assert row["share_of_products"] == pytest.approx(row["floor_ms"] / 2.5, rel=1e-3)
         (row,) = script.rows("isr", {(case, "eval"): [2.5]}, RATES | {"gigaflops": 1e6})
-        assert row["floor_ms"] == pytest.approx(4 * 16**2 * (1 + 2 * 16) / 4e9 * 1000, rel=1e-3), (
-            "bytes over 2 x 2 GB/s"
-        )
+        assert row["floor_ms"] == pytest.approx(4 * 16**2 * (1 + 2 * 16) / 4e9 * 1000, rel=1e-3)  # over 2 x 2 GB/s
 
 
-class TestCostTables:
-    CASE = types.MappingProxyType(
-        {"algorithm": "ours", "parameterisation": "fixed", "isr": 3.0, "num_scales": 3, "image_size": 168, "batch": 16}
-    )
-
-    def row(self, **changes):
-        times = {"sweep": "isr", "phase": "step", "median_ms": 2.0, "least_ms": 1.0, "most_ms": 4.0, "rounds": 3}
-        needs = {"kernel_size": 49, "multiplications": 3_000_000, "share_of_products": 0.25, "floor_ms": 0.5}
-        return {**self.CASE, **times, **needs, **changes}
-
-    def ratio(self, **changes):
-        values = {"median": 1.04, "least": 1.02, "most": 1.06, "rounds": 3}
-        return {**self.CASE, "sweep": "isr", "ratio": "learned / fixed", "phase": "step", **values, **changes}
-
-    @pytest.fixture
-    def tables(self, script):
-        return lambda **parts: script.tables({"rows": [self.row(sweep="batch")], "ratios": [], "memory": []} | parts)
-
-    def test_sweep(self, tables):
-        slow = self.row(median_ms=1234.5, algorithm="dense", batch=1, rounds=1)
-        table = tables(rows=[self.row(), self.row(phase="eval", median_ms=0.5), self.row(sweep="batch"), slow])["isr"]
-        assert table["step, ms"].tolist() == ["2 (1 to 4)", "1,230 (once)"]
-        assert table["evaluation, ms"].tolist() == ["0.5", "-"]
-        columns = ["multiplications of a step", "of the product rate", "floor, ms", "times the floor"]
-        assert table.loc[table.index[0], columns].tolist() == ["3 M", "25 %", "0.5", "4"]
-
-    def test_ratios(self, tables):
-        dense = self.ratio(ratio="dense / ours", algorithm="dense", median=8.0)
-        table = tables(ratios=[self.ratio(), self.ratio(phase="eval"), dense, self.ratio(ratio="isr 3 / 2")])["ratios"]
-        assert table["ratio"].tolist() == ["learned / fixed", "dense / ours", "isr 3 / 2"], "steps only"
-        assert table["of"].tolist() == ["ours", "both", "ours"]
-        assert table["scales"].tolist() == ["both", "fixed", "fixed"]
-        assert table["median (least to most)"].tolist()[0] == "1.04 (1.02 to 1.06)"
-
-    def test_memory(self, tables):
-        made = tables(memory=[{**self.CASE} | {"mebibytes": 130.4, "response_mebibytes": 82.7}])
-        assert list(made) == ["batch", "memory"] and made["memory"].iloc[0, -2:].tolist() == ["130", "83"]
-
-    def test_committed_tables_are_of_the_committed_measurements(self, script, tmp_path):
-        committed = FOLDER.parent / "results" / "benchmarks" / "scale_convolution.json"
-        script.write(json.loads(committed.read_text()), tmp_path / committed.name)
-        for path in (path for path in tmp_path.rglob("*") if path.is_file()):
-            assert path.read_bytes() == (committed.parent / path.relative_to(tmp_path)).read_bytes(), path.name
+def test_committed_tables_are_of_the_committed_measurements(tmp_path):
+    committed = FOLDER.parent / "results" / "benchmarks" / "scale_convolution.json"
+    script.write(json.loads(committed.read_text()), tmp_path / committed.name)
+    for path in (path for path in tmp_path.rglob("*") if path.is_file()):
+        assert path.read_bytes() == (committed.parent / path.relative_to(tmp_path)).read_bytes(), path.name
 
 
 class TestCases:
@@ -222,22 +176,20 @@ class TestCases:
 
     def test_scales(self, tiny):
         assert tiny(num_scales=3, isr=3.0).scales().values() == pytest.approx([2.0, math.sqrt(12), 6.0])
-        assert not list(tiny().scales().parameters()) and len(list(tiny("ours", "learned").scales().parameters())) == 2
         assert tiny(num_scales=1, isr=3.0).scales().values() == [6.0], "the kernel is as large as that of more scales"
 
-    def test_multiplications(self, script, tiny):
-        few, many = tiny(num_scales=2), tiny(num_scales=4)
-        for algorithm in ("ours", "dense"):
-            counts = [
-                script.multiplications(case, case.network(), "step")
-                for case in (tiny(algorithm), tiny(algorithm, num_scales=4), tiny(algorithm, image_size=32))
-            ]
-            assert counts[1] == pytest.approx(2 * counts[0], rel=0.25) and counts[2] > 3.9 * counts[0]
-        for case in (few, many):
-            net = case.network()
-            assert script.multiplications(case, net, "step") == 2 * script.multiplications(case, net, "eval")
+    def test_multiplications(self, tiny):
+        def count(phase="step", **changes):
+            case = tiny(**changes)
+            return script.multiplications(case, case.network(), phase)
 
-    def test_sweeps_vary_one_size(self, script):
+        for algorithm in ("ours", "dense"):
+            once = count(algorithm=algorithm)
+            assert count(algorithm=algorithm, num_scales=4) == pytest.approx(2 * once, rel=0.25)
+            assert count(algorithm=algorithm, image_size=32) > 3.9 * once
+            assert once == 2 * count("eval", algorithm=algorithm)
+
+    def test_sweeps_vary_one_size(self):
         assert list(script.SWEEPS) == list(script.TITLES)
         for sweep, cases in script.SWEEPS.items():
             varied = sweep.removeprefix("large_")
@@ -245,7 +197,7 @@ class TestCases:
             alike = {script.replace(case, algorithm="ours", parameterisation="fixed", **{varied: 1}) for case in cases}
             assert len(alike) == 1, sweep
 
-    def test_what_must_be_shown_is_measured(self, script):
+    def test_what_must_be_shown_is_measured(self):
         at = {(case.algorithm, case.parameterisation, case.isr): case for case in script.SWEEPS["isr"]}
         for parameterisation in ("fixed", "learned"):
             assert {1.5, 3.0, 7.56} <= {isr for kind, name, isr in at if (kind, name) == ("ours", parameterisation)}
@@ -256,7 +208,7 @@ class TestCases:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell a process its peak")
-def test_memory_in_a_process_of_its_own(script, tiny):
+def test_memory_in_a_process_of_its_own(tiny):
     """The responses of 48 images at 2 scales take 96 MiB; the 512 MiB that this process holds do not count."""
     block = torch.ones(128 << 20)
     case = tiny("dense", image_size=128, batch=48)
@@ -277,60 +229,40 @@ def test_machine():
     assert torch.equal(before, net[2].running_mean), "evaluation mode"
 
 
-@pytest.fixture(scope="module")
-def algorithms():
-    return load("algorithms")
-
-
 class TestAlgorithms:
-    def test_two_small_layers(self, algorithms, tmp_path, monkeypatch):
+    def test_two_small_layers(self, tmp_path, monkeypatch):
         """Every algorithm is timed; what "auto" takes is said, and how it compares with the fastest."""
-        layers = (
-            algorithms.Layer("lifting", 1, 2, 12, 1.0, 2.0, batch=2),
-            algorithms.Layer("group", 2, 3, 8, 1.0, 2.0, "B", batch=2),
-        )
-        monkeypatch.setattr(algorithms, "LAYERS", layers)
-        monkeypatch.setattr(algorithms, "machine_rates", lambda: RATES)
-        output = tmp_path / "new" / "algorithms.json"
-        options = ["--rounds", "2", "--threads", "1", "--output", str(output)]
-        result = CliRunner().invoke(algorithms.main, options, catch_exceptions=False)
-        assert result.exit_code == 0
-        rows = json.loads(output.read_text())["rows"]
-        assert [(row["kind"], row["in_channels"], row["basis"]) for row in rows] == [
-            ("lifting", 1, "A"),
-            ("group", 2, "B"),
-        ]
-        for row in rows:
+        lifting = algorithms.Layer("lifting", 1, 2, 12, 1.0, 2.0, batch=2)
+        group = algorithms.Layer("group", 2, 3, 8, 1.0, 2.0, "B", batch=2)
+        monkeypatch.setattr(algorithms, "LAYERS", (lifting, group))
+        content, page, _ = call(algorithms, tmp_path, "--rounds", "2", "--threads", "1")
+        first, second = content["rows"]
+        assert (first["kind"], first["basis"], second["kind"], second["basis"]) == ("lifting", "A", "group", "B")
+        for row in (first, second):
             times = {name: row[f"{name}_ms"] for name in algorithms.ALGORITHMS}
             assert min(times.values()) == times[row["fastest"]] > 0
             assert row["auto_over_fastest"] == pytest.approx(times[row["auto"]] / times[row["fastest"]], rel=1e-3)
-        assert "| lifting 1 -> 2 | 12 x 12 |" in output.with_suffix(".md").read_text()
+        assert "| lifting 1 -> 2 | 12 x 12 |" in page
 
-    def test_slow_algorithms_are_timed_once(self, algorithms, monkeypatch):
+    def test_slow_algorithms_are_timed_once(self, monkeypatch):
         monkeypatch.setattr(algorithms, "SLOW_SECONDS", 0.0)
         calls = []
         monkeypatch.setattr(algorithms, "step_seconds", lambda layer, images: calls.append(layer.algorithm) or 1.0)
         algorithms.measure(algorithms.Layer("lifting", 1, 2, 12, 1.0, 2.0, batch=2), rounds=5)
         assert calls == list(algorithms.ALGORITHMS) * 2  # the one that does not count, and one more
 
-    def test_the_layers_have_every_outcome_of_the_rule(self, algorithms):
+    def test_the_layers_have_every_outcome_of_the_rule(self):
         chosen = {case.build().chosen_algorithm(case.size, case.size) for case in algorithms.LAYERS}
         assert chosen == {"separable", "fourier"}
 
 
-@pytest.fixture(scope="module")
-def throughput():
-    return load("throughput")
-
-
 class TestThroughput:
-    def test_runs_differ_in_their_seed_only(self, throughput):
+    def test_runs_differ_in_their_seed_only(self):
         runs = throughput.equal_runs(3)
         assert [run.seed for run in runs] == [0, 1, 2]
-        assert len({run.work for run in runs}) == 1
         assert len({run.model_copy(update={"seed": 0}).key for run in runs}) == 1
 
-    def test_ratios_are_of_the_same_round(self, throughput, monkeypatch):
+    def test_ratios_are_of_the_same_round(self, monkeypatch):
         """The machine is twice as fast in the second round; the order turns round."""
         calls = []
 
@@ -347,58 +279,47 @@ class TestThroughput:
             assert {one[f"{kind}_{of}"] for of in ("ratio", "least", "most")} == {1.0}
             assert {two[f"{kind}_{of}"] for of in ("ratio", "least", "most")} == {ratio}
 
-    def test_first_runs_do_not_count_once_started(self, throughput, monkeypatch):
+    def test_first_runs_do_not_count_once_started(self, monkeypatch):
         """Two workers, first answers after 5 s, one more each second."""
         times = iter([0.0, 5.0, 5.0, 6.0, 7.0])
         monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(times))
-        done = types.SimpleNamespace(require_complete=lambda: None)
 
         def made(specs, store, *, on_record, **options):
             for _ in specs:
                 on_record(None)
-            return done
+            return types.SimpleNamespace(require_complete=lambda: None)
 
         monkeypatch.setattr(throughput, "run_all", made)
         assert throughput.runs_per_minute([1, 2, 3, 4], 2) == {"started": 60.0, "whole": 60 * 4 / 7}
 
-    def test_command(self, throughput, tmp_path, monkeypatch):
+    def test_command(self, tmp_path, monkeypatch):
         """Real training, of little."""
         small = TrainingSpec.paper_shaped(1, batch_size=10)
-        data = DataSpec(
-            distribution=LogUniform(low=1, high=2), train_images=20, validation_images=5, test_images=5, shrink=3
-        )
+        sizes = {"train_images": 20, "validation_images": 5, "test_images": 5, "shrink": 3}
+        data = DataSpec(distribution=LogUniform(low=1, high=2), **sizes)
         specs = [RunSpec(data=data, training=small, seed=seed) for seed in range(3)]
         monkeypatch.setattr(throughput, "equal_runs", lambda count: specs[:count])
-        monkeypatch.setattr(throughput, "machine_rates", lambda: RATES)
-        output = tmp_path / "new" / "throughput.json"
-        options = ["--runs", "3", "--rounds", "1", "--workers", "1", "--workers", "2", "--output", str(output)]
-        result = CliRunner().invoke(throughput.main, options, catch_exceptions=False)
-        assert result.exit_code == 0
-        one, two = json.loads(output.read_text())["rows"]
+        options = ["--runs", "3", "--rounds", "1", "--workers", "1", "--workers", "2"]
+        content, page, _ = call(throughput, tmp_path, *options)
+        one, two = content["rows"]
         assert (one["workers"], two["workers"]) == (1, 2)
         rates = [row["whole_runs_per_minute"] for row in (one, two)]
         assert two["whole_ratio"] == pytest.approx(rates[1] / rates[0], rel=1e-2, abs=1e-3)
-        assert "| 2 |" in output.with_suffix(".md").read_text()
-
-
-@pytest.fixture(scope="module")
-def agreement():
-    return load("device_agreement")
+        assert "| 2 |" in page
 
 
 class TestDeviceAgreement:
     @pytest.fixture
-    def call(self, agreement, tmp_path):
-        output = tmp_path / "new" / "agreement.json"
-
+    def call(self, tmp_path):
         def call(*options):
+            output = tmp_path / "new" / "agreement.json"
             size = ["--steps", "4", "--batch", "4", "--probes", "2", "--device", "cpu", "--output", str(output)]
             result = CliRunner().invoke(agreement.main, [*size, *options])
             return result, json.loads(output.read_text())["rows"] if output.exists() else None
 
         return call
 
-    def of_the_device(self, agreement, monkeypatch, change):
+    def of_the_device(self, monkeypatch, change):
         """Change the network that stands for the device's: the last of the three that are compared."""
         build, built = agreement.build_model, []
 
@@ -422,31 +343,32 @@ class TestDeviceAgreement:
         assert ("scale gradients" in rows[0]["cpu"], "scale gradients" in rows[1]["cpu"]) == (True, False)
         assert "| Table 1 |" in result.output and "| yes |" in result.output
 
-    def test_another_correct_algorithm_agrees(self, agreement, call, monkeypatch):
+    def test_another_correct_algorithm_agrees(self, call, monkeypatch):
         """The released code's steps, which round differently."""
-        self.of_the_device(agreement, monkeypatch, load("training_cost").as_released)
+        self.of_the_device(monkeypatch, benchmark.as_released)
         result, (row,) = call("--case", "ss_cnn", "--probes", "4")
         assert result.exit_code == 0, result.output
         assert row["cpu"] != row["device"]
 
     @pytest.mark.parametrize("mistake", ["weights", "labels", "images"])
-    def test_mistakes_are_found(self, agreement, call, monkeypatch, mistake):
+    def test_mistakes_are_found(self, call, monkeypatch, mistake):
         """Negative controls: all weights of a layer off by 1e-5, swapped outputs, batches that were made wrongly."""
 
         def change(net):
-            kind = net.__class__
-            weight = next(parameter for parameter in net.parameters() if parameter.dim() == 4)
-            forward = net.forward
+            forward, kind = net.forward, net.__class__
+            shape = next(parameter.shape for parameter in net.parameters() if parameter.dim() == 4)
+
+            def load_off(state):
+                off = {name: value * (1 + 1e-5 * (value.shape == shape)) for name, value in state.items()}
+                return kind.load_state_dict(net, off)
+
             if mistake == "weights":
-                monkeypatch.setattr(net, "load_state_dict", lambda state: kind.load_state_dict(net, off(state, weight)))
+                monkeypatch.setattr(net, "load_state_dict", load_off)
             elif mistake == "labels":
                 monkeypatch.setattr(net, "forward", lambda images: forward(images).flip(1))
             return net
 
-        def off(state, weight):
-            return {name: value * (1 + 1e-5 * (value.shape == weight.shape)) for name, value in state.items()}
-
-        self.of_the_device(agreement, monkeypatch, change)
+        self.of_the_device(monkeypatch, change)
         if mistake == "images":
             monkeypatch.setattr(agreement, "_changed_pixels", lambda images, there: 0.01)
         result, (row,) = call("--case", "cnn")
@@ -454,7 +376,7 @@ class TestDeviceAgreement:
         assert not row["agrees"] and "| **no** |" in result.output
         assert (row["pixels"] > agreement.ALLOWED_PIXELS) == (mistake == "images")
 
-    def test_pixels(self, agreement):
+    def test_pixels(self):
         images = torch.rand(2, 1, 10, 10, dtype=torch.float64)
         there = images.float()
         assert agreement._changed_pixels(images, there) == 0

@@ -47,13 +47,8 @@ def dependencies():
 
 
 def in_force(requirement, python):
-    environment = {
-        "python_version": python,
-        "python_full_version": f"{python}.9",
-        "sys_platform": "linux",
-        "platform_system": "Linux",
-        "os_name": "posix",
-    }
+    environment = {"python_version": python, "python_full_version": f"{python}.9"}
+    environment |= {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
     return requirement.marker is None or requirement.marker.evaluate(environment)
 
 
@@ -69,11 +64,13 @@ def fenced_commands(markdown):
     return [re.sub(r"\s+#.*", "", line) for line in lines if line]
 
 
-def tracked_files():
+def tracked(path: str = ".") -> dict[str, bytes]:
+    """Names and contents of the files below `path` in git's index, whatever lies beside them in the checkout."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
-    return [ROOT / name for name in listing.split("\0") if name and (ROOT / name).is_file()]
+    git = partial(subprocess.run, cwd=ROOT, capture_output=True, check=True)
+    names = git(["git", "ls-files", "-z", path]).stdout.decode().split("\0")[:-1]
+    return {name: git(["git", "show", f":{name}"]).stdout for name in names}
 
 
 @pytest.mark.parametrize("python", PYTHONS)
@@ -91,11 +88,9 @@ def test_each_dependency_has_one_pin_that_satisfies_it(dependency, python):
 def test_pins_are_exact_and_unambiguous():
     for pin in pins():
         (specifier,) = pin.specifier
-        assert specifier.operator == "==", f"{pin} is not an exact pin"
-        assert "*" not in specifier.version, f"{pin} is not an exact pin"
-        assert "+" not in specifier.version, f"{pin} names a local build, which no index has"
+        assert specifier.operator == "==" and "*" not in specifier.version, f"{pin} is not an exact pin"
+        assert "+" not in specifier.version and pin.url is None, f"{pin} names a local build, which no index has"
         assert not pin.extras, f"{pin}: pip refuses extras in a constraint"
-        assert pin.url is None
     for python in PYTHONS:
         names = [canonicalize_name(pin.name) for pin in pins() if in_force(pin, python)]
         assert len(names) == len(set(names))
@@ -112,10 +107,9 @@ def test_torch_and_the_build_backend_are_pinned():
 def test_environment_holds_nothing_of_its_own():
     environment = yaml.safe_load(read("environment.yml"))
     assert environment["name"] == pyproject()["project"]["name"]
-    python, pip, by_pip = environment["dependencies"]
+    python, *others = environment["dependencies"]
     assert Requirement(python).name == "python"
-    assert pip == "pip"
-    assert by_pip == {"pip": ["-c constraints.txt", "-e .[cluster,notebooks,dev]"]}
+    assert others == ["pip", {"pip": ["-c constraints.txt", "-e .[cluster,notebooks,dev]"]}]
 
 
 def test_python_floor_is_the_same_everywhere():
@@ -128,30 +122,21 @@ def test_python_floor_is_the_same_everywhere():
 
 
 def test_makefile_installs_what_environment_installs():
-    installs = [line for line in read("Makefile").splitlines() if "pip install" in line and "-e " in line]
-    assert len(installs) == 1
-    assert "-c constraints.txt" in installs[0]
-    assert "-e '.[cluster,notebooks,dev]'" in installs[0]
+    (install,) = (line for line in read("Makefile").splitlines() if "pip install" in line and "-e " in line)
+    assert "-c constraints.txt" in install and "-e '.[cluster,notebooks,dev]'" in install
 
 
 def test_ci_runs_the_command_that_the_readme_names():
-    assert commands(read(".ci/run")) == ["make test"]
-    if not (ROOT / "README.md").exists():
-        pytest.skip("README.md is not written yet")
-    named = fenced_commands(read("README.md"))
-    assert "make test" in named, "README.md must name `make test` in a block of commands"
-    assert "make reproduce" in named, "README.md must name `make reproduce` in a block of commands"
-
-
-def test_ci_script_can_be_run():
     script = ROOT / ".ci" / "run"
+    assert commands(read(script)) == ["make test"]
     assert script.stat().st_mode & 0o111, "chmod +x .ci/run"
-    assert "set -euo pipefail" in script.read_text(encoding="utf-8")
+    assert "set -euo pipefail" in read(script)
+    assert {"make test", "make reproduce"} <= set(fenced_commands(read("README.md")))
 
 
-@pytest.mark.parametrize("target", ["reproduce", "test", "lab", "lint", "clean"])
-def test_makefile_documents_its_targets(target):
-    assert re.search(rf"^{target}:.*## \S", read("Makefile"), flags=re.MULTILINE)
+def test_makefile_documents_its_targets():
+    for target in ("reproduce", "test", "lab", "lint", "clean"):
+        assert re.search(rf"^{target}:.*## \S", read("Makefile"), flags=re.MULTILINE), target
 
 
 def test_citation_names_the_paper_and_this_version():
@@ -178,100 +163,74 @@ def test_package_data_is_declared_and_found():
     patterns = pyproject()["tool"]["setuptools"]["package-data"]["scalestudy.paper"]
     package = Path(str(resources.files("scalestudy")))
     declared = {path for pattern in patterns for path in (package / "paper").glob(pattern)}
-    inside = {
-        path
-        for path in package.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and path.suffix not in {".py", ".pyc"}
-    }
+    inside = {path for path in package.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}}
     assert any(path.parent.name == "reported_data" for path in declared)
     assert inside == declared, "[tool.setuptools.package-data] must name each file to install"
 
 
 def test_no_tracked_file_names_a_place_on_one_machine():
     found = []
-    for path in tracked_files():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            continue  # not a text file
-        lines = enumerate(text.splitlines(), start=1)
-        found += [f"{path.relative_to(ROOT)}:{number}" for number, line in lines if PLACE.search(line)]
+    for name, content in tracked().items():
+        lines = enumerate(content.decode(errors="ignore").splitlines(), start=1)
+        found += [f"{name}:{number}" for number, line in lines if PLACE.search(line)]
     assert not found
-
-
-def test_place_pattern_is_not_blind():
-    for start in ("work", "root", "home"):
-        assert PLACE.search(f'open("/{start}/x")')
-    assert not PLACE.search("https://example.org/home/x")
+    here, there = '"/home' + '/x"', "https://example.org/home/x"
+    assert PLACE.search(here) and not PLACE.search(there)
 
 
 class TestReadme:
     """Numbers in the README and the docs come from the code: from the committed tables and measurements."""
 
     @staticmethod
-    def block(name: str, page: str = "README.md") -> str:
-        text = (ROOT / page).read_text(encoding="utf-8")
-        return text.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0].strip()
+    def block(name: str) -> str:
+        return read("README.md").split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0].strip()
 
-    def test_claims(self) -> None:
-        table = ROOT / "results" / "quick" / "tables" / "verdict_by_claim.md"
-        assert self.block("claims") == table.read_text(encoding="utf-8").strip()
-
-    def test_size(self) -> None:
+    def test_claims_and_sizes(self) -> None:
+        assert self.block("claims") == read("results/quick/tables/verdict_by_claim.md").strip()
         assert self.block("size") == Study.open("quick").description
-
-    def test_baseline_size(self) -> None:
         assert self.block("baseline_size") == Study.open("quick").baseline_description
 
     def test_training_cost(self) -> None:
         """The table is that of the last committed `make bench`, at its smaller batch."""
-        measured = (ROOT / "results" / "benchmarks" / "training_cost.md").read_text(encoding="utf-8").splitlines()
+        measured = read("results/benchmarks/training_cost.md").splitlines()
         shown = self.block("bench").splitlines()
         assert shown[:2] == measured[2:4]
         assert shown[2:] == [line for line in measured[4:] if line.split("|")[2].strip() == "16"]
         assert len(shown) == 2 + len(SYSTEMS)
 
     def test_throughput(self) -> None:
-        written = json.loads((ROOT / "results" / "benchmarks" / "throughput.json").read_text(encoding="utf-8"))
-        (ratio,) = (row["started_ratio"] for row in written["rows"] if row["workers"] == 2)
+        rows = json.loads(read("results/benchmarks/throughput.json"))["rows"]
+        (ratio,) = (row["started_ratio"] for row in rows if row["workers"] == 2)
         assert self.block("throughput") == f"{ratio:.2f}"
 
     def test_number_of_runs(self) -> None:
-        text = (ROOT / "README.md").read_text(encoding="utf-8")
+        text = read("README.md")
         for profile in ("quick", "overnight", "paper"):
             assert f"| `{profile}` | {len(Study.open(profile).all_specs())} |" in text
 
     def test_links_lead_somewhere(self) -> None:
-        text = (ROOT / "README.md").read_text(encoding="utf-8")
-        links = re.findall(r"\]\(((?!https?:)[^)#]+)\)", text)
+        links = re.findall(r"\]\(((?!https?:)[^)#]+)\)", read("README.md"))
         assert len(links) > 8
         assert [link for link in links if not (ROOT / link).exists()] == []
 
     def test_layers_example_runs(self) -> None:
-        text = (ROOT / "README.md").read_text(encoding="utf-8")
-        (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        (example,) = re.findall(r"```python\n(.*?)```", read("README.md"), re.DOTALL)
         names: dict[str, object] = {}
         exec(example.replace("print(", "shown = ("), names)
         assert names["features"].shape == (2, 32, 64, 64)
         assert names["shown"] == pytest.approx([2.0, 12**0.5, 6.0])
 
 
-def committed(path: str) -> dict[str, str]:
-    """Names and contents of the files below `path` in git's index, whatever lies beside them in the checkout."""
-    git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=False)
-    names = git(["git", "ls-files", path]).stdout.split()
-    return {name: git(["git", "show", f":{name}"]).stdout for name in names}
-
-
-def test_committed_store_holds_runs_of_the_papers_size_only(tmp_path: Path) -> None:
+def test_committed_records_are_whole_and_none_is_of_the_quick_profile(tmp_path: Path) -> None:
     """So that `make reproduce` on a fresh clone trains the quick runs; theirs lie in tests/records."""
-    for name, text in committed("results/runs").items():
-        (tmp_path / Path(name).name).write_text(text, encoding="utf-8")
-    store = RunStore(tmp_path)
+    for folder in ("runs", "records"):
+        (tmp_path / folder).mkdir()
+        for name, content in tracked(f"results/{folder}").items():
+            (tmp_path / folder / Path(name).name).write_bytes(content)
+    store = RunStore(tmp_path / "runs", tmp_path / "records")
     records = store.records()
     assert store.problems == []
-    assert [record.spec.label for record in records if not record.spec.is_paper_size] == []
-    if records:
-        write_summary(records, tmp_path / "summary.csv")
-        table = (tmp_path / "summary.csv").read_text(encoding="utf-8")
-        assert committed("results/summary.csv") == {"results/summary.csv": table}
+    assert not {record.key for record in records} & {spec.key for spec in Study.open("quick").all_specs()}
+    write_summary(records, tmp_path / "summary.csv")
+    table = {"results/summary.csv": (tmp_path / "summary.csv").read_bytes()}
+    assert tracked("results/summary.csv") == table, "`scalestudy run --filter table2` renews it"

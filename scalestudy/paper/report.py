@@ -27,7 +27,7 @@ def build(profile: str, changes: Mapping[str, Any]) -> tuple[Path, Scorecard]:
     """
     parameters = {"profile": profile, "changes": dict(changes)}
     study = Study.open(**parameters)
-    folder, store, specs = files.results(study.profile), RunStore(files.runs()), study.all_specs()
+    folder, store, specs = files.results(study.profile), RunStore.open(), study.all_specs()
     probe(folder)
     since = files.params(profile).stat().st_mtime
     copies = sorted((folder / "notebooks").glob("*.ipynb"))

@@ -22,12 +22,9 @@ from scalestudy.training.spec import RunSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["BatchReport", "IncompleteBatch", "WorkersUnavailable", "plan", "run_all"]
+SCHEDULER_VARIABLE = "SCALESTUDY_SCHEDULER"  # names a Dask scheduler, by address or by scheduler file
 
-DEVICES = ("auto", "cpu", "cuda")
-SCHEDULER_VARIABLE = "SCALESTUDY_SCHEDULER"
-"""Environment variable that names a Dask scheduler, by address or by scheduler file."""
-
+_DEVICES = ("auto", "cpu", "cuda")
 _POLL_SECONDS = 0.5
 
 
@@ -37,17 +34,13 @@ class IncompleteBatch(RuntimeError):
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What `run_all` did: the records of all wanted runs that have one now, each once, in the order of the specs.
-
-    `read` of them were in a store or put there by another process, `trained` were made by this call.  Runs that failed
-    come with their traceback, those left out were not expected to end within the time budget.
-    """
+    """What `run_all` did: the records there are now, in the order of the specs; runs that failed, with traceback."""
 
     done: tuple[Record, ...]
-    read: int
+    read: int  # were stored, or made by another process
     trained: int
     failed: tuple[tuple[RunSpec, str], ...]
-    left_out: tuple[RunSpec, ...]
+    left_out: tuple[RunSpec, ...]  # were not expected to end within the time budget
     seconds: float
 
     @property
@@ -65,10 +58,8 @@ class BatchReport:
             last = text.strip().splitlines()[-1]
             raise IncompleteBatch(f"{len(self.failed)} runs failed; the first is {spec.key} ({spec.label}): {last}")
         if self.left_out:
-            raise IncompleteBatch(
-                f"{len(self.left_out)} runs were left out by the time budget, the first is {self.left_out[0].label}; "
-                "call again to go on"
-            )
+            told = f"{len(self.left_out)} runs were left out by the time budget, the first is {self.left_out[0].label}"
+            raise IncompleteBatch(f"{told}; call again to go on")
         return self
 
 
@@ -98,23 +89,20 @@ def run_all(
     device : {"auto", "cpu", "cuda"}
         "auto" is "cuda" where there is one; on a cluster, where a worker declares the resource GPU.
     workers : int, optional
-        Processes of this machine, at least 1, spread over its GPUs if there are several.  Default: on the CPU one per
-        usable core, at most one per missing run; on a GPU 1.  On the CPU every run computes on one thread, so results
-        do not depend on this number.
+        Processes of this machine, at least 1, spread over its GPUs.  Default: one per usable core, at most one per
+        missing run; on a GPU 1.  On the CPU each computes on one thread, so results do not depend on this number.
     scheduler : str, optional
         Address (``tcp://host:port``) or scheduler file of a Dask cluster that trains instead.  Default: what
         ``SCALESTUDY_SCHEDULER`` names, unless `workers` is given; else no cluster.
     time_budget : float, optional
-        Seconds from now, > 0.  A run that is not expected to finish in time is not started or gone on with, a later,
-        shorter one may be.  Where nothing is known of such runs, the first epochs tell.  Other runs under way are never
-        cut off, so a wrong estimate can overrun it.
+        Seconds, > 0.  A run that is not expected to finish in time is not started or gone on with, a later, shorter one
+        may be.  Where nothing is known of such runs, their first epochs tell.  Others under way are never cut off.
     progress : bool
         Show a progress bar on the standard error; ``TQDM_DISABLE=1`` in the environment turns it off, too.
     on_record : callable, optional
         Called with each newly trained record, in the order of finishing, in this process.
     train : str, optional
-        Dotted path ``package.module:function`` of another training function (for experiments and tests) with the
-        signature of `scalestudy.training.train.train`.
+        ``package.module:function`` with the signature of `scalestudy.training.train.train`, to be called instead.
 
     Returns
     -------
@@ -142,20 +130,14 @@ def run_all(
             with ProgressBar(pending, clock, store.shares_done(), progress) as bar:
                 batch.execute(pending, place, clock, bar)
     done = tuple(records[key] for key in wanted if key in records)
-    return BatchReport(
-        done=done,
-        read=len(done) - batch.trained,
-        trained=batch.trained,
-        failed=tuple(batch.failed),
-        left_out=tuple(batch.left_out),
-        seconds=time.monotonic() - began,
-    )
+    failed, left_out = tuple(batch.failed), tuple(batch.left_out)
+    return BatchReport(done, len(done) - batch.trained, batch.trained, failed, left_out, time.monotonic() - began)
 
 
 def plan(specs: Iterable[RunSpec], store: RunStore, *, device: str = "auto") -> pd.DataFrame:
-    """What `run_all` would do, one row per run, in order: key, label, stored, seconds, share_done.
+    """What `run_all` would do, one row per run: key, label, stored, seconds (of what is left), share_done.
 
-    The seconds are those expected of what is left of the run.  "cuda" may be asked about where there is none.
+    "cuda" may be asked about where there is none.
     """
     import pandas as pd
 
@@ -165,30 +147,22 @@ def plan(specs: Iterable[RunSpec], store: RunStore, *, device: str = "auto") -> 
     records = store.records()
     clock = Clock(device, records)
     shares = dict.fromkeys((record.key for record in records), 1.0) | store.shares_done()
-    rows = [
-        (key, spec.label, share == 1.0, clock.seconds(spec) * (1 - share), share)
-        for key, spec in {spec.key: spec for spec in specs}.items()
-        for share in (shares.get(key, 0.0),)
-    ]
+    wanted = {spec.key: (spec, shares.get(spec.key, 0.0)) for spec in specs}.items()
+    rows = [(key, spec.label, done == 1, clock.seconds(spec) * (1 - done), done) for key, (spec, done) in wanted]
     return pd.DataFrame(rows, columns=["key", "label", "stored", "seconds", "share_done"])
 
 
 def scheduler_for(scheduler: str | None, workers: int | None) -> str | None:
     """The Dask scheduler that `run_all` uses when it is given these, or None."""
     if scheduler and workers is not None:
-        raise ValueError(
-            f"workers must be left out with a scheduler, got {workers} and {scheduler!r}; a cluster has its own workers"
-        )
+        got = f"got {workers} and {scheduler!r}"
+        raise ValueError(f"workers must be left out with a scheduler, {got}; a cluster has its own workers")
     return scheduler or (os.environ.get(SCHEDULER_VARIABLE) if workers is None else None) or None
 
 
 @dataclass
 class _Batch:
-    """One `run_all` call: what waits, what is under way, what has come of each run.
-
-    Another process makes the `resting` runs, which are not asked for again until then; of the `unsure` ones nothing was
-    known when they began; the `unwanted` ones were found to take too long.
-    """
+    """One `run_all` call: what waits, what is under way, what has come of each run."""
 
     store: RunStore
     records: dict[str, Record]
@@ -196,9 +170,9 @@ class _Batch:
     deadline: float | None
     pending: dict[str, RunSpec] = field(default_factory=dict)
     active: dict[Future[Answer], RunSpec] = field(default_factory=dict)
-    resting: dict[str, float] = field(default_factory=dict)
-    unsure: set[str] = field(default_factory=set)
-    unwanted: set[str] = field(default_factory=set)
+    resting: dict[str, float] = field(default_factory=dict)  # another process makes them: not asked for until then
+    unsure: set[str] = field(default_factory=set)  # nothing was known of them when they began
+    unwanted: set[str] = field(default_factory=set)  # found to take too long
     trained: int = 0
     failed: list[tuple[RunSpec, str]] = field(default_factory=list)
     left_out: list[RunSpec] = field(default_factory=list)
@@ -218,8 +192,7 @@ class _Batch:
             if self.queue and not self.active and not done:
                 text = text or f"waiting for {len(self.queue)} runs that another process makes"
                 time.sleep(_POLL_SECONDS)
-            bar.note(text)
-            bar.draw()
+            bar.draw(text)
 
     def hear(self, key: str, done: int, epochs: int) -> bool:
         """Take the progress of a run; whether it may go on.  Called from other threads, and about other batches."""
@@ -317,8 +290,8 @@ def _place(
 
 
 def _check(device: str, workers: int | None, time_budget: float | None, train: str | None) -> None:
-    if device not in DEVICES:
-        raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {device!r}; leave it out for auto")
+    if device not in _DEVICES:
+        raise ValueError(f"device must be one of {', '.join(_DEVICES)}, got {device!r}; leave it out for auto")
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise ValueError(f"workers must be an integer of at least 1, got {workers!r}; leave it out for one per core")
     if time_budget is not None and not time_budget > 0:

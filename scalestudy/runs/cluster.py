@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 _TOPIC = "scalestudy"
 _CONNECT_SECONDS, _ANSWER_SECONDS, _CLOSE_SECONDS, _LOOK_SECONDS = 10.0, 30.0, 5.0, 2.0
-_AHEAD = 1
-"""Runs that wait for each slot, besides the one under way: slots do not idle, and adaptive clusters grow."""
+_AHEAD = 1  # runs that wait for each slot: it does not idle, and adaptive clusters grow
 
 _children, _one_at_a_time = cache(Children), threading.Lock()
 _CLIENT_LOG = logging.getLogger("distributed.client")

@@ -13,32 +13,21 @@ from tqdm import tqdm
 from scalestudy.training.record import Record
 from scalestudy.training.spec import RunSpec
 
+# per unit of `RunSpec.work` where no run is known; ours: on the CPU a 56 x 56 run on a server's core, on a GPU a guess
 SECONDS_PER_WORK = {"cpu": 1.5e-7, "cuda": 1e-9}
-"""Seconds per unit of `RunSpec.work` where no run of this type of device is known.
-
-Our choice: on the CPU what a 56 x 56 run took on one core of a server; on a GPU a guess.
-"""
-
-RESERVE = 1.1
-"""Expected times are this much longer than the median, our choice: half of all runs take longer than the median."""
-
+RESERVE = 1.1  # our choice: half of all runs take longer than the median
+# no time left is told before so many runs have ended, or each that is under way has made so many epochs
 ENOUGH_RUNS, ENOUGH_EPOCHS = 3, 2
-"""No time left is told before so many runs have ended, or each that is under way has made so many epochs."""
-
 _FORMAT = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed}{postfix}"
 
 
 class Clock:
-    """Expected seconds of runs on one type of device, such as "cpu" or "cuda".
-
-    Devices differ in how costs of networks relate, so rates are not mixed: a run is foreseen from finished runs of the
-    same model; a system of Table 5 that was never run, from the other ones on that data set.
-    """
+    """Expected seconds of runs on one type of device, by finished ones of the same model, else of the same data set."""
 
     def __init__(self, device: str, records: Iterable[Record] = ()) -> None:
         self._type = _device_type(device)
         self._rates: dict[str, list[float]] = {}
-        self._medians: dict[str, float] = {}
+        self._promised: dict[str, list[float]] = {}
         for record in records:
             self.learn(record)
 
@@ -47,20 +36,15 @@ class Clock:
         if _device_type(record.provenance.device) == self._type:
             for kind in (record.spec.model, record.spec.dataset):
                 self._rates.setdefault(kind, []).append(record.provenance.seconds / record.spec.work)
-                self._medians.pop(kind, None)
 
     def foresee(self, spec: RunSpec, seconds: float) -> None:
         """Take what the first epochs of a run promise, until one like it has ended."""
-        self._medians.setdefault(spec.model, seconds / spec.work)
+        self._promised.setdefault(spec.model, [seconds / spec.work])
 
     def rate(self, spec: RunSpec) -> float | None:
         """Seconds per unit of work as far as is known."""
-        for kind in (spec.model, spec.dataset):
-            if kind not in self._medians and kind in self._rates:
-                self._medians[kind] = median(self._rates[kind])
-            if kind in self._medians:
-                return self._medians[kind]
-        return None
+        rates = self._rates.get(spec.model) or self._promised.get(spec.model) or self._rates.get(spec.dataset)
+        return median(rates) if rates else None
 
     def seconds(self, spec: RunSpec) -> float:
         """Expected seconds of a run."""
@@ -70,7 +54,7 @@ class Clock:
 class ProgressBar:
     """One bar on the standard error, in seconds that the clock expects; its time left is theirs at the pace seen here.
 
-    `begun` is what part of a run, by key, was done before; the bar is about the rest.  ``TQDM_DISABLE=1`` hides it.
+    It is about what was not `begun` before, as a part of each run, by key.
     """
 
     def __init__(self, specs: Sequence[RunSpec], clock: Clock, begun: Mapping[str, float], shown: bool) -> None:
@@ -91,9 +75,7 @@ class ProgressBar:
         if key not in self._specs or self._shares[key] == 1:
             return  # late news of a run that is over
         self._running.add(key)
-        if done == 0:
-            self._heard[key] = []
-        self._heard[key].append(time.monotonic())
+        self._heard[key] = [*(self._heard[key] if done else ()), time.monotonic()]
         self._shares[key] = max(self._shares[key], done / (epochs + 1))
 
     def begun(self, spec: RunSpec) -> bool:
@@ -143,22 +125,18 @@ class ProgressBar:
         self._heard[spec.key] = []
         del self._specs[spec.key]
 
-    def note(self, text: str) -> None:
-        """Say what the batch waits for, in the place of the last result; "": nothing."""
-        if text != self._waits_for:
-            self._waits_for, self._due = text, 0.0
-
-    def draw(self) -> None:
-        """Show all of it, where that is due."""
-        if self._bar.disable or time.monotonic() < self._due:
+    def draw(self, waits_for: str = "") -> None:
+        """Show all of it, where that is due: with what the batch waits for in the place of the last result."""
+        news, self._waits_for = waits_for != self._waits_for, waits_for
+        if self._bar.disable or (time.monotonic() < self._due and not news):
             return
         self._due = time.monotonic() + self._interval
         left, spent = self.left(), self._spent()
         self._bar.total = max(spent + sum(map(self.left_of, self._specs.values())), 1e-9)
         self._bar.n = min(spent, self._bar.total)
         self._bar.set_description_str(f"{self._ended}/{len(self._specs)} runs", refresh=False)
-        told = [f"{tqdm.format_interval(left)} left"] if left is not None else []
-        self._bar.set_postfix_str(", ".join([*told, *filter(None, [self._waits_for or self._said])]), refresh=False)
+        told = [f"{tqdm.format_interval(left)} left" if left is not None else "", waits_for or self._said]
+        self._bar.set_postfix_str(", ".join(filter(None, told)), refresh=False)
         self._bar.refresh()
 
     def _spent(self) -> float:
@@ -171,10 +149,9 @@ class ProgressBar:
 
     def __exit__(self, *error: object) -> None:
         self._due = 0.0
-        self.draw()
+        self.draw(self._waits_for)
         self._bar.close()
 
 
 def _device_type(name: str) -> str:
-    """Of a device, or of a record's: "cuda" for any GPU, else "cpu"."""
     return "cuda" if any(word in name.lower() for word in ("cuda", "nvidia")) else "cpu"

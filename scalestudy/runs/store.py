@@ -16,12 +16,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from scalestudy import files
 from scalestudy.files import StoreError, probe, unwritable, write_whole
 from scalestudy.training.record import Record
 from scalestudy.training.spec import RunSpec
 from scalestudy.training.state import CHECKPOINT_SUFFIX, CheckpointFile, Progress
-
-__all__ = ["DamagedRecordWarning", "MergeReport", "Problem", "RunStore", "StoreError"]
 
 _DAMAGED_FOLDER, _LOCK_SUFFIX = "damaged", ".lock"
 _KEY = re.compile(r"[0-9a-f]{16}")
@@ -62,15 +61,24 @@ class RunStore:
     ----------
     folder : path-like
         Created by the first record.
+    also : path-like
+        Folders whose records count as stored, too, and that are never written.
     """
 
-    def __init__(self, folder: str | os.PathLike) -> None:
+    def __init__(self, folder: str | os.PathLike, *also: str | os.PathLike) -> None:
         self.folder = Path(folder).expanduser().absolute()
         self.problems: list[Problem] = []  # met by this object; each was also a `DamagedRecordWarning`
+        self.also = tuple(map(Path, also))
+
+    @classmethod
+    def open(cls) -> RunStore:
+        """The store that `files.runs` names; behind the project's own one stand the committed records."""
+        return cls(files.runs(), *(() if files.named(files.RUNS_VARIABLE) else (files.records(),)))
 
     def path(self, key: str) -> Path:
-        """The file of a key, existing or not."""
-        return self.folder / f"{key}.json"
+        """The file of a key: where it lies, else where it will."""
+        paths = [folder / f"{key}.json" for folder in (self.folder, *self.also)]
+        return next((path for path in paths if path.exists()), paths[0])
 
     def checkpoint(self, spec: RunSpec) -> CheckpointFile:
         """The file that keeps a run while it is under way, existing or not; `put` removes it."""
@@ -79,48 +87,47 @@ class RunStore:
     def under_way(self) -> dict[str, Progress]:
         """How far the runs are that have a checkpoint and no record, by key."""
         found = {key: self._checkpoint(key).progress() for key in self._checkpointed() if not self.path(key).exists()}
-        return {key: progress for key, progress in found.items() if progress is not None}
+        return {key: progress for key, progress in found.items() if progress}
 
     def shares_done(self) -> dict[str, float]:
-        """What part of each run under way is done, by key, where this version of the package can go on with it.
-
-        The tests count as one epoch, our choice: so it is below 1 until the record is there.
-        """
+        """What part of the runs under way that this code can go on with is done, by key; tests count as an epoch."""
         usable = {key: progress for key, progress in self.under_way().items() if progress.is_of_this_code}
         return {key: progress.epochs_done / (progress.epochs + 1) for key, progress in usable.items()}
 
     def get(self, spec: RunSpec) -> Record | None:
         """The record of a run, or None; a damaged file is moved to ``damaged/`` with a warning and counts as none."""
-        return self._load(self.path(spec.key))
+        found = (self._load(folder / f"{spec.key}.json") for folder in (self.folder, *self.also))
+        return next(filter(None, found), None)
 
     def put(self, record: Record) -> Path:
         """Store a record whole or not at all, replacing one with the same key; the checkpoint of its run goes."""
         content = (json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
         again, reason = _parse(content, record.key)
         if again != record:
+            why = reason or "it reads back differently"
             raise ValueError(
-                f"record {record.key} does not survive writing and reading ({reason or 'it reads back differently'}); "
-                "build it with Record.of from validated parts"
+                f"record {record.key} does not survive writing and reading ({why}); build it with Record.of"
             )
-        path = self.path(record.key)
+        path = self.folder / f"{record.key}.json"
         write_whole(path, content)
         self._checkpoint(record.key).remove()
         return path
 
     def keys(self) -> tuple[str, ...]:
-        """Names of the stored runs, sorted; the files are not opened."""
-        return tuple(path.stem for path in self._files() if _KEY.fullmatch(path.stem))
+        """Names of the runs in the folder, sorted; the files are not opened."""
+        return tuple(path.stem for path in _files(self.folder) if _KEY.fullmatch(path.stem))
 
     def records(self) -> list[Record]:
         """All valid records, sorted by key; anything else that ends in ``.json`` is moved aside as in `get`."""
-        return [record for path in self._files() if (record := self._load(path)) is not None]
+        paths = [path for folder in (*self.also, self.folder) for path in _files(folder)]
+        found = {record.key: record for path in paths if (record := self._load(path)) is not None}
+        return [found[key] for key in sorted(found)]
 
     @contextmanager
     def lock(self, key: str) -> Iterator[bool]:
         """Whether nobody else makes this run; then nobody else may until the block ends, or this process.
 
-        A lock is no record: look for that once it is taken.  Where files cannot be locked two batches may make the same
-        run, which costs time and nothing else.
+        Where files cannot be locked two batches may make the same run, which costs time and nothing else.
         """
         lock = FileLock(self.folder / f"{key}{_LOCK_SUFFIX}", blocking=False, fallback_to_soft=False)
         try:
@@ -144,9 +151,8 @@ class RunStore:
         for path in self.folder.glob(f"*{_LOCK_SUFFIX}"):
             with self.lock(path.stem):
                 pass
-        for key in self._checkpointed():
-            if self.path(key).exists():  # whoever stored the record was killed just then
-                self._checkpoint(key).remove()
+        for key in filter(lambda key: self.path(key).exists(), self._checkpointed()):
+            self._checkpoint(key).remove()  # whoever stored the record was killed just then
         probe(self.folder)
 
     def merge(self, folder: str | os.PathLike) -> MergeReport:
@@ -154,15 +160,13 @@ class RunStore:
 
         Ours is kept where both have a run; differing metrics are reported.  The other folder is not changed.
         """
-        other = RunStore(folder)
-        files = other._files()
-        if not files or other.folder.resolve() == self.folder.resolve():
-            what = "is this store itself" if files else "holds no <key>.json files"
-            raise ValueError(
-                f"folder must be another run store, got {other.folder}, which {what}; name its runs/ folder"
-            )
+        folder = Path(folder).expanduser().absolute()
+        paths = _files(folder)
+        if not paths or folder.resolve() == self.folder.resolve():
+            what = "is this store itself" if paths else "holds no <key>.json files"
+            raise ValueError(f"folder must be another run store, got {folder}, which {what}; name its runs/ folder")
         copied, already, conflicts, damaged = [], [], [], []
-        for path in files:
+        for path in paths:
             theirs, reason = _parse(_read(path), path.stem)
             if theirs is None:
                 damaged.append(Problem(path.name, reason))
@@ -174,15 +178,13 @@ class RunStore:
         return MergeReport(tuple(copied), tuple(already), tuple(conflicts), tuple(damaged))
 
     def damaged(self) -> list[Problem]:
-        """Everything in the ``damaged/`` folder, with the reason as found now, sorted by name."""
+        """Everything in the ``damaged/`` folder, and what could not go there; with the reason as found now."""
         problems = []
         for path in sorted((self.folder / _DAMAGED_FOLDER).glob("*.json")):
             reason = _parse(_read(path), path.name.split(".")[0])[1]
             problems.append(Problem(path.name, reason or "valid now; move it back to use it", path))
-        return problems
-
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("*.json"))
+        left = {problem.name: problem for problem in self.problems if problem.moved_to is None}
+        return [*problems, *left.values()]
 
     def _checkpoint(self, key: str) -> CheckpointFile:
         return CheckpointFile(self.folder / f"{key}{CHECKPOINT_SUFFIX}")
@@ -200,36 +202,38 @@ class RunStore:
         return record
 
     def _move_aside(self, path: Path, reason: str) -> None:
-        aside = self.folder / _DAMAGED_FOLDER
-        target: Path | None = aside / path.name
-        if target.exists():
-            target = aside / f"{path.stem}.{time.time_ns()}-{os.getpid()}.json"
-        try:
-            aside.mkdir(exist_ok=True)
-            os.rename(path, target)
-        except FileNotFoundError:
-            return  # another process was faster, and warned
-        except OSError:
-            target = None
+        aside, target = self.folder / _DAMAGED_FOLDER, None
+        if path.parent == self.folder:
+            target = aside / path.name
+            if target.exists():
+                target = aside / f"{path.stem}.{time.time_ns()}-{os.getpid()}.json"
+            try:
+                aside.mkdir(exist_ok=True)
+                os.rename(path, target)
+            except FileNotFoundError:
+                return  # another process was faster, and warned
+            except OSError:
+                target = None
         problem = Problem(path.name, reason, target)
         self.problems.append(problem)
-        warnings.warn(f"{problem} (store {self.folder})", DamagedRecordWarning, stacklevel=4)
+        warnings.warn(f"{problem} (store {path.parent})", DamagedRecordWarning, stacklevel=4)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.json"))
 
 
 def _read(path: Path) -> bytes | None:
-    """The content; None for no file; empty for a folder of that name, which is no valid record either."""
+    """The content, or None for no file."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
         return None
-    except IsADirectoryError:
-        return b""
     except NotADirectoryError as error:
         raise unwritable(path.parent, error) from error
     except OSError as error:
-        raise StoreError(
-            f"cannot read {path}: {error.strerror}; make it readable, or move it away to have it run again"
-        ) from error
+        remedy = "make it readable, or move it away to have it run again"
+        raise StoreError(f"cannot read {path}: {error.strerror}; {remedy}") from error
 
 
 def _parse(content: bytes | None, key: str) -> tuple[Record | None, str]:

@@ -1,7 +1,4 @@
-"""Where runs are made: child processes of this machine, or the workers of a Dask cluster, which have such children.
-
-Both make a run by the same function, `make_run`, and are a `concurrent.futures` executor to whoever hands runs out.
-"""
+"""Where runs are made: child processes of this machine, or the workers of a Dask cluster, which have such children."""
 
 from __future__ import annotations
 
@@ -34,8 +31,7 @@ _KILLED_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
 _END_SECONDS = 5.0
 
 Answer = tuple[Record, bool] | None
-Hear = Callable[[str, int, int], bool]
-"""Told the key of a run, its epochs done and all of them; says whether the run is still wanted."""
+Hear = Callable[[str, int, int], bool]  # told a run's key, epochs done and all: whether the run is still wanted
 
 
 class WorkersUnavailable(RuntimeError):
@@ -57,9 +53,7 @@ class Place:
     ahead: int = 0
 
 
-def make_run(
-    spec: RunSpec, folder: Path | str, device: str, train: str, progress: Callable[[int, int], None]
-) -> Answer:
+def make_run(spec: RunSpec, folder: Path | str, device: str, train: str, progress: Callable[..., None]) -> Answer:
     """Lock, look, train, store: the record, and whether it was made here; None while another process makes it."""
     store = RunStore(folder)
     with store.lock(spec.key) as ours:
@@ -106,10 +100,8 @@ class Children:
             if isinstance(answer, Exception):
                 raise answer
             return answer
-        raise RunFailed(
-            f"the worker process of this run ended with {_ending(code)}, {_ATTEMPTS} times; if memory is short, use "
-            "fewer workers"
-        )
+        times = f"ended with {_ending(code)}, {_ATTEMPTS} times"
+        raise RunFailed(f"the worker process of this run {times}; if memory is short, use fewer workers")
 
     def kill(self) -> None:
         """End all children at once, and let no new one begin."""
@@ -154,9 +146,8 @@ class Children:
             code = _end(process)
             if code in _KILLED_FROM_OUTSIDE:
                 raise
-            raise WorkersUnavailable(
-                f"a worker process ended with {_ending(code)} before it was ready; its message is on the standard error"
-            ) from None
+            why = "before it was ready; its message is on the standard error"
+            raise WorkersUnavailable(f"a worker process ended with {_ending(code)} {why}") from None
         return process
 
 

@@ -35,10 +35,8 @@ print(report.read, report.trained, len(report.failed), len(report.left_out), flu
 
 def go(store, seeds, train="quick", workers=2, **options):
     """`run_all` in this process, on fake training."""
-    specs = [spec_of(seed) for seed in seeds]
-    return run_all(
-        specs, store, device="cpu", workers=workers, progress=False, train=f"fake_training:{train}", **options
-    )
+    options |= {"device": "cpu", "workers": workers, "progress": False, "train": f"fake_training:{train}"}
+    return run_all(map(spec_of, seeds), store, **options)
 
 
 def batch(folder, train, workers, seeds, scheduler=None, **environment):
@@ -47,14 +45,13 @@ def batch(folder, train, workers, seeds, scheduler=None, **environment):
     It prints "started", the key of each record, and at the end how many were read, trained, failed and left out.
     """
     arguments = [json.dumps(argument) for argument in (str(folder), train, workers, list(seeds), scheduler)]
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [HERE, ROOT])), **environment},
-        start_new_session=True,
-    )
+    options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], env=ours(**environment), **options)
+
+
+def ours(**environment):
+    """The environment, in which package and test helpers can be imported."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [HERE, ROOT])), **environment}
 
 
 def ending(process, seconds=120):

@@ -36,17 +36,8 @@ def record_of(spec: RunSpec, test_error: float | None = None, device: str = "cpu
         internal_scales_history=((2.0, 3.0, 4.0), (2.0, 3.1, 5.0), (2.0, 3.464102, 6.0)),
         test_error_by_scale={"0.5": 10.0, "2.0": 1.0} if getattr(spec.data, "scale_test_images", 0) else None,
     )
-    made = Provenance(
-        scalestudy="0",
-        commit=None,
-        python="3",
-        torch="2",
-        device=device,
-        threads=1,
-        seconds=seconds,
-        finished="2024-01-01",
-    )
-    return Record.of(spec, metrics, made)
+    made = dict(scalestudy="0", commit=None, python="3", torch="2", threads=1, finished="2024-01-01")
+    return Record.of(spec, metrics, Provenance(device=device, seconds=seconds, **made))
 
 
 def keep(store, spec: RunSpec, epochs_done: int, epochs: int = 2, code: str | None = None) -> RunSpec:
@@ -102,15 +93,6 @@ def seed_1_is_killed(spec, *, device, progress, checkpoint):
     return record_of(spec)
 
 
-def first_attempt_is_killed(spec, *, device, progress, checkpoint):
-    log(f"begun {spec.seed}")
-    mark = folder() / f"attempted-{spec.seed}"
-    if not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return record_of(spec)
-
-
 def reports_process(spec, *, device, progress, checkpoint):
     """Reports the threads as the test error and the process as the seconds; what it prints must not be in the way."""
     import torch
@@ -135,6 +117,15 @@ def noted(spec, *, device, progress, checkpoint):
     time.sleep(float(os.environ.get("FAKE_SECONDS", "0.01")))
     log(f"trained {spec.seed}")
     return record_of(spec, seconds=random.random())
+
+
+def seed_3_moves_the_store(spec, *, device, progress, checkpoint):
+    """Aside; where MOVED says so, a file is there instead."""
+    if spec.seed == 3:
+        store = (folder() / "runs").rename(folder() / "aside").with_name("runs")
+        if os.environ.get("MOVED"):
+            store.write_text("not a folder")
+    return record_of(spec)
 
 
 def waits_each_epoch(spec, *, device, progress, checkpoint):

@@ -65,18 +65,8 @@ class Cluster:
 
     def _start(self, kind: str, *arguments: object, path: Path | None = None, **variables: str) -> subprocess.Popen:
         places = [*([path] if path else []), HERE, ROOT]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, places)),
-            "DASK_TEMPORARY_DIRECTORY": str(self.folder),
-            **variables,
-        }
+        environment = {"PYTHONPATH": os.pathsep.join(map(str, places)), "DASK_TEMPORARY_DIRECTORY": str(self.folder)}
+        options = dict(env={**os.environ, **environment, **variables}, cwd=self.folder, start_new_session=True)
+        command = [sys.executable, "-m", "dask", kind, *map(str, arguments), "--no-dashboard"]
         with (self.folder / "dask.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "dask", kind, *map(str, arguments), "--no-dashboard"],
-                env=environment,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                start_new_session=True,
-            )
+            return subprocess.Popen(command, stdout=log, stderr=log, **options)

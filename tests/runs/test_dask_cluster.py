@@ -30,11 +30,6 @@ def shared(tmp_path_factory):
         yield cluster
 
 
-@pytest.fixture
-def store(tmp_path):
-    return RunStore(tmp_path / "runs")
-
-
 def go(store, cluster, seeds, train="quick", **options):
     options = {"device": "cpu", "progress": False, "scheduler": cluster.address} | options
     return run_all([spec_of(seed) for seed in seeds], store, train=f"fake_training:{train}", **options)
@@ -226,11 +221,10 @@ def test_other_versions_are_refused_before_the_start_and_by_late_workers(store, 
         cluster.add("other torch", path=tmp_path / "torch")
         cluster.add("other recipe", path=tmp_path / "recipe")
         cluster.wait_for(2)
-        with pytest.raises(
-            WorkersUnavailable, match=rf"2 of the cluster's 2 workers .* has, {versions()}; ins"
-        ) as raised:
+        refused = rf"(?s)2 of the cluster's 2 workers .* has, {versions()}; ins.*: {recipe}, torch 1.99"
+        with pytest.raises(WorkersUnavailable, match=refused) as raised:
             go(store, cluster, range(2))
-        assert f": {recipe}, torch 1.99" in str(raised.value) and f": recipe 99, {torch}" in str(raised.value)
+        assert f": recipe 99, {torch}" in str(raised.value)
     with Cluster(tmp_path / "late") as cluster:
         process = threading.Timer(3.0, lambda: cluster.add("other torch", path=tmp_path / "torch"))
         process.start()

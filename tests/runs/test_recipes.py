@@ -13,13 +13,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
 import pytest
+from batches import wait_until
 from distributed import Client
 
 from scalestudy import cli
@@ -29,8 +29,7 @@ TEXT = PAGE.read_text(encoding="utf-8")
 PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
 RECIPE = re.compile(r"^<!-- recipe: ([\w-]+) -->\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RECIPES = {name: block for name, _, block in RECIPE.findall(TEXT)}
-PATIENCE = 60
-"""Seconds after which waiting is given up."""
+PATIENCE = 60  # seconds
 
 STAND_INS = {
     "bin/nvidia-smi": '[ "$1" = --query-gpu=index ] && printf "0\\n1\\n"',
@@ -55,13 +54,6 @@ def recipe(name: str, replacements: dict[str, str] | None = None) -> str:
     return text
 
 
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {PATIENCE} s for {what}"
-        time.sleep(0.05)
-
-
 def group_exists(process: subprocess.Popen) -> bool:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, 0)
@@ -77,16 +69,11 @@ class Place:
         self.jobs.mkdir()
         for path, script in STAND_INS.items():
             self.add(self.checkout / path, script)
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("DASK", "SCALESTUDY"))},
-            "PATH": f"{self.checkout / 'bin'}{os.pathsep}{os.environ['PATH']}",
-            "HOME": str(folder),
-            "HOSTS_FOLDER": str(folder),
-            "JOBS": str(self.jobs),
-            "DASK_CONFIG": str(folder / "dask"),
-            "DASK_TEMPORARY_DIRECTORY": str(folder / "dask"),
-            "OMP_NUM_THREADS": "1",
-        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("DASK", "SCALESTUDY"))}
+        self.environment = kept | {"JOBS": str(self.jobs), "OMP_NUM_THREADS": "1"}
+        self.environment |= dict.fromkeys(("HOME", "HOSTS_FOLDER"), str(folder))
+        self.environment |= dict.fromkeys(("DASK_CONFIG", "DASK_TEMPORARY_DIRECTORY"), str(folder / "dask"))
+        self.environment["PATH"] = f"{self.checkout / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
     @staticmethod
     def add(path: Path, script: str) -> None:
@@ -98,14 +85,8 @@ class Place:
     def running(self, *command: object, **environment: str) -> Iterator[subprocess.Popen]:
         """Start a command in the checkout; in the end, nothing that it started is left."""
         with (self.folder / "log").open("ab") as log:
-            process = subprocess.Popen(
-                [str(part) for part in command],
-                cwd=self.checkout,
-                env=self.environment | environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            options = dict(cwd=self.checkout, env=self.environment | environment, start_new_session=True)
+            process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, **options)
         try:
             yield process
         except BaseException as error:
@@ -124,7 +105,7 @@ class Place:
     def arguments(self, process: subprocess.Popen) -> list[str]:
         """What `scalestudy` was called with; it waits until `end`."""
         written = self.checkout / "arguments"
-        until(lambda: written.exists() or process.poll() is not None, "scalestudy to be called")
+        wait_until(lambda: written.exists() or process.poll() is not None)
         return written.read_text().splitlines()
 
     def end(self, process: subprocess.Popen, code: int) -> None:
@@ -132,7 +113,7 @@ class Place:
         (self.checkout / "end.new").write_text(str(code))
         (self.checkout / "end.new").rename(self.checkout / "end")
         assert process.wait(PATIENCE) == code
-        until(lambda: not group_exists(process), "the processes of the recipe to end")
+        wait_until(lambda: not group_exists(process))
 
 
 @pytest.fixture
@@ -198,7 +179,7 @@ def test_slurm_jobs_become_workers_and_are_cancelled_in_the_end(place):
         assert (worker["nthreads"], worker["resources"]) == (1, {"GPU": 1})
         assert data == str(place.folder / "mnist")
         assert accept(arguments)["device"] == "cuda"
-        until(lambda: len(list(place.jobs.glob("*.sh"))) == 20, "20 jobs")
+        wait_until(lambda: len(list(place.jobs.glob("*.sh"))) == 20)
         place.end(process, 143)
     jobs = list(place.jobs.glob("*.sh"))
     assert set((place.jobs / "cancelled").read_text().split()) == {job.stem for job in jobs}
@@ -249,7 +230,7 @@ def test_tls_lets_in_only_who_has_the_key(place):
     dask, here = ".venv/bin/dask", ("--host=127.0.0.1", "--no-dashboard", "--dashboard-address=127.0.0.1:0")
     file = place.checkout / "scheduler.json"
     with place.running(dask, "scheduler", "--protocol=tls", *here, "--port=0", "--scheduler-file", file, **key):
-        until(file.exists, "the scheduler")
+        wait_until(file.exists)
         address = json.loads(file.read_text())["address"]
         assert address.startswith("tls://")
         with place.running(dask, "worker", address, "--no-nanny", *here, **key):
@@ -265,23 +246,17 @@ def page_commands() -> list[str]:
     """Every `scalestudy` command line of the page, in a block or in the text."""
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", PROSE)]
     lines = [line.split("#")[0] for block in RECIPES.values() for line in block.splitlines()]
-    found = [
-        re.search(r"scalestudy ((?:run|reproduce|status|merge|data|report)\b.*)", line) for line in [*lines, *spans]
-    ]
-    return sorted({match[1].strip() for match in found if match})
+    command = re.compile(r"scalestudy ((?:run|reproduce|status|merge|data|report)\b.*)")
+    return sorted({match[1].strip() for match in map(command.search, [*lines, *spans]) if match})
 
 
-@pytest.mark.parametrize("line", page_commands())
-def test_every_command_of_the_page_is_understood(line, tmp_path, monkeypatch):
+def test_every_command_of_the_page_is_understood(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    arguments = shlex.split(line)
-    if arguments[0] == "merge":
-        Path(arguments[1]).mkdir(parents=True)
-    accept(arguments)
-
-
-def test_commands_of_the_page_are_found():
     assert len(page_commands()) > 8
+    for arguments in map(shlex.split, page_commands()):
+        if arguments[0] == "merge":
+            Path(arguments[1]).mkdir(parents=True)
+        accept(arguments)
     with pytest.raises(click.UsageError):
         accept(["run", "--no-such-option"])
 
