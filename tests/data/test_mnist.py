@@ -171,7 +171,9 @@ def mirror(small: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    "first", [b"", b"<html>log in first</html>", gzip.compress(CONTENT)[:-4], gzip.compress(CONTENT + b"x")]
+    "first",
+    [b"", b"<html>log in first</html>", gzip.compress(CONTENT)[:-4], gzip.compress(CONTENT + b"x")],
+    ids=["empty", "html", "cut off", "damaged"],
 )
 def test_a_mirror_is_asked_once_then_the_next_and_nothing_is_printed(mirror, small, first, capfd) -> None:
     mirror += [first, gzip.compress(CONTENT)]

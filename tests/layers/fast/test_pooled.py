@@ -213,7 +213,14 @@ OTHERS = {
 
 
 @MODES
-@pytest.mark.parametrize(("name", "make"), [(name, make) for name, makes in OTHERS.items() for make in makes])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        pytest.param(name, make, id=f"{name} {number}")
+        for name, makes in OTHERS.items()
+        for number, make in enumerate(makes)
+    ],
+)
 def test_other_layers_do_what_they_do(name: str, make: Callable, training: bool, steps: list) -> None:
     layers, x = five(), random(3, 1, 8, 12)
     setattr(layers, name, make().double())
