@@ -50,9 +50,9 @@ def folder() -> Path:
     return Path(os.environ["MARKS"])
 
 
-def wait_for(mark):
+def wait_for(mark, count=1):
     deadline = time.monotonic() + _PATIENCE
-    while not (folder() / mark).exists():
+    while len(list(folder().glob(mark))) < count:
         assert time.monotonic() < deadline, f"waited in vain for {mark}"
         time.sleep(0.02)
 
@@ -102,9 +102,11 @@ def reports_process(spec, *, device, progress, checkpoint):
 
 
 def reports_gpu(spec, *, device, progress, checkpoint):
-    """Reports the device and the GPUs that it sees; waits, so that one worker cannot make all runs."""
-    time.sleep(0.2)
-    return record_of(spec, device=f"{device} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+    """Reports the device and the GPUs that it sees; the first seeds wait until two GPUs have been seen."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    (folder() / f"gpu-{visible}").touch()
+    wait_for("gpu-*", count=2 if spec.seed < 8 else 1)
+    return record_of(spec, device=f"{device} {visible}")
 
 
 def wrong_record(spec, *, device, progress, checkpoint):
@@ -164,9 +166,12 @@ def seed_1_kills_the_dask_worker(spec, *, device, progress, checkpoint):
 
 
 def overlap(spec, *, device, progress, checkpoint):
-    """Logs how many runs are under way with it, itself included, after a while."""
+    """Logs how many runs are under way with it, itself included, after a while; the first one waits for company."""
     mark = folder() / f"now-{os.getpid()}"
     mark.touch()
+    if not (folder() / "met").exists():
+        wait_for("now-*", count=2)
+        (folder() / "met").touch()
     time.sleep(0.5)
     log(f"{len(list(folder().glob('now-*')))} at a time on {device}")
     mark.unlink()

@@ -117,9 +117,15 @@ def test_paused_workers_and_one_that_never_comes_back(store, tmp_path, capsys, m
         assert "waiting: workers are paused (memory)" in capsys.readouterr().err
         os.killpg(cluster.workers["a"].pid, signal.SIGKILL)
         cluster.add("b", MARKS=str(tmp_path))
+        ends = [tmp_path / f"end-{epoch}" for epoch in (1, 2, 3)]
+        for end in ends:
+            end.touch()
+        assert go(store, cluster, [2], train="waits_each_epoch").trained == 1  # so its training process is there
+        for end in ends:
+            end.unlink()
         killer = threading.Thread(target=_kill_once_begun, args=(cluster.workers["b"], tmp_path / "begun-1-1"))
         killer.start()
-        report = go(store, cluster, [1], train="waits_each_epoch", time_budget=30.0)
+        report = go(store, cluster, [1], train="waits_each_epoch", time_budget=15.0)
         killer.join()
         assert (report.done, report.failed, len(report.left_out)) == ((), (), 1)
 
