@@ -53,8 +53,10 @@ class _Group(click.Group):
     """Turns errors into one message: exit code 2 for bad input, 1 for what failed; SIGTERM into an end with 143."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        logging.getLogger("scalestudy").addHandler(_ECHO)
-        logging.getLogger("scalestudy.data").setLevel(logging.INFO)  # where MNIST came from
+        told, source = logging.getLogger("scalestudy"), logging.getLogger("scalestudy.data")
+        told.addHandler(_ECHO)
+        level = source.level
+        source.setLevel(logging.INFO)  # where MNIST came from
         before = signal.signal(signal.SIGTERM, _leave)
         try:
             return super().invoke(ctx)
@@ -74,6 +76,8 @@ class _Group(click.Group):
             raise
         finally:
             signal.signal(signal.SIGTERM, before)
+            told.removeHandler(_ECHO)
+            source.setLevel(level)
 
 
 def _leave(number: int, frame: object) -> None:
