@@ -158,7 +158,7 @@ def _connect(scheduler: str) -> Client:
         )
     try:
         return Client(address, timeout=_CONNECT_SECONDS, set_as_default=False, name="scalestudy")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AssertionError) as error:  # it asserts that its thread has started in ten seconds
         raise WorkersUnavailable(
             f"cannot reach a Dask scheduler at {scheduler} within {_CONNECT_SECONDS:.0f} s; start one with "
             "`dask scheduler`, or name its address"
