@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from scalestudy.models.systems import SYSTEMS, System, build
+from scalestudy.models.systems import SYSTEMS, System, build, register
 
-__all__ = ["SYSTEMS", "MnistScaleNet", "System", "Table1Net", "build"]
+__all__ = ["SYSTEMS", "MnistScaleNet", "System", "Table1Net", "build", "register"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,10 +12,19 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from scalestudy.data.distributions import ScaleDistribution
-from scalestudy.models.systems import SYSTEMS
+from scalestudy.models.systems import IMPORT_VARIABLE, SYSTEMS
 
 CANVAS_SIZE, POOL_SIZE = 168, 42  # pixels: Dynamic Scale MNIST's images (paper, Appendix), Table 1's pooling window
 ENLARGED_SIZE = 56  # pixels of the MNIST-Scale images that the convolutions of Table 5's systems see
@@ -159,7 +168,7 @@ class RunSpec(Part):
     """
 
     recipe: Literal[1] = 1
-    model: Literal[("table1", *SYSTEMS)] = "table1"
+    model: str = "table1"
     order: Literal["relu_norm", "norm_relu"] = "relu_norm"
     scales: ScalesSpec | None = ScalesSpec()
     data: Annotated[
@@ -169,6 +178,14 @@ class RunSpec(Part):
     training: TrainingSpec = TrainingSpec()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Literal["float32", "tf32", "float64"] = "float32"
+
+    @field_validator("model")
+    @classmethod
+    def _known(cls, model: str) -> str:
+        if model not in ("table1", *SYSTEMS):
+            remedy = f"name the module that registers another one in {IMPORT_VARIABLE}"
+            raise ValueError(f"model must be one of table1, {', '.join(SYSTEMS)}, got {model!r}; {remedy}")
+        return model
 
     @model_validator(mode="before")
     @classmethod
