@@ -16,6 +16,7 @@ _HOMES = {
     "layers.equivariance": ("assert_equivariant",),
     "models.table1": ("Table1Net",),
     "models.systems": ("System", "build", "register"),
+    "training.fit": ("fit",),
     "paper.study": ("Study",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -17,7 +17,7 @@ from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales, Spaci
 from scalestudy.models import Table1Net
 from scalestudy.training import tasks
 from scalestudy.training.spec import DataSpec, RunSpec, ScalesSpec, TrainingSpec
-from scalestudy.training.train import TrainingDiverged, train_step
+from scalestudy.training.train import Loop, TrainingDiverged, out_of_bounds, train_step
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 SPEC = RunSpec(
@@ -82,14 +82,14 @@ class Batches(tasks.DynamicScaleTask):
     """The batches of a split, without MNIST and without tests."""
 
     def __init__(self, split):
-        tasks.Task.__init__(self, {"train": split}, (torch.Generator().manual_seed(0),))
+        tasks.Task.__init__(self, "run", {"train": split}, (torch.Generator().manual_seed(0),))
         self.shrink = 3
 
 
 def epoch_on(device, net):
     net = net.to(device)
     split = DYNAMIC if device == CPU else on_meta(DYNAMIC)
-    return training._train_steps(net, SPEC, Batches(split), training.make_optimiser(net), 0)
+    return Loop(net, Batches(split), SPEC.training).steps(0)
 
 
 @pytest.mark.parametrize("kind", [FixedScales, IsrScales, StepRatioScales, SpacingScales, DirectScales])
@@ -162,12 +162,12 @@ def test_evaluation_reads_after_the_last_batch_only():
 @pytest.mark.parametrize("value", [0.0, -0.1, 56.01, float("nan"), float("inf")])
 def test_scales_out_of_bounds(value):
     """The flag that is kept on a GPU says what the record's numbers say: 168 pixels of the paper are 56 here."""
-    task, net = Batches(DYNAMIC), Gain(DirectScales(2.0, 3.0, 3))
-    assert not training._out_of_bounds(net, task)
-    net.scales.sigmas.data[2] = 56.0
-    assert not training._out_of_bounds(net, task)
-    net.scales.sigmas.data[2] = value
-    assert training._out_of_bounds(net, task)
+    task, scales = Batches(DYNAMIC), DirectScales(2.0, 3.0, 3)
+    assert not out_of_bounds(scales, task)
+    scales.sigmas.data[2] = 56.0
+    assert not out_of_bounds(scales, task)
+    scales.sigmas.data[2] = value
+    assert out_of_bounds(scales, task)
 
 
 @pytest.mark.parametrize(
@@ -187,5 +187,5 @@ def test_a_scale_that_strayed_and_came_back_is_found(read, steps, scales, monkey
     net = Gain(DirectScales(2.0, 3.0, 3))
     message = rf"internal scales \({scales}\), which must at every step .* 168 pixels"
     with pytest.raises(TrainingDiverged, match=message):
-        training._train_epoch(net, SPEC, Batches(DYNAMIC), training.make_optimiser(net), 0)
+        Loop(net, Batches(DYNAMIC), SPEC.training).epoch(0)
     assert len(made) == steps
