@@ -12,16 +12,7 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_serializer, model_validator
 
 from scalestudy.data.distributions import ScaleDistribution
 from scalestudy.models.systems import IMPORT_VARIABLE, SYSTEMS
@@ -179,14 +170,6 @@ class RunSpec(Part):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Literal["float32", "tf32", "float64"] = "float32"
 
-    @field_validator("model")
-    @classmethod
-    def _known(cls, model: str) -> str:
-        if model not in ("table1", *SYSTEMS):
-            remedy = f"name the module that registers another one in {IMPORT_VARIABLE}"
-            raise ValueError(f"model must be one of table1, {', '.join(SYSTEMS)}, got {model!r}; {remedy}")
-        return model
-
     @model_validator(mode="before")
     @classmethod
     def _systems_have_no_scales_field(cls, fields: Any) -> Any:
@@ -196,6 +179,9 @@ class RunSpec(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunSpec:
+        if self.model not in ("table1", *SYSTEMS):
+            remedy = f"name the module that registers another one in {IMPORT_VARIABLE}"
+            raise ValueError(f"model must be one of table1, {', '.join(SYSTEMS)}, got {self.model!r}; {remedy}")
         of_model, images, batch_size = f"for the model {self.model!r}", self.data.train_images, self.training.batch_size
         if self.model == "table1":
             if isinstance(self.data, MnistScaleSpec):

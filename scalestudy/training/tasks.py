@@ -138,7 +138,8 @@ def _table1(spec: RunSpec) -> Table1Net:
 
 def internal_scales(net: nn.Module) -> scales.InternalScales | None:
     """The internal scales that all layers of a network share, or None where it has none."""
-    return net.conv.scales if isinstance(net, Table1Net) else getattr(net, "scales", None)
+    found = net.conv.scales if isinstance(net, Table1Net) else getattr(net, "scales", None)
+    return found if isinstance(found, scales.InternalScales) else None
 
 
 def random_stream(purpose: str, seed: int) -> torch.Generator:

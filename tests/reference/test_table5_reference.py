@@ -8,12 +8,11 @@ import functools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from reference_files import arrays, deviation, reference_file, reference_paths
+from reference_files import arrays, deviation, or_skipped, reference_file, reference_paths
 from table5_mapping import REFERENCES, Reference
 from torch import nn
 
@@ -38,30 +37,25 @@ def in_double_precision(net: nn.Module) -> nn.Module:
     return net
 
 
-def learns_scales(net: nn.Module) -> bool:
-    return net.scales is not None and any(True for _ in net.scales.parameters())
-
-
 def state_names() -> list:
     """Names of all networks that have a state file; one skipped stand-in where there is none."""
     names = [path.stem.removeprefix("table5_state_") for path in reference_paths(STATE_FILES)]
-    reason = f"no {STATE_FILES} beside the checkout: set SCALESTUDY_REFERENCE to the folder that holds them"
-    return names or [pytest.param("", marks=pytest.mark.skip(reason=reason))]
-
-
-def parameter_names() -> list:
-    """Names of all networks of Table 5 in the parameter lists."""
-    return [name for name in parameter_lists() if not name.startswith("Table1_")]
+    return names or or_skipped(lambda: [reference_file(STATE_FILES)])
 
 
 @functools.lru_cache
 def parameter_lists() -> dict:
-    return json.loads(reference_file(PARAMETERS).read_text())
+    """By the names of all networks of Table 5."""
+    listed = json.loads(reference_file(PARAMETERS).read_text())
+    return {name: value for name, value in listed.items() if not name.startswith("Table1_")}
 
 
 def reference_of(name: str) -> Reference:
     assert name in REFERENCES, f"there is no mapping for {name!r}: add one to REFERENCES in table5_mapping.py"
     return REFERENCES[name]
+
+
+EVERY_STATE = pytest.mark.parametrize("name", state_names())
 
 
 def loaded(name: str) -> tuple[nn.Module, dict[str, np.ndarray]]:
@@ -77,13 +71,10 @@ def loaded(name: str) -> tuple[nn.Module, dict[str, np.ndarray]]:
 
 
 @functools.lru_cache
-def after_backward(
-    name: str, prepare: Callable[[nn.Module], nn.Module] | None = None
-) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+def after_backward(name: str, double: bool = False) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     """Network with gradients, logits and loss in training mode on the images of the vectors."""
     net, _ = loaded(name)
-    if prepare is not None:
-        net = prepare(net)
+    net = in_double_precision(net) if double else net
     images = torch.from_numpy(arrays(VECTORS)["images"]).to(next(net.head.parameters()).dtype)
     logits = net.train()(images)
     loss = nn.functional.cross_entropy(logits, torch.from_numpy(arrays(VECTORS)["labels"]))
@@ -91,11 +82,18 @@ def after_backward(
     return net, logits, loss
 
 
+def with_gradients(name: str) -> nn.Module:
+    """The network whose gradients are compared."""
+    net, _, _ = after_backward(name)
+    learns_scales = net.scales is not None and any(True for _ in net.scales.parameters())
+    return after_backward(name, double=True)[0] if learns_scales else net
+
+
 def expected_of(name: str) -> dict[str, np.ndarray]:
     return {key.removeprefix(f"{name}/"): value for key, value in arrays(VECTORS).items() if key.startswith(f"{name}/")}
 
 
-@pytest.mark.parametrize("name", state_names())
+@EVERY_STATE
 def test_evaluation_mode(name: str) -> None:
     net, extra = loaded(name)
     assert set(extra) == {"__images__", "__logits_eval__"}, f"no check knows all of {sorted(extra)}: add one"
@@ -106,16 +104,15 @@ def test_evaluation_mode(name: str) -> None:
             assert deviation(net(torch.from_numpy(arrays(VECTORS)["images"])), expected["logits_eval"]) < EVAL_ATOL
 
 
-@pytest.mark.parametrize("name", state_names())
+@EVERY_STATE
 def test_training_mode(name: str) -> None:
-    net, logits, loss = after_backward(name)
+    _, logits, loss = after_backward(name)
     expected = expected_of(name)
     if not expected:
         pytest.skip(f"{VECTORS} has nothing on {name}")
     assert deviation(logits, expected.pop("logits_train_nodropout")) < TRAIN_ATOL
     assert loss.item() == pytest.approx(float(expected.pop("loss_train_nodropout")), rel=LOSS_RTOL)
-    if learns_scales(net):
-        net, _, _ = after_backward(name, in_double_precision)
+    net = with_gradients(name)
     parameters = dict(net.named_parameters())
     for key in [key for key in expected if key.startswith("grad/")]:
         theirs = key.removeprefix("grad/")
@@ -126,12 +123,10 @@ def test_training_mode(name: str) -> None:
     assert set(expected) == {"logits_eval"}, f"{name}: no check knows all of {sorted(expected)}: add one"
 
 
-@pytest.mark.parametrize("name", state_names())
+@EVERY_STATE
 def test_gradient_norms(name: str) -> None:
     """The norm of every gradient that is not rounding noise; parameters that get none in the released code get none."""
-    net, _, _ = after_backward(name)
-    if learns_scales(net):
-        net, _, _ = after_backward(name, in_double_precision)
+    net = with_gradients(name)
     listed, reference = parameter_lists()[name], reference_of(name)
     norms, parameters = listed["grad_norms_train_nodropout"], dict(net.named_parameters())
     for layer in listed["layers"]:
@@ -143,7 +138,7 @@ def test_gradient_norms(name: str) -> None:
             assert gradient.norm().item() == pytest.approx(norms[layer["name"]], rel=1e-3), layer["name"]
 
 
-@pytest.mark.parametrize("name", parameter_names())
+@pytest.mark.parametrize("name", or_skipped(lambda: list(parameter_lists())))
 def test_parameters_layer_by_layer(name: str) -> None:
     reference, listed = reference_of(name), parameter_lists()[name]
     ours = {key: parameter.numel() for key, parameter in reference.make().named_parameters()}

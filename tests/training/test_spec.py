@@ -111,7 +111,7 @@ def on_canvas(**data):
     ("fields", "message"),
     [
         ({"sead": 1}, r"(?s)sead\n.*Extra inputs are not permitted .*input_value=1"),
-        ({"model": "table9"}, r"(?s)model\n.*one of table1, cnn, .*, got 'table9'; .* SCALESTUDY_IMPORT"),
+        ({"model": "table9"}, "model must be one of table1, cnn, .*, got 'table9'; .* SCALESTUDY_IMPORT"),
         ({"precision": "bfloat16"}, r"(?s)precision\n.*'float32', 'tf32' or 'float64' .*input_value='bfloat16'"),
         ({"scales": {"sigma_basis": float("nan")}}, r"(?s)scales.sigma_basis\n.*finite number .*input_value=nan"),
         ({"scales": {"parameterisation": "ISR"}}, r"(?s)parameterisation\n.*'fixed', 'isr', .*input_value='ISR'"),

@@ -58,17 +58,14 @@ def test_one_that_was_cut_off_or_changed_is_refused(file, caplog):
     file.write(PROGRESS, b"a\nb\0")
     whole, chance = file.path.read_bytes(), random.Random(0)
     damaged = [whole[:length] for length in range(len(whole))]
-    for position in range(len(whole)):
-        damaged.append(bytearray(whole))
-        damaged[-1][position] ^= 1 << chance.randrange(8)
+    for position, byte in enumerate(whole):
+        damaged.append(whole[:position] + bytes([byte ^ 1 << chance.randrange(8)]) + whole[position + 1 :])
     others = [b"x []\n", b"x {}\n", b"\xff \xfe\n", b'x {"epochs_done": 3, "epochs": 2}\n']
     for content in [*damaged, *others]:
         file.path.write_bytes(content)
         assert file.read(MADE_BY) is None
         assert file.progress() is None or content not in others
     assert caplog.text.count("is damaged; it is not used") == len(damaged) + len(others)
-    file.path.write_bytes(whole)
-    assert file.read(MADE_BY) == b"a\nb\0"
 
 
 def test_a_run_goes_on_where_it_cannot_be_kept(file, caplog):
@@ -100,14 +97,13 @@ def spec_of(name, precision="float32"):
     `name` is a parameterisation of Table 1's network, or a system with "+" for augmentation.
     """
     recipe = TrainingSpec(epochs=EPOCHS, batch_size=16, scale_warmup_epochs=1.5, milestones=(2.5,))
+    fields = {"training": recipe, "precision": precision}
     counts = {"train_images": 24, "validation_images": 10, "test_images": 10}
-    of_model = (
-        {"scales": ScalesSpec(parameterisation=name)} if name in PARAMETERISATIONS else {"model": name.strip("+")}
-    )
-    data = DataSpec(distribution=LogUniform(low=1, high=4), shrink=3, **counts)
-    if "model" in of_model:
-        data = MnistScaleSpec(augmented=name.endswith("+"), equivariance_images=2, **counts)
-    return RunSpec(data=data, training=recipe, precision=precision, **of_model)
+    if name in PARAMETERISATIONS:
+        data = DataSpec(distribution=LogUniform(low=1, high=4), shrink=3, **counts)
+        return RunSpec(data=data, scales=ScalesSpec(parameterisation=name), **fields)
+    data = MnistScaleSpec(augmented=name.endswith("+"), equivariance_images=2, **counts)
+    return RunSpec(data=data, model=name.strip("+"), **fields)
 
 
 def interrupted(spec, file, *stops):
@@ -134,9 +130,7 @@ def whole(mnist):
 
 @pytest.mark.parametrize("spec", [*map(spec_of, (*PARAMETERISATIONS, "cnn")), spec_of("spacing", "float64")])
 def test_a_stopped_run_has_the_result_of_one_that_was_not(spec, file, mnist):
-    record = interrupted(spec, file, 2)
-    assert record.metrics == train(spec).metrics
-    assert record.provenance.resumed == 1
+    assert interrupted(spec, file, 2).metrics == train(spec).metrics
 
 
 @pytest.mark.parametrize("stops", [(1,), (EPOCHS,), (1, 2, 3)])
@@ -193,12 +187,10 @@ def test_kept_as_often_as_the_interval_says(file, mnist):
 
 @pytest.mark.parametrize("changed", ["code", "torch", "device", "instructions", "threads"])
 def test_what_made_it_must_go_on_with_it(changed, file, monkeypatch, caplog, mnist):
-    here = training.machine(torch.device("cpu"))
-    codes, machines = ["1", "1"], [here, here | {changed: "64"}]
-    if changed == "code":
-        codes, machines = ["1", "2"], [here, here]
-    monkeypatch.setattr(training, "source_digest", lambda: codes.pop(0))
-    monkeypatch.setattr(training, "machine", lambda device: machines.pop(0))
+    made_by = {"code": source_digest(), **training.machine(torch.device("cpu"))}
+    parts = [made_by, made_by | {changed: "64"}]
+    monkeypatch.setattr(training, "source_digest", lambda: parts[0]["code"])
+    monkeypatch.setattr(training, "machine", lambda device: parts.pop(0))
     assert interrupted(spec_of("fixed"), file, 2).provenance.resumed is None
     assert f"was made by something else ({changed} " in caplog.text
 
