@@ -21,9 +21,7 @@ from scalestudy.models.sevf import (
     ScalarFieldConv,
     VectorFieldConv,
     VectorNorm,
-    interpolated,
     longest_vectors,
-    multiplied,
 )
 from scalestudy.models.si_convnet import rescale
 from scalestudy.models.ss_cnn import SteerableConv
@@ -103,12 +101,6 @@ def test_scale_space() -> None:
 def test_rescaled_images(factor: float) -> None:
     x = randn(1, 2, 28, 28)
     torch.testing.assert_close(rescale(x, factor), rescaled_images(x, factor))
-
-
-@pytest.mark.parametrize("new_size", [5, 8, 13])
-def test_resizing_as_products(new_size: int) -> None:
-    x = randn(1, 1, 8, 8)
-    torch.testing.assert_close(multiplied(x, new_size), interpolated(x, new_size))
 
 
 def test_factors_and_angles() -> None:
