@@ -40,32 +40,13 @@ def train(
     (released code; the paper does not say).  Deterministic for a given spec, device and number of threads; on a GPU as
     far as its kernels are (the gradient of bilinear resizing is not, which the first layer of SEVF has).
 
-    Parameters
-    ----------
-    spec : RunSpec
-        What to compute.
-    device : str or torch.device
-        Where.
-    progress : callable, optional
-        Called as ``progress(epochs_done, epochs)`` after each epoch.  It may raise to end the run there.
-    checkpoint : CheckpointFile, optional
-        Where the run is kept after an epoch, when that is due and when `progress` raises.  If the file holds this run
-        already, it goes on from there, with the same result bit for bit where the device computes the same each time.
-    on_step : callable, optional
-        Called as ``on_step(loss)`` after each step, with the loss of its batch before it: a tensor () on the device.
+    ``progress(epochs_done, epochs)`` is called after each epoch and may raise to end the run there.  In `checkpoint`
+    the run is kept after an epoch, when that is due and when `progress` raises; one that holds this run already is gone
+    on from, with the same result bit for bit where the device computes the same each time.  ``on_step(loss)`` is called
+    after each step, with the loss of its batch before it: a tensor () on the device.
 
-    Returns
-    -------
-    Record
-
-    Raises
-    ------
-    ValueError
-        If the device does not have the precision of the run; before anything is loaded.
-    TrainingDiverged
-        If the loss is not finite, or an internal scale is not finite, not positive or larger than the images.
-    scalestudy.data.DataError
-        If MNIST cannot be had.
+    ValueError where the device does not have the precision of the run, before anything is loaded; `TrainingDiverged`;
+    `scalestudy.data.DataError` where MNIST cannot be had.
     """
     began = time.perf_counter()
     device, epochs = torch.device(device), spec.training.epochs

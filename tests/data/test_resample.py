@@ -14,9 +14,10 @@ DIGITS = torch.randint(0, 256, (40, 28, 28), dtype=torch.uint8, generator=GENERA
 SCALES = torch.exp2(torch.rand(40, dtype=torch.float64, generator=GENERATOR) * 4.5 - 1.0)  # [0.5, 11.3]
 
 
-@pytest.mark.parametrize(
-    ("canvas", "centre"), [(168, 84.0), (84, 42.0), (42, 21.0), (30, 15.0), (28, 14.0), (28, 14.5)]
-)
+CANVASES = [(168, 84.0), (84, 42.0), (42, 21.0), (30, 15.0), (28, 14.0), (28, 14.5)]
+
+
+@pytest.mark.parametrize(("canvas", "centre"), CANVASES)
 @pytest.mark.parametrize("method", ["exact", "matmul"])
 def test_pixels_are_those_of_pillow(pillow, canvas: int, centre: float, method: str) -> None:
     scales = SCALES * canvas / 168

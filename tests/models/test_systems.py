@@ -12,9 +12,9 @@ from scalestudy.layers.basis import SampledBasis, VaryingSigmaBasis
 from scalestudy.layers.conv import LiftingConv
 from scalestudy.layers.disco import disco_basis
 from scalestudy.layers.scales import FixedScales, IsrScales
-from scalestudy.models import SYSTEMS, MnistScaleNet, build, sesn, sevf
+from scalestudy.models import SYSTEMS, build, sesn, sevf
 from scalestudy.models.cnn import CNN
-from scalestudy.models.frame import BlockNet
+from scalestudy.models.frame import BlockNet, MnistScaleNet
 from scalestudy.models.sesn import ScaleAxisNet, disco, learned
 from scalestudy.models.sevf import SEVF
 from scalestudy.models.sicnn import SiCNN

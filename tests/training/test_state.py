@@ -77,9 +77,9 @@ def test_a_run_goes_on_where_it_cannot_be_kept(file, caplog):
 
 
 def test_due_once_per_interval(file, monkeypatch):
-    now = [100.0]
+    now, seen = [100.0], []
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    file, seen = CheckpointFile(file.path, interval=60.0), []
+    file = CheckpointFile(file.path, interval=60.0)
     for now[0] in (100.0, 160.0, 219.9, 220.0):
         seen.append(file.due)
         if now[0] == 160.0:
@@ -206,8 +206,7 @@ def test_a_run_is_made_whatever_lies_in_the_place_of_its_checkpoint(place, file,
         made_by = {"run": spec.key, "code": source_digest(), **training.machine(torch.device("cpu"))}
         file.write(Progress(2, EPOCHS, made_by), b"no state")
     record = train(spec, checkpoint=file)
-    assert record.provenance.resumed is None
-    assert record.metrics == train(spec).metrics
+    assert (record.provenance.resumed, record.metrics) == (None, train(spec).metrics)
     assert f"the checkpoint {file.path} cannot be read (" in caplog.text
     assert ("goes on, but cannot be kept" in caplog.text) == (place == "a folder")
 
