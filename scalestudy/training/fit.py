@@ -82,7 +82,7 @@ class _Given(Task):
 
     def __init__(self, images: Tensor, labels: Tensor, like: Tensor, seed: int) -> None:
         super().__init__("fit", {"train": labels}, (torch.Generator().manual_seed(seed),))
-        self.images, self.labels, self.like = images, labels, like
+        self.images, self.labels, self.like = images, labels.to(images.device), like
         self.image_size = 2 * max(images.shape[-2:])
 
     def training_batches(self, batch_size: int) -> Batches:

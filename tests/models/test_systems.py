@@ -190,7 +190,10 @@ def test_layers_that_somebody_listens_to_are_called(name: str) -> None:
         (lambda: build("sevf", image_size=28.0), r"image_size must be an integer >= 1, got 28\.0"),
         (lambda: build("dss", in_channels=0), "in_channels must be an integer >= 1, got 0"),
         (lambda: build("disco", num_classes=0), "num_classes must be an integer >= 1, got 0"),
-        (lambda: build("resnet"), "name must be one of cnn, sicnn, .*, got 'resnet'"),
+        (
+            lambda: build("resnet"),
+            "name must be one of cnn, sicnn, .*, got 'resnet'; .* another one in SCALESTUDY_IMPORT",
+        ),
         (lambda: build(["cnn"]), r"name must be one of .*, got \['cnn'\]"),
         (lambda: sesn.sesn(pooling="mean"), "pooling must be 'max' or 'average', got 'mean'"),
         (lambda: sesn.sesn(algorithm="fast"), "algorithm must be one of"),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from reference_files import arrays, deviation, or_skipped, reference_file, reference_paths
-from table5_mapping import REFERENCES, Reference
+from table5_mapping import REFERENCES
 from torch import nn
 
 STATE_FILES = "table5_state_*.npz"
@@ -50,11 +50,6 @@ def parameter_lists() -> dict:
     return {name: value for name, value in listed.items() if not name.startswith("Table1_")}
 
 
-def reference_of(name: str) -> Reference:
-    assert name in REFERENCES, f"there is no mapping for {name!r}: add one to REFERENCES in table5_mapping.py"
-    return REFERENCES[name]
-
-
 EVERY_STATE = pytest.mark.parametrize("name", state_names())
 
 
@@ -62,8 +57,8 @@ def loaded(name: str) -> tuple[nn.Module, dict[str, np.ndarray]]:
     """Our network with the authors' state, without dropout; and what else the state file holds."""
     state = dict(arrays(f"table5_state_{name}.npz"))
     extra = {key: state.pop(key) for key in list(state) if key.startswith("__")}
-    net = reference_of(name).make()
-    reference_of(name).load(net, state)
+    net = REFERENCES[name].make()
+    REFERENCES[name].load(net, state)
     for module in net.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -116,7 +111,7 @@ def test_training_mode(name: str) -> None:
     parameters = dict(net.named_parameters())
     for key in [key for key in expected if key.startswith("grad/")]:
         theirs = key.removeprefix("grad/")
-        gradient = reference_of(name).part(theirs, parameters[reference_of(name).ours(theirs)].grad)
+        gradient = REFERENCES[name].part(theirs, parameters[REFERENCES[name].ours(theirs)].grad)
         assert deviation(gradient, expected.pop(key)) < GRADIENT_ATOL
     if "scales" in expected:
         assert net.scales.values() == pytest.approx(expected.pop("scales").tolist(), rel=1e-6)
@@ -127,7 +122,7 @@ def test_training_mode(name: str) -> None:
 def test_gradient_norms(name: str) -> None:
     """The norm of every gradient that is not rounding noise; parameters that get none in the released code get none."""
     net = with_gradients(name)
-    listed, reference = parameter_lists()[name], reference_of(name)
+    listed, reference = parameter_lists()[name], REFERENCES[name]
     norms, parameters = listed["grad_norms_train_nodropout"], dict(net.named_parameters())
     for layer in listed["layers"]:
         gradient = parameters[reference.ours(layer["name"])].grad
@@ -140,7 +135,7 @@ def test_gradient_norms(name: str) -> None:
 
 @pytest.mark.parametrize("name", or_skipped(lambda: list(parameter_lists())))
 def test_parameters_layer_by_layer(name: str) -> None:
-    reference, listed = reference_of(name), parameter_lists()[name]
+    reference, listed = REFERENCES[name], parameter_lists()[name]
     ours = {key: parameter.numel() for key, parameter in reference.make().named_parameters()}
     theirs: Counter[str] = Counter()
     for layer in listed["layers"]:
@@ -154,7 +149,7 @@ def test_parameters_layer_by_layer(name: str) -> None:
 
 def test_negative_controls() -> None:
     """A state that is not used up, or does not fill the network, or differs from what we compute, must not pass."""
-    reference = reference_of("DSS_vector")
+    reference = REFERENCES["DSS_vector"]
     listed = parameter_lists()["DSS_vector"]
     net = reference.make()
     shapes = {entry["name"]: entry["shape"] for entry in (*listed["layers"], *listed["buffers"])}
@@ -166,5 +161,3 @@ def test_negative_controls() -> None:
         reference.load(net, {name: value for name, value in state.items() if name != "1.main.12.bias"})
     with pytest.raises(AssertionError, match="not close"):
         reference.load(net, state | {"1.main.0.kernelx_0": np.full((1, 1, 1, 9), 1 / 9, np.float32)})
-    with pytest.raises(AssertionError, match="there is no mapping for 'SEVF_matrix'"):
-        reference_of("SEVF_matrix")
