@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import traceback
 import warnings
@@ -105,8 +106,19 @@ def _options(*options: Any) -> Any:
     return decorate
 
 
+def _import(context: click.Context, option: click.Option, modules: tuple[str, ...]) -> None:
+    from scalestudy.models.systems import IMPORT_VARIABLE
+
+    if modules:
+        os.environ[IMPORT_VARIABLE] = " ".join(modules)  # kernels and processes that train inherit it
+
+
 _STUDY = _options(
     ("--profile", {"default": "quick", "help": "Sizes of the study: a file in params/."}),
+    ("--import", {
+        "multiple": True, "metavar": "MODULE", "expose_value": False, "is_eager": True, "callback": _import,
+        "help": "A module that registers systems of your own; repeatable.  [default: SCALESTUDY_IMPORT]",
+    }),
     ("-p --param changes", {
         "multiple": True, "metavar": "NAME=VALUE", "callback": lambda *given: parameters.parse_changes(given[-1]),
         "help": "Replace a parameter of the profile; repeatable.  Results then go to results/PROFILE-custom, or to "

@@ -150,7 +150,8 @@ class Study(BaseModel):
             )
         if unknown := set(self.systems) - set(SYSTEMS):
             raise ValueError(
-                f"baseline_models must be table5, variants or names of {', '.join(SYSTEMS)}, got {sorted(unknown)}"
+                f"baseline_models must be table5, variants or names of {', '.join(SYSTEMS)}, got {sorted(unknown)}; "
+                "--import the module that registers it, if it is yours"
             )
 
     @property
