@@ -1,4 +1,4 @@
-"""The parameters of a study as people write them: files in ``params/``, changes to them, and what is wrong with them."""
+"""Parameters of a study as people write them: files in ``params/``, changes to them, and what is wrong in them."""
 
 from __future__ import annotations
 
