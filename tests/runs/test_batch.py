@@ -264,11 +264,12 @@ def test_progress_bar(store, capsys, monkeypatch):
 def test_the_bar_is_about_what_this_batch_has_to_do(capsys, monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "0")
     begun, other, dropped = (spec_of(seed) for seed in range(3))
-    with ProgressBar([begun, other, dropped], Clock("cpu"), {begun.key: 0.5, dropped.key: 0.25}, shown=True) as bar:
-        bar.advance(begun.key, 6, 7)
-        bar.drop(dropped)
-        for _ in range(20):
-            bar.draw("waiting for workers")
+    bar = ProgressBar([begun, other, dropped], Clock("cpu"), {begun.key: 0.5, dropped.key: 0.25}, shown=True)
+    bar.advance(begun.key, 6, 7)
+    bar.drop(dropped)
+    for _ in range(20):
+        bar.draw("waiting for workers")
+    bar.close()
     error = capsys.readouterr().err
     assert "0/2 runs  17%" in error  # a quarter of a run of one and a half
     assert error.count("waiting for workers") <= 3  # told, and once more at the end
