@@ -227,25 +227,9 @@ def test_commands_on_a_cluster(project, one_notebook, tmp_path, monkeypatch):
             text = told("run", *SMALL, "--filter", "table4", "--scheduler", str(cluster.file))
         assert "9 runs: 0 read, 9 trained; 0 failed" in text
         assert len(files.summary().read_text().splitlines()) == 10
-        text = told("reproduce", *SMALL, "-p", "epochs=4", "--scheduler", cluster.address)
-        assert "9 runs: 0 read, 9 trained; 0 failed" in text
+        assert "9 read, 0 trained" in told("reproduce", *SMALL, "--scheduler", cluster.address)
         told("run", "--workers", "2", "--scheduler", cluster.address, code=2)
-    text = told("run", *SMALL, "--scheduler", str(tmp_path / "nowhere"), code=2)
-    assert "scheduler must be an address such as" in text
-    assert len(RunStore(tmp_path / "cluster" / "a").keys()) == 18
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_end_any_command_with_a_message(project, monkeypatch, number, code):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("scalestudy.data.fetch_mnist", lambda: signal.raise_signal(number))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell hands it down as ignored
-    try:
-        text = told("data", "fetch", code=code)
-    finally:
-        signal.signal(signal.SIGINT, before[0])
-    assert text == "Interrupted; finished runs are stored, the same command goes on from there.\n"
-    assert signal.getsignal(signal.SIGTERM) == before[1]
+    assert len(RunStore(tmp_path / "cluster" / "a").keys()) == 9
 
 
 REPRODUCE = """
@@ -256,38 +240,29 @@ main(["reproduce"])
 """
 
 
-def test_signals_end_the_kernels_too(project, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_signals_end_the_kernels_too(project, tmp_path, number, code):
     write_notebook(
         project / "notebooks" / "01_long.ipynb",
         "import os, pathlib, time\n"
-        "place = pathlib.Path(os.environ['SCALESTUDY_RESULTS'])\n"
-        "(place / 'new').write_text(str(os.getpid()))\n"
-        "(place / 'new').rename(place / 'kernel')\n"
+        "pathlib.Path('new').write_text(str(os.getpid()))\n"
+        f"pathlib.Path('new').rename({str(tmp_path / 'kernel')!r})\n"
         "time.sleep(300)",
     )
-    codes = {signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
-    places = {number: tmp_path / number.name for number in codes}
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     options = dict(stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    processes = {}
-    for number, place in places.items():
-        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), files.RESULTS_VARIABLE: str(place)}
-        processes[number] = subprocess.Popen([sys.executable, "-c", REPRODUCE], env=environment, **options)
-    try:
-        wait_until(lambda: all((place / "kernel").exists() for place in places.values()))
-        for number, process in processes.items():
+    with subprocess.Popen([sys.executable, "-c", REPRODUCE], env=environment, **options) as process:
+        try:
+            wait_until((tmp_path / "kernel").exists)
             process.send_signal(number)
-        for number, process in processes.items():
             _, error = process.communicate(timeout=120)
-            assert process.returncode == codes[number], error
-            assert error.count("Interrupted; finished runs are stored") == (number != signal.SIGKILL), error
-            assert "Traceback" not in error
-        kernels = [int((place / "kernel").read_text()) for place in places.values()]
-        wait_until(lambda: all(gone(kernel) for kernel in kernels))
-        for place in places.values():
-            assert {path.name for path in (place / "quick" / "notebooks").iterdir()} <= {"01_long.ipynb"}
-    finally:
-        for process in processes.values():
+        finally:
             process.kill()
+    assert process.returncode == code, error
+    assert error.count("Interrupted; finished runs are stored") == (number == signal.SIGTERM), error
+    assert "Traceback" not in error
+    wait_until(lambda: gone(int((tmp_path / "kernel").read_text())))
+    assert {path.name for path in (files.results("quick") / "notebooks").iterdir()} <= {"01_long.ipynb"}
 
 
 def write_notebook(path, *cells):
