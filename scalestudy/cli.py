@@ -40,7 +40,9 @@ class _Group(click.Group):
         source.setLevel(logging.INFO)  # where MNIST came from
         before = signal.signal(signal.SIGTERM, _terminate)
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *place: click.echo(f"Warning: {message}", err=True)
+                return super().invoke(ctx)
         except (ValueError, RuntimeError, OSError) as error:
             if isinstance(error, (click.exceptions.Exit, click.Abort, BrokenPipeError)):
                 raise  # click's own business

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import types
+import warnings
 from pathlib import Path
 
 import nbformat
@@ -96,6 +97,13 @@ def test_run_then_status_then_run_again(project):
     status = told("status", *SMALL)
     assert f"14 records in {files.runs()}" in status and "14 of   15 stored" in status
     assert status.count("damaged: ") == 1 and "Warning" not in status
+    damaged = next(files.runs().glob("*.json"))
+    damaged.write_text("{")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        told_of = told("run", *SMALL, "--workers", "1")
+    assert f"\nWarning: {damaged.name}: truncated" in f"\n{told_of}"
+    assert "15 runs: 13 read, 2 trained" in told_of
 
 
 def test_status_names_a_damaged_file_that_cannot_be_moved(project):

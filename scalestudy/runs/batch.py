@@ -196,11 +196,11 @@ class _Batch:
         """Take the progress of a run; whether it may go on.  Called from other threads, and about other batches."""
         if (spec := self.pending.get(key)) is not None:
             self.bar.advance(key, done, epochs)
-            known = self.deadline is None or self.clock.knows(spec)
-            if not known and (seconds := self.bar.promised(key, epochs)) is not None:
-                self.clock.foresee(spec, seconds)
-                if not self._fits(spec):
-                    self.unwanted.add(key)
+            known = self.deadline is None or self.clock.rates(spec, spec.model)
+            if promised := None if known else self.bar.promised(key, epochs):
+                self.clock.foresee(spec, promised)
+            if (promised or done == 0) and not self._fits(spec):
+                self.unwanted.add(key)
         return key not in self.unwanted
 
     def _start(self, spec: RunSpec, place: Place) -> None:

@@ -16,6 +16,7 @@ from scalestudy.training.spec import RunSpec
 # per unit of `RunSpec.work` where no run is known; ours: on the CPU a 56 x 56 run on a server's core, on a GPU a guess
 SECONDS_PER_WORK = {"cpu": 1.5e-7, "cuda": 1e-9}
 RESERVE = 1.1  # our choice: half of all runs take longer than the median
+COMPARABLE = 100  # runs of less work than this part tell what starting costs, not how fast a larger one is
 # no time left is told before so many runs have ended, or each that is under way has made so many epochs
 ENOUGH_RUNS, ENOUGH_EPOCHS = 3, 2
 _FORMAT = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed}{postfix}"
@@ -26,7 +27,7 @@ class Clock:
 
     def __init__(self, device: str, records: Iterable[Record] = ()) -> None:
         self._type = _device_type(device)
-        self._rates: dict[str, list[float]] = {}
+        self._known: dict[str, list[tuple[float, float]]] = {}  # work and seconds per unit of work
         self._promised: dict[str, list[float]] = {}
         for record in records:
             self.learn(record)
@@ -35,11 +36,12 @@ class Clock:
         """Take one more finished run into account."""
         if _device_type(record.provenance.device) == self._type:
             for kind in (record.spec.model, record.spec.dataset):
-                self._rates.setdefault(kind, []).append(record.provenance.seconds / record.spec.work)
+                work = record.spec.work
+                self._known.setdefault(kind, []).append((work, record.provenance.seconds / work))
 
-    def knows(self, spec: RunSpec) -> bool:
-        """Whether a run of the same network has ended."""
-        return spec.model in self._rates
+    def rates(self, spec: RunSpec, kind: str) -> list[float]:
+        """Seconds per unit of work of the ended runs of a network or data set that tell something about this run."""
+        return [rate for work, rate in self._known.get(kind, ()) if work * COMPARABLE >= spec.work]
 
     def foresee(self, spec: RunSpec, seconds: float) -> None:
         """Take what the first epochs of a run promise, until one like it has ended."""
@@ -47,7 +49,7 @@ class Clock:
 
     def rate(self, spec: RunSpec) -> float | None:
         """Seconds per unit of work as far as is known."""
-        rates = self._rates.get(spec.model) or self._promised.get(spec.model) or self._rates.get(spec.dataset)
+        rates = self.rates(spec, spec.model) or self._promised.get(spec.model) or self.rates(spec, spec.dataset)
         return median(rates) if rates else None
 
     def seconds(self, spec: RunSpec) -> float:

@@ -14,7 +14,7 @@ from fake_training import keep, record_of, spec_of
 from scalestudy.layers.precision import one_thread
 from scalestudy.runs import estimate
 from scalestudy.runs.batch import IncompleteBatch, WorkersUnavailable, plan, run_all
-from scalestudy.runs.estimate import RESERVE, SECONDS_PER_WORK, Clock, ProgressBar
+from scalestudy.runs.estimate import COMPARABLE, RESERVE, SECONDS_PER_WORK, Clock, ProgressBar
 from scalestudy.training.spec import RunSpec
 from scalestudy.training.train import train
 
@@ -132,6 +132,13 @@ def test_without_an_estimate_the_first_two_epochs_decide(store, marks):
     assert {line.split()[-1] for line in logged(marks)} == {"0"}
 
 
+def test_what_would_begin_after_the_end_is_left_out(store, monkeypatch):
+    """Workers take longer to start than this budget."""
+    monkeypatch.setenv("FAKE_SECONDS", "5")
+    report = go(store, range(3), train="noted", time_budget=0.05)
+    assert (report.done, len(report.left_out)) == ((), 3)
+
+
 def test_what_is_left_of_a_run_is_what_it_will_cost(store):
     """In plan and budget: of a run of 1,000 s a third is left, the test; what other code has kept does not count."""
     store.put(record_of(spec_of(0), seconds=1000.0))
@@ -162,6 +169,18 @@ def test_clock_does_not_mix_networks():
     assert clock.rate(sesn) == pytest.approx(7e-3)
     clock.learn(record_of(sesn, seconds=5e-3 * sesn.work))
     assert clock.rate(sesn) == pytest.approx(5e-3)
+
+
+def test_tiny_runs_say_nothing_about_the_pace_of_large_ones(store):
+    """Starting is nearly all that they cost; a larger one, or the first epochs, tell."""
+    fields = spec_of(0).model_dump()
+    fields["data"] |= {"train_images": 10_000, "test_images": 10_000}
+    large, tiny = RunSpec.model_validate(fields), shorter(1)
+    assert large.work > COMPARABLE * tiny.work
+    clock = Clock("cpu", [record_of(tiny, seconds=5.0)])
+    assert clock.rate(large) is None and clock.rate(spec_of(0)) == clock.rate(tiny) == 5.0 / tiny.work
+    clock.learn(record_of(large, seconds=1000.0))
+    assert clock.seconds(large) == pytest.approx(RESERVE * 1000.0)
 
 
 def test_plan_for_a_gpu_that_is_elsewhere(store, monkeypatch):
