@@ -52,18 +52,6 @@ def in_force(requirement, python):
     return requirement.marker is None or requirement.marker.evaluate(environment)
 
 
-def commands(script):
-    """The lines of a shell script that do something for the project."""
-    lines = [line.strip() for line in script.splitlines()]
-    return [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
-
-
-def fenced_commands(markdown):
-    blocks = re.findall(r"^ *```(?:ba|z)?(?:sh|console|shell)?\n(.*?)^ *```", markdown, flags=re.MULTILINE | re.DOTALL)
-    lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    return [re.sub(r"\s+#.*", "", line) for line in lines if line]
-
-
 def tracked(path: str = ".") -> dict[str, bytes]:
     """Names and contents of the files below `path` in git's index, whatever lies beside them in the checkout."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
@@ -104,39 +92,35 @@ def test_torch_and_the_build_backend_are_pinned():
     assert backend.specifier.contains(versions[backend.name].removeprefix("=="))
 
 
-def test_environment_holds_nothing_of_its_own():
-    environment = yaml.safe_load(read("environment.yml"))
-    assert environment["name"] == pyproject()["project"]["name"]
+def test_what_is_installed_is_the_same_everywhere():
+    """By pip, conda and make."""
+    project, environment, makefile = pyproject()["project"], yaml.safe_load(read("environment.yml")), read("Makefile")
     python, *others = environment["dependencies"]
-    assert Requirement(python).name == "python"
+    assert environment["name"] == project["name"]
     assert others == ["pip", {"pip": ["-c constraints.txt", "-e .[cluster,notebooks,dev]"]}]
+    assert "install -qq --no-input -c constraints.txt --no-build-isolation -e '.[cluster,notebooks,dev]'\n" in makefile
+    assert Requirement(python).name == "python"
+    assert project["requires-python"] in {str(bound) for bound in Requirement(python).specifier}
+    assert f"\nPYTHON_FLOOR := {project['requires-python'].removeprefix('>=')}\n" in makefile
 
 
-def test_python_floor_is_the_same_everywhere():
-    floor = pyproject()["project"]["requires-python"]
-    assert floor == ">=3.11"
-    python = Requirement(yaml.safe_load(read("environment.yml"))["dependencies"][0])
-    assert floor in {str(bound) for bound in python.specifier}
-    (makefile,) = re.findall(r"^PYTHON_FLOOR +:= +(\S+)$", read("Makefile"), flags=re.MULTILINE)
-    assert f">={makefile}" == floor
-
-
-def test_makefile_installs_what_environment_installs():
-    (install,) = (line for line in read("Makefile").splitlines() if "pip install" in line and "-e " in line)
-    assert "-c constraints.txt" in install and "-e '.[cluster,notebooks,dev]'" in install
-
-
-def test_ci_runs_the_command_that_the_readme_names():
-    script = ROOT / ".ci" / "run"
-    assert commands(read(script)) == ["make test"]
+def test_the_commands_of_the_readme_are_documented_and_what_ci_runs():
+    makefile, readme, script = read("Makefile"), read("README.md"), ROOT / ".ci" / "run"
+    assert "set -euo pipefail" in read(script) and read(script).endswith("\nmake test\n")
     assert script.stat().st_mode & 0o111, "chmod +x .ci/run"
-    assert "set -euo pipefail" in read(script)
-    assert {"make test", "make reproduce"} <= set(fenced_commands(read("README.md")))
-
-
-def test_makefile_documents_its_targets():
     for target in ("reproduce", "test", "lab", "lint", "clean"):
-        assert re.search(rf"^{target}:.*## \S", read("Makefile"), flags=re.MULTILINE), target
+        assert re.search(rf"^{target}:.*## \S", makefile, flags=re.MULTILINE), target
+        assert f"make {target}" in readme or target in ("lint", "clean")
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+def test_links_lead_somewhere(page):
+    text = read(page)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    links = re.findall(r"\]\(((?!https?:)[^)]+)\)", text)
+    for path, _, anchor in (link.partition("#") for link in links):
+        assert (ROOT / page).parent.joinpath(path).exists() if path else anchor in anchors, (path, anchor)
 
 
 def test_citation_names_the_paper_and_this_version():
@@ -204,11 +188,6 @@ class TestReadme:
             (name, str(count[name])) for name in ("quick", "overnight", "paper")
         ]
         assert f"trains the {count['quick']} runs of the profile `quick`" in read("README.md")
-
-    @pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
-    def test_links_lead_somewhere(self, page: str) -> None:
-        links = re.findall(r"\]\(((?!https?:)[^)#]+)\)", read(page))
-        assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
 
     def test_layers_example_runs(self) -> None:
         (example,) = re.findall(r"```python\n(.*?)```", read("README.md"), re.DOTALL)
