@@ -189,12 +189,13 @@ class TestReadme:
         ]
         assert f"trains the {count['quick']} runs of the profile `quick`" in read("README.md")
 
-    def test_layers_example_runs(self) -> None:
-        (example,) = re.findall(r"```python\n(.*?)```", read("README.md"), re.DOTALL)
+    def test_examples_run(self) -> None:
         names: dict[str, object] = {}
-        exec(example.replace("print(", "shown = ("), names)
+        for example in re.findall(r"```python\n(.*?)```", read("README.md"), re.DOTALL):
+            exec(example.replace("print(", "shown = ("), names)
         assert names["features"].shape == (2, 32, 64, 64)
         assert names["shown"] == pytest.approx([2.0, 12**0.5, 6.0])
+        assert len(names["losses"]) == 2 and not names["net"].training
 
 
 def test_committed_records_are_whole_and_none_is_of_the_quick_profile(tmp_path: Path) -> None:
