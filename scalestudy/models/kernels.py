@@ -7,6 +7,7 @@ with a `SampledBasis`, as SESN's is with Hermite-Gaussian functions.  All bases 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +31,21 @@ def kernel_bank(in_channels: int, out_channels: int) -> nn.Parameter:
     return nn.Parameter(nn.init.kaiming_uniform_(weight, a=5**0.5))
 
 
-def resampling(size: int, new_size: int, *, align_corners: bool) -> Tensor:
-    """What a bilinear resize does along each axis, (new_size, size)."""
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept, and may serve a training step later
+def resampling(
+    new_size: int, canvas: int, align_corners: bool, size: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """What a bilinear resize to `new_size`, cropped or padded to `canvas`, does along each axis, (canvas, size)."""
     identity = torch.eye(size, dtype=torch.float64)[None]
-    return functional.interpolate(identity, new_size, mode="linear", align_corners=align_corners)[0].T
+    matrix = functional.interpolate(identity, new_size, mode="linear", align_corners=align_corners)[0].T
+    return centred(matrix, canvas).to(device, dtype)
+
+
+def resized(x: Tensor, new_size: int, canvas: int, *, align_corners: bool) -> Tensor:
+    """Bilinear resize of (B, C, H, H), cropped or padded about its centre to (B, C, canvas, canvas)."""
+    matrix = resampling(new_size, canvas, align_corners, x.shape[-1], x.dtype, x.device)
+    return matrix @ x @ matrix.T
 
 
 def centred(rows: Tensor, size: int, before: int | None = None) -> Tensor:
@@ -52,7 +64,7 @@ def enlarged_pixels() -> Tensor:
     for factor in COLUMN_SCALES:
         new_size = math.floor(size * factor)
         if factor <= 1:
-            matrices.append(centred(resampling(size, new_size, align_corners=True) @ canvas, size))
+            matrices.append(resampling(new_size, size, True, size, canvas.dtype, canvas.device) @ canvas)
         else:
             source = (torch.arange(new_size, dtype=torch.float64) / factor).long()
             matrices.append(centred(canvas[source], size, -math.ceil((new_size - size) / 2)))

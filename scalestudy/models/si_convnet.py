@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache, reduce
+from functools import reduce
 
-import torch
 from torch import Tensor
 
 from scalestudy.models.cnn import PlainConv
 from scalestudy.models.frame import BlockNet
-from scalestudy.models.kernels import COLUMN_SCALES, centred, resampling
+from scalestudy.models.kernels import COLUMN_SCALES, resized
 from scalestudy.models.pooling import larger
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # kept, and may serve a training step later
-def zoom(size: int, factor: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """What `rescale` does along each axis, (H, H)."""
-    resized = resampling(size, math.floor(size * factor), align_corners=True)
-    return centred(resized, size).to(device, dtype)
 
 
 def rescale(x: Tensor, factor: float) -> Tensor:
     """Rescale (B, C, H, H) on its canvas: bilinear with aligned corners to floor(H factor), then crop or zero-pad."""
-    if factor == 1:
-        return x
-    matrix = zoom(x.shape[-1], factor, x.dtype, x.device)
-    return matrix @ x @ matrix.T
+    size = x.shape[-1]
+    return x if factor == 1 else resized(x, math.floor(size * factor), size, align_corners=True)
 
 
 class ScaleInvariantConv(PlainConv):
