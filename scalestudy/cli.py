@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import traceback
 import warnings
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from scalestudy import data as digits
-    from scalestudy.paper import notebooks, table
+    from scalestudy.paper import notebooks, parameters, table
     from scalestudy.paper import report as pages
     from scalestudy.paper import study as studies
     from scalestudy.runs import batch, store
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 else:
     digits, notebooks, pages = _Later("data"), _Later("paper.notebooks"), _Later("paper.report")
     studies, table, batch = _Later("paper.study"), _Later("paper.table"), _Later("runs.batch")
+    parameters = _Later("paper.parameters")
     store, device = _Later("runs.store"), _Later("training.device")
 
 _INTERRUPTED = "Interrupted; finished runs are stored, the same command goes on from there."
@@ -104,10 +106,21 @@ def _options(*options: Any) -> Any:
     return decorate
 
 
+def _import(context: click.Context, option: click.Option, modules: tuple[str, ...]) -> None:
+    from scalestudy.models.systems import IMPORT_VARIABLE
+
+    if modules:
+        os.environ[IMPORT_VARIABLE] = " ".join(modules)  # kernels and processes that train inherit it
+
+
 _STUDY = _options(
     ("--profile", {"default": "quick", "help": "Sizes of the study: a file in params/."}),
+    ("--import", {
+        "multiple": True, "metavar": "MODULE", "expose_value": False, "is_eager": True, "callback": _import,
+        "help": "A module that registers systems of your own; repeatable.  [default: SCALESTUDY_IMPORT]",
+    }),
     ("-p --param changes", {
-        "multiple": True, "metavar": "NAME=VALUE", "callback": lambda *given: studies.parse_changes(given[-1]),
+        "multiple": True, "metavar": "NAME=VALUE", "callback": lambda *given: parameters.parse_changes(given[-1]),
         "help": "Replace a parameter of the profile; repeatable.  Results then go to results/PROFILE-custom, or to "
         "results/OTHER with -p profile=OTHER.",
     }),
@@ -147,14 +160,14 @@ def reproduce(
     Parameters and notebooks are checked before anything runs.  The executed notebooks go to
     results/PROFILE/notebooks.
     """
-    study, parameters = studies.Study.open(profile, changes), {"profile": profile, "changes": changes}
-    selected, folder = notebooks.check(names, parameters), files.results(study.profile)
+    study, chosen = studies.Study.open(profile, changes), {"profile": profile, "changes": changes}
+    selected, folder = notebooks.check(names, chosen), files.results(study.profile)
     files.probe(folder)
     digits.fetch_mnist()
     trained = _train(study.for_notebooks(path.stem for path in selected), **execution)
     results = notebooks.execute(
         selected,
-        parameters,
+        chosen,
         folder / "notebooks",
         jobs=jobs or device.usable_cores(),
         inputs=None if rerun else [store.RunStore.open().path(record.key) for record in trained.done],
@@ -171,7 +184,7 @@ def reproduce(
 def run(profile: str, changes: dict[str, Any], time_budget: str | None, dry_run: bool, **others: Any) -> None:
     """Train the runs that are missing, most wanted first."""
     study, text = studies.Study.open(profile, changes), others.pop("filter")
-    budget = None if time_budget is None else studies.parse_seconds(time_budget)
+    budget = None if time_budget is None else parameters.parse_seconds(time_budget)
     specs = study.select(text) if text else study.all_specs()
     if dry_run:
         _show_plan(batch.plan(specs, store.RunStore.open(), device=others["device"]))

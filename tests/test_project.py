@@ -15,7 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import scalestudy
-from scalestudy.paper.study import Study, profiles
+from scalestudy.paper.parameters import profiles
+from scalestudy.paper.study import Study
 from scalestudy.paper.table import write_summary
 from scalestudy.runs.store import RunStore
 

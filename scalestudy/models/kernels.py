@@ -18,8 +18,6 @@ KERNEL_SIZE = 7  # height and width of the learned kernels of all baselines but 
 COLUMN_SCALES = (0.3, 0.45, 0.67, 1.0, 1.49, 2.23, 3.33)
 COLUMN_KERNEL_SIZE = int(KERNEL_SIZE * max(COLUMN_SCALES))  # 23 pixels
 
-DILATIONS = (1, 2)  # of DSS's kernels on the levels of its scale space
-
 FILTER_SIZES = (7, 9, 11, 13, 15, 17)  # SS-CNN's kernel sizes in pixels: the scales of its filters
 REFERENCE_SIZE = 11  # filter size in pixels at which SS-CNN's harmonics are not turned
 ORDERS = (0.5, 1.0, 2.0)  # orders k of the harmonics: turns of phase while the radius runs over its range, in log
@@ -44,21 +42,6 @@ def centred(rows: Tensor, size: int, before: int | None = None) -> Tensor:
     return functional.pad(rows, [0, 0, before, size - len(rows) - before])
 
 
-def pixels() -> Tensor:
-    """The pixels of a 7 x 7 kernel by themselves, (49, 1, 7, 7): CNN."""
-    return _pictures([torch.eye(KERNEL_SIZE, dtype=torch.float64)])
-
-
-def dilated_pixels() -> Tensor:
-    """Pixels moved apart, (49, 2, 13, 13): DSS."""
-    centre = KERNEL_SIZE // 2 * max(DILATIONS)
-    matrices = [torch.zeros(2 * centre + 1, KERNEL_SIZE, dtype=torch.float64) for _ in DILATIONS]
-    for matrix, dilation in zip(matrices, DILATIONS, strict=True):
-        reach = KERNEL_SIZE // 2 * dilation
-        matrix[centre - reach : centre + reach + 1 : dilation] = torch.eye(KERNEL_SIZE)
-    return _pictures(matrices)
-
-
 def enlarged_pixels() -> Tensor:
     """Pixels of a kernel that is resized as a picture on a canvas of 23 pixels, (49, 7, 23, 23): SiCNN.
 
@@ -73,10 +56,10 @@ def enlarged_pixels() -> Tensor:
         else:
             source = (torch.arange(new_size, dtype=torch.float64) / factor).long()
             matrices.append(centred(canvas[source], size, -math.ceil((new_size - size) / 2)))
-    return _pictures(matrices)
+    return pictures(matrices)
 
 
-def _pictures(matrices: list[Tensor]) -> Tensor:
+def pictures(matrices: list[Tensor]) -> Tensor:
     """Pixel (r, c) at each scale: the outer product of columns r and c of that scale's matrix, (r c, scales, K, K)."""
     stacked = torch.stack(matrices)
     return torch.einsum("syr,sxc->rcsyx", stacked, stacked).flatten(0, 1)

@@ -173,11 +173,9 @@ class SEVF(MnistScaleNet):
 class ScalarSEVF(BlockNet):
     """SEVF without vectors: every layer keeps the magnitude only; no batch norm after the third block (released)."""
 
+    convolution = MagnitudeConv
     bias = True
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10, image_size: int = 28) -> None:
         super().__init__(in_channels, num_classes, image_size)
         self.norm3 = nn.Identity()
-
-    def convolution(self, in_channels: int, out_channels: int) -> nn.Module:
-        return MagnitudeConv(in_channels, out_channels)

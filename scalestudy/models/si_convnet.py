@@ -6,10 +6,11 @@ import math
 from functools import lru_cache, reduce
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from scalestudy.models.cnn import PlainConv
 from scalestudy.models.frame import BlockNet
-from scalestudy.models.kernels import COLUMN_SCALES, KERNEL_SIZE, centred, resampling
+from scalestudy.models.kernels import COLUMN_SCALES, centred, resampling
 from scalestudy.models.pooling import larger
 
 
@@ -29,14 +30,11 @@ def rescale(x: Tensor, factor: float) -> Tensor:
     return matrix @ x @ matrix.T
 
 
-class ScaleInvariantConv(nn.Conv2d):
+class ScaleInvariantConv(PlainConv):
     """7 x 7 convolution with bias on seven rescaled images, rescaled back, maximum over the scales.
 
     y = max over q of T_(1/q)(T_q(x) * kernel + bias), T: `rescale`, q: `COLUMN_SCALES`.  (B, I, H, H) -> (B, O, H, H).
     """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, KERNEL_SIZE, padding=KERNEL_SIZE // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         respond = super().forward
@@ -49,5 +47,4 @@ class SIConvNet(BlockNet):
     Kanazawa et al., "Locally scale-invariant convolutional neural networks" (2014), as in the released code of SESN.
     """
 
-    def convolution(self, in_channels: int, out_channels: int) -> nn.Module:
-        return ScaleInvariantConv(in_channels, out_channels)
+    convolution = ScaleInvariantConv
