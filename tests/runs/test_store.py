@@ -163,10 +163,10 @@ def test_a_damaged_committed_record_is_named_left_there_and_made_again(project):
     assert (path.read_text(), project.get(spec_of(0))) == ("{", record_of(spec_of(0), test_error=0.0))
 
 
-def test_a_store_that_is_named_holds_what_is_in_it(project, tmp_path, monkeypatch):
+def test_committed_records_stand_behind_a_store_that_is_named_too(project, tmp_path, monkeypatch):
     monkeypatch.setenv(files.RUNS_VARIABLE, str(tmp_path / "mine"))
-    assert RunStore.open().records() == []
-    assert RunStore.open().folder == tmp_path / "mine"
+    named = RunStore.open()
+    assert (named.folder, named.keys(), len(named.records())) == (tmp_path / "mine", (), 2)
     assert project.merge(files.records()).already == tuple(sorted(spec_of(seed).key for seed in (0, 1)))
 
 
