@@ -38,6 +38,7 @@ def train(
     device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] | None = None,
     checkpoint: CheckpointFile | None = None,
+    on_step: Callable[[Tensor], object] | None = None,
 ) -> Record:
     """Train and test one network.
 
@@ -56,6 +57,8 @@ def train(
     checkpoint : CheckpointFile, optional
         Where the run is kept after an epoch, when that is due and when `progress` raises.  If the file holds this run
         already, it goes on from there, with the same result bit for bit where the device computes the same each time.
+    on_step : callable, optional
+        Called as ``on_step(loss)`` after each step, with the loss of its batch before it: a tensor () on the device.
 
     Returns
     -------
@@ -83,7 +86,7 @@ def train(
         history = run.history
         for epoch in range(len(history.train_loss), epochs):
             clock = time.perf_counter()
-            mean_loss = _train_epoch(net, spec, task, run.optimiser, epoch)
+            mean_loss = _train_epoch(net, spec, task, run.optimiser, epoch, on_step)
             history.train_seconds += time.perf_counter() - clock
             history.add(net, mean_loss, task.validation_error(net), _recorded_scales(net, task))
             stopped = True
@@ -101,9 +104,16 @@ def train(
     return Record.of(spec, _metrics(history, tested), Provenance.of(made_by, run.seconds, **cost))
 
 
-def _train_epoch(net: nn.Module, spec: RunSpec, task: Task, optimiser: torch.optim.Adam, epoch: int) -> float:
+def _train_epoch(
+    net: nn.Module,
+    spec: RunSpec,
+    task: Task,
+    optimiser: torch.optim.Adam,
+    epoch: int,
+    on_step: Callable[[Tensor], object] | None = None,
+) -> float:
     """Mean loss of the epoch.  A GPU is waited for here only: to read that, and whether a scale left its bounds."""
-    total, strayed, shown = _train_steps(net, spec, task, optimiser, epoch)
+    total, strayed, shown = _train_steps(net, spec, task, optimiser, epoch, on_step)
     mean_loss = total.item() / shown
     if strayed or not math.isfinite(mean_loss):
         raise TrainingDiverged(
@@ -115,7 +125,12 @@ def _train_epoch(net: nn.Module, spec: RunSpec, task: Task, optimiser: torch.opt
 
 
 def _train_steps(
-    net: nn.Module, spec: RunSpec, task: Task, optimiser: torch.optim.Adam, epoch: int
+    net: nn.Module,
+    spec: RunSpec,
+    task: Task,
+    optimiser: torch.optim.Adam,
+    epoch: int,
+    on_step: Callable[[Tensor], object] | None = None,
 ) -> tuple[Tensor, Tensor, int]:
     """Make the steps of an epoch without reading anything back from a GPU; on the CPU a scale out of bounds ends it.
 
@@ -129,7 +144,10 @@ def _train_steps(
     shown = 0
     for step, (images, labels) in enumerate(task.training_batches(training.batch_size), epoch * steps_per_epoch):
         set_learning_rates(optimiser, learning_rates(training, step, steps_per_epoch), task.shrink)
-        total += train_step(net, optimiser, images, labels) * len(labels)
+        loss = train_step(net, optimiser, images, labels)
+        if on_step is not None:
+            on_step(loss)
+        total += loss * len(labels)
         shown += len(labels)
         if learned:
             strayed |= _out_of_bounds(net, task)

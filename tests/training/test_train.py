@@ -211,6 +211,14 @@ def test_loss_decreases_and_progress_is_called_after_each_epoch():
     assert calls == [(epoch, 8) for epoch in range(1, 9)]
 
 
+def test_losses_of_single_steps_can_be_listened_to():
+    losses = []
+    metrics = train(table1(), on_step=losses.append).metrics
+    assert not any(loss.requires_grad for loss in losses)
+    epochs = torch.stack(losses).view(2, 4)  # batches of the same size
+    assert metrics.train_loss_history == pytest.approx(epochs.mean(1).tolist(), abs=1e-5)
+
+
 @pytest.mark.parametrize(("errors", "selected"), [([30, 10, 10, 20], 2), ([5, 5, 5, 5], 1), ([40, 30, 20, 10], 4)])
 def test_the_first_best_epoch_is_tested(errors, selected, monkeypatch):
     scales, script = [], iter([*errors, 7.5])
