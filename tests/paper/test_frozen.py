@@ -28,7 +28,7 @@ def judged(request):
 
 def test_all_29_claims(judged):
     frozen, card = judged
-    today = {row.id: [row.verdict, row.measured] for row in card.claims.itertuples()}
+    today = {row.id: [row.verdict, row.unpaired, row.measured] for row in card.claims.itertuples()}
     assert len(today) == 29
     assert today == frozen["claims"]
 
