@@ -276,8 +276,8 @@ def _tell(result: notebooks.NotebookResult) -> None:
 
 
 def _report(profile: str, changes: dict[str, Any]) -> None:
-    index, card = pages.build(profile, changes)
-    click.echo(f"\n{card.text()}\n\nreport: {index}")
+    index, comparison = pages.build(profile, changes)
+    click.echo(f"\n{comparison.text()}\n\nreport: {index}")
 
 
 if __name__ == "__main__":

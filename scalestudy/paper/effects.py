@@ -50,7 +50,7 @@ def format_mean_std(mean: float, std: float, n: float, digits: int = 2) -> str:
     ('2.29 ± 0.07 (n=3)', '2.29 (n=1)', '2.00')
     """
     if not np.isfinite(mean):
-        return "-"
+        return ""
     if not np.isfinite(n):
         return f"{mean:.{digits}f}"
     spread = f" ± {std:.{digits}f}" if np.isfinite(std) else ""

@@ -13,31 +13,28 @@ from urllib.parse import quote
 
 from scalestudy import files
 from scalestudy.files import probe
-from scalestudy.paper.compare import Scorecard, scorecard
+from scalestudy.paper.compare import Comparison
 from scalestudy.paper.notebooks import is_of
 from scalestudy.paper.show import to_html
 from scalestudy.paper.study import Study
-from scalestudy.runs.store import RunStore
 
 
-def build(profile: str, changes: Mapping[str, Any]) -> tuple[Path, Scorecard]:
+def build(profile: str, changes: Mapping[str, Any]) -> tuple[Path, Comparison]:
     """Write ``results/<profile>/index.html`` and a page per notebook executed with these parameters; tell what it says.
 
     StoreError or RuntimeError, before anything is computed, if the folder cannot be written or nbconvert is missing.
     """
     parameters = {"profile": profile, "changes": dict(changes)}
     study = Study.open(**parameters)
-    folder, store, specs = files.results(study.profile), RunStore.open(), study.all_specs()
+    folder = files.results(study.profile)
     probe(folder)
     since = files.params(profile).stat().st_mtime
     copies = sorted((folder / "notebooks").glob("*.ipynb"))
     notebooks = [path for path in copies if is_of(path, parameters) and path.stat().st_mtime > since]
     convert(notebooks, folder / "pages")
-    records = [record for spec in specs if (record := store.get(spec)) is not None]
-    card, runs = scorecard(study, records), f"{len(records)} of {len(specs)} runs"
-    index = folder / "index.html"
-    index.write_text(_index(study, card, runs, notebooks, folder), encoding="utf-8")
-    return index, card
+    comparison, index = Comparison.of(study), folder / "index.html"
+    index.write_text(_index(study, comparison, notebooks, folder), encoding="utf-8")
+    return index, comparison
 
 
 def convert(notebooks: list[Path], folder: Path) -> None:
@@ -54,19 +51,19 @@ def convert(notebooks: list[Path], folder: Path) -> None:
             page.write_text(exporter.from_filename(str(path))[0], encoding="utf-8")
 
 
-def _index(study: Study, card: Scorecard, runs: str, notebooks: list[Path], folder: Path) -> str:
+def _index(study: Study, comparison: Comparison, notebooks: list[Path], folder: Path) -> str:
     template = resources.files("scalestudy.paper").joinpath("report.html").read_text(encoding="utf-8")
     pages = [f'<li><a href="pages/{quote(path.stem)}.html">{html.escape(_title(path))}</a></li>' for path in notebooks]
     figures = [_figure(folder / "figures" / f"{name}.png") for path in notebooks for name in _figures(path)]
     replacements = {
         "{{profile}}": html.escape(study.profile),
         "{{sizes}}": html.escape(f"{study.description} {study.baseline_description}"),
-        "{{runs}}": runs,
-        "{{counts}}": to_html(card.counts()),
-        "{{claims}}": to_html(card.claims[["item", "claim", "measured", "verdict"]]),
+        "{{runs}}": f"{len(comparison.levels[study.profile][1])} of {len(study.all_specs())} runs",
+        "{{counts}}": html.escape(comparison.counted()),
+        "{{claims}}": to_html(comparison.claims().drop(columns="id")),
         "{{figures}}": "".join(figures) or "<p>No figures yet.</p>",
         "{{pages}}": "".join(pages) or "<li>No notebook has been executed yet.</li>",
-        "{{numbers}}": to_html(card.numbers),
+        "{{numbers}}": to_html(comparison.numbers),
     }
     return re.sub(r"{{\w+}}", lambda name: replacements[name.group()], template)
 

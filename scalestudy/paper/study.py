@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import product
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from scalestudy import files
 from scalestudy.data.distributions import LogUniform
 from scalestudy.models.systems import SYSTEMS
-from scalestudy.paper.reported import LEARNED, RANGES, START
+from scalestudy.paper.reported import LEARNED, START
+from scalestudy.runs.batch import plan, run_all
+from scalestudy.runs.store import RunStore
+from scalestudy.training.device import usable_cores
 from scalestudy.training.record import Record
 from scalestudy.training.spec import (
     CANVAS_SIZE,
@@ -27,9 +31,6 @@ from scalestudy.training.spec import (
     TrainingSpec,
 )
 
-DISTRIBUTIONS = tuple(LogUniform(low=low, high=high) for low, high in RANGES)
-"""Data scale distributions of sections 4.1 and 4.2, from narrow to wide."""
-
 TELLING_ISRS = (1.5, 2.38, 3.0, 4.76, 5.35, 7.56)
 """Fixed ISRs to run first: both ends, the default start, and the paper's best one for each distribution."""
 
@@ -39,6 +40,8 @@ WANTED_SYSTEMS = (
 """Systems in the order in which they are run: cheap ones first, the paper's own before the costly ones; then others."""
 
 WANTED_REALISATIONS = 3  # of every system are run before the others
+
+PATIENCE = 120  # seconds of training that a cell of a notebook may take
 
 NOTEBOOK_GROUPS = {
     "00": ("table2", "table4", "eq5_as_printed", "figure3", "table3", "table5"),
@@ -70,6 +73,7 @@ class Study(BaseModel):
     scale_test_images: int
     epochs: int
     batch_size: int
+    ranges: tuple[tuple[float, float], ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
     isrs: tuple[float, ...] = Field(min_length=1)
     scale_test_isrs: tuple[float, ...]
@@ -85,6 +89,8 @@ class Study(BaseModel):
     baseline_epochs: int
     baseline_batch_size: int
     equivariance_images: int
+
+    _options: str = PrivateAttr("")  # of a command about this study
 
     @classmethod
     def open(cls, profile: str, changes: Mapping[str, Any] | Iterable[str] = ()) -> Study:
@@ -133,6 +139,7 @@ class Study(BaseModel):
             raise ValueError(f"{where}: {_complaints(error, given, prefix)}") from error
         if "profile" not in changes and study != unchanged:
             study = study.model_copy(update={"profile": f"{profile}-custom"})
+        study._options = shlex.join([f"--profile={profile}", *(f"-p{name}={value}" for name, value in changes.items())])
         return study
 
     def _check_lists(self) -> None:
@@ -148,6 +155,11 @@ class Study(BaseModel):
             raise ValueError(
                 f"baseline_models must be table5, variants or names of {', '.join(SYSTEMS)}, got {sorted(unknown)}"
             )
+
+    @property
+    def distributions(self) -> tuple[LogUniform, ...]:
+        """Data scale distributions of sections 4.1 and 4.2, from narrow to wide."""
+        return tuple(LogUniform(low=low, high=high) for low, high in self.ranges)
 
     @property
     def systems(self) -> tuple[str, ...]:
@@ -219,8 +231,35 @@ class Study(BaseModel):
         return {name: getattr(self, name)() for name in names}
 
     def all_specs(self) -> list[RunSpec]:
-        """Every run once, most wanted first: Tables 2 and 4, `TELLING_ISRS`, Table 3, all of Fig. 3, Table 5."""
-        return list({spec.key: spec for spec in [*self._tables_2_to_4(), *self.table5()]}.values())
+        """Every run once, most wanted first: seed and realisation 0 of everything, which is a number for every cell.
+
+        Within that Tables 2 and 4, `TELLING_ISRS`, Table 3, all of Fig. 3, Table 5.
+        """
+        specs = {spec.key: spec for spec in [*self._tables_2_to_4(), *self.table5()]}.values()
+        return sorted(specs, key=lambda spec: spec.seed != 0)
+
+    def stored(self, group: str = "") -> list[Record]:
+        """Records of a group of runs (none: of all) in the user's store and among the committed ones."""
+        store, specs = RunStore.open(), self.groups()[group] if group else self.all_specs()
+        return [record for spec in specs if (record := store.get(spec)) is not None]
+
+    def read(self, group: str = "") -> tuple[list[Record], str]:
+        """`stored`, for a notebook, and a line about what is missing.
+
+        That is trained first where it takes no longer than `PATIENCE` on this machine; else the line says how long it
+        would take, and which command does it.
+        """
+        store, specs = RunStore.open(), self.groups()[group] if group else self.all_specs()
+        missing = [spec for spec in specs if store.get(spec) is None]
+        seconds = plan(missing, store, device="cpu")["seconds"].sum()
+        if 0 < seconds <= PATIENCE * min(usable_cores(), len(missing)):
+            run_all(missing, store).require_complete()
+            missing = []
+        told = f"{len(specs) - len(missing)} of {len(specs)} runs"
+        if missing:
+            command = f"scalestudy run {self._options}{f' --filter {group}' * bool(group)}"
+            told += f"; the others take about {seconds / 3600:.1f} hours of a CPU core: {command}"
+        return self.stored(group), told
 
     def select(self, text: str) -> list[RunSpec]:
         """Runs whose group or label contains `text`, or else matches it as a regular expression; case is ignored."""
@@ -245,11 +284,6 @@ class Study(BaseModel):
         keys = {s.key for name in names for group in NOTEBOOK_GROUPS.get(name[:2], ()) for s in groups[group]}
         return [spec for spec in self.all_specs() if spec.key in keys]
 
-    def records(self, records: Iterable[Record], group: str = "") -> list[Record]:
-        """Those of some records that are of this study, or of one of its groups."""
-        keys = {spec.key for spec in (self.groups()[group] if group else self.all_specs())}
-        return [record for record in records if record.key in keys]
-
     def _tables_2_to_4(self) -> list[RunSpec]:
         telling = self._fixed(isr for isr in self.isrs if isr in TELLING_ISRS)
         first = [*self.table2(), *self.table4(), *self.eq5_as_printed()]
@@ -271,7 +305,7 @@ class Study(BaseModel):
                 training=TrainingSpec.paper_shaped(self.epochs, self.batch_size),
                 seed=seed,
             )
-            for seed, (sigma, isr), distribution in product(seeds, starts, DISTRIBUTIONS)
+            for seed, (sigma, isr), distribution in product(seeds, starts, self.distributions)
         ]
 
     def _baseline(self, model: str, seed: int, augmented: bool) -> RunSpec:

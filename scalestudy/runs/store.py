@@ -72,8 +72,8 @@ class RunStore:
 
     @classmethod
     def open(cls) -> RunStore:
-        """The store that `files.runs` names; behind the project's own one stand the committed records."""
-        return cls(files.runs(), *(() if files.named(files.RUNS_VARIABLE) else (files.records(),)))
+        """The store that `files.runs` names, behind which stand the committed records."""
+        return cls(files.runs(), files.records())
 
     def path(self, key: str) -> Path:
         """The file of a key: where it lies, else where it will."""
