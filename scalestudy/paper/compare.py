@@ -58,21 +58,31 @@ _INDEX = {
 
 
 class Comparison:
-    """What runs of one size or several say, each beside the paper; sizes by name, from small to large.
+    """What runs of one size or several say, each beside the paper.
 
-    `levels` are the studies and their records, the first one being what this is about; `fit` is the joint fit of the
-    tolerance model to the paper's distributions.
+    `levels` are studies and their records by the name of their size, from small to large; `main` is the one that this
+    is about (the first); `fit` saves the time of a fit.
     """
 
-    def __init__(self, levels: Mapping[str, tuple[Study, list[Record]]], fit: ToleranceFit | None = None) -> None:
-        self.levels, self.fit = dict(levels), fit or fit_tolerance(RANGES)
+    def __init__(
+        self, levels: Mapping[str, tuple[Study, list[Record]]], main: str = "", fit: ToleranceFit | None = None
+    ) -> None:
+        self.levels, self.main, self._fit = dict(levels), main or next(iter(levels)), fit
 
     @classmethod
     def of(cls, study: Study) -> Comparison:
         """A study, and beside it whatever there is of the profiles `overnight` and `paper`."""
-        names = {study.profile: study} | {name: Study.open(name) for name in ("overnight", "paper")}
-        levels = {PAPER_SIZE if name == "paper" else name: (one, one.stored()) for name, one in names.items()}
-        return cls({name: level for name, level in levels.items() if level[1] or level[0] is study})
+        called, larger = {"paper": PAPER_SIZE}, ("overnight", "paper")
+        names = [*([study.profile] if study.profile not in larger else []), *larger]
+        studies = {name: study if name == study.profile else Study.open(name) for name in names}
+        levels = {called.get(name, name): (one, one.stored()) for name, one in studies.items()}
+        levels = {name: level for name, level in levels.items() if level[1] or level[0] is study}
+        return cls(levels, called.get(study.profile, study.profile))
+
+    @cached_property
+    def fit(self) -> ToleranceFit:
+        """The joint fit of the tolerance model to the paper's distributions."""
+        return self._fit or fit_tolerance(RANGES)
 
     @cached_property
     def both(self) -> pd.DataFrame:
@@ -97,7 +107,7 @@ class Comparison:
             both.merge(cells.astype(dict.fromkeys(numbers, float)), how="left", on=keys, suffixes=("_paper", "_ours"))
         )
         both["paper"] = list(map(format_mean_std, *(both[f"{name}_paper"] for name in numbers)))
-        return both.fillna(dict.fromkeys(self.levels, ""))
+        return both.assign(**{name: both[name].astype(object).fillna("") for name in self.levels})
 
     def table(self, item: str) -> pd.DataFrame:
         """One of "Table 2" to "Table 6", or the numbers behind "Figure 3"; what there is nothing of is left out.
@@ -185,13 +195,13 @@ class Comparison:
     def claims(self, notebook: str = "") -> pd.DataFrame:
         """All claims, or those of a notebook ("04"): item, claim, a verdict a size ("" where it was not measured).
 
-        Then for the first size: unpaired, the verdict without pairing of seeds, and measured, a sentence with numbers.
+        Then for the main size: unpaired, the verdict without pairing of seeds, and measured, a sentence with numbers.
         """
-        first = next(iter(self.judgements.values()))
-        table = first[["id", "item", "claim", "notebook"]].copy()
+        main = self.judgements[self.main]
+        table = main[["id", "item", "claim", "notebook"]].copy()
         for name, judged_claims in self.judgements.items():
             table[name] = judged_claims["verdict"].replace(NOT_MEASURED, "")
-        table = table.assign(unpaired=first["unpaired"].replace(NOT_MEASURED, ""), measured=first["measured"])
+        table = table.assign(unpaired=main["unpaired"].replace(NOT_MEASURED, ""), measured=main["measured"])
         return table[table["notebook"].str.startswith(notebook)].drop(columns="notebook").reset_index(drop=True)
 
     def counted(self) -> str:

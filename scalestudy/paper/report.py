@@ -58,7 +58,7 @@ def _index(study: Study, comparison: Comparison, notebooks: list[Path], folder: 
     replacements = {
         "{{profile}}": html.escape(study.profile),
         "{{sizes}}": html.escape(f"{study.description} {study.baseline_description}"),
-        "{{runs}}": f"{len(comparison.levels[study.profile][1])} of {len(study.all_specs())} runs",
+        "{{runs}}": f"{len(comparison.levels[comparison.main][1])} of {len(study.all_specs())} runs",
         "{{counts}}": html.escape(comparison.counted()),
         "{{claims}}": to_html(comparison.claims().drop(columns="id")),
         "{{figures}}": "".join(figures) or "<p>No figures yet.</p>",

@@ -67,6 +67,14 @@ def save_table(table: pd.DataFrame, profile: str, name: str) -> Shown:
     return Shown(table)
 
 
+def save_text(told: str, profile: str, name: str) -> str:
+    """Write Markdown to ``results/<profile>/tables``; return it."""
+    folder = files.results(profile) / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.md").write_text(told + "\n", encoding="utf-8")
+    return told
+
+
 def to_html(table: pd.DataFrame) -> str:
     """A table as HTML that brings its own style: verdicts have their colours."""
     name = f"{zlib.crc32(table.to_csv().encode()):x}"  # of the style's rules: the same for the same table
