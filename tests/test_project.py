@@ -1,6 +1,6 @@
 """The project's own files agree with each other: pyproject, pins, environment, Makefile, CI, citation."""
 
-import json
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -15,8 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import scalestudy
-from scalestudy.models import SYSTEMS
-from scalestudy.paper.study import Study
+from scalestudy.paper.study import Study, profiles
 from scalestudy.paper.table import write_summary
 from scalestudy.runs.store import RunStore
 
@@ -181,37 +180,34 @@ def test_no_tracked_file_names_a_place_on_one_machine():
 class TestReadme:
     """Numbers in the README and the docs come from the code: from the committed tables and measurements."""
 
-    @staticmethod
-    def block(name: str) -> str:
-        return read("README.md").split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0].strip()
+    @pytest.mark.parametrize("page", ["README.md", "docs/running.md", "docs/systems.md"])
+    def test_blocks_are_filled_by_the_code(self, page: str) -> None:
+        spec = importlib.util.spec_from_file_location("fill", ROOT / "docs" / "fill.py")
+        fill = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(fill)
+        text = read(page)
+        assert set(re.findall(r"<!-- (\w+) -->", text)) == set(fill.BLOCKS[page])
+        assert fill.filled(page) == text, "`make notebooks` renews it"
 
-    def test_claims_and_sizes(self) -> None:
-        assert self.block("claims") == read("results/quick/tables/verdict_by_claim.md").strip()
-        assert self.block("size") == Study.open("quick").description
-        assert self.block("baseline_size") == Study.open("quick").baseline_description
-
-    def test_training_cost(self) -> None:
-        """The table is that of the last committed `make bench`, at its smaller batch."""
-        measured = read("results/benchmarks/training_cost.md").splitlines()
-        shown = self.block("bench").splitlines()
-        assert shown[:2] == measured[2:4]
-        assert shown[2:] == [line for line in measured[4:] if line.split("|")[2].strip() == "16"]
-        assert len(shown) == 2 + len(SYSTEMS)
-
-    def test_throughput(self) -> None:
-        rows = json.loads(read("results/benchmarks/throughput.json"))["rows"]
-        (ratio,) = (row["started_ratio"] for row in rows if row["workers"] == 2)
-        assert self.block("throughput") == f"{ratio:.2f}"
+    def test_first_screen(self) -> None:
+        """What was found, a picture, and one table of at most ten rows."""
+        lines = read("README.md").splitlines()
+        head = lines[: lines.index("<!-- /claims -->")]
+        assert len(head) <= 40 and len(lines) <= 150
+        assert sum(line.startswith("!") for line in head) == 1
+        assert sum(line.startswith("|") for line in head) <= 2 + 10
 
     def test_number_of_runs(self) -> None:
-        text = read("README.md")
-        for profile in ("quick", "overnight", "paper"):
-            assert f"| `{profile}` | {len(Study.open(profile).all_specs())} |" in text
+        text, count = read("docs/running.md"), {name: len(Study.open(name).all_specs()) for name in profiles()}
+        assert re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE) == [
+            (name, str(count[name])) for name in ("quick", "overnight", "paper")
+        ]
+        assert f"trains the {count['quick']} runs of the profile `quick`" in read("README.md")
 
-    def test_links_lead_somewhere(self) -> None:
-        links = re.findall(r"\]\(((?!https?:)[^)#]+)\)", read("README.md"))
-        assert len(links) > 8
-        assert [link for link in links if not (ROOT / link).exists()] == []
+    @pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+    def test_links_lead_somewhere(self, page: str) -> None:
+        links = re.findall(r"\]\(((?!https?:)[^)#]+)\)", read(page))
+        assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
 
     def test_layers_example_runs(self) -> None:
         (example,) = re.findall(r"```python\n(.*?)```", read("README.md"), re.DOTALL)
@@ -222,15 +218,14 @@ class TestReadme:
 
 
 def test_committed_records_are_whole_and_none_is_of_the_quick_profile(tmp_path: Path) -> None:
-    """So that `make reproduce` on a fresh clone trains the quick runs; theirs lie in tests/records."""
-    for folder in ("runs", "records"):
-        (tmp_path / folder).mkdir()
-        for name, content in tracked(f"results/{folder}").items():
-            (tmp_path / folder / Path(name).name).write_bytes(content)
-    store = RunStore(tmp_path / "runs", tmp_path / "records")
+    """So that `make reproduce` on a fresh clone trains the quick runs."""
+    there = tracked("results/records")
+    summary = there.pop("results/records/summary.csv")
+    for name, content in there.items():
+        (tmp_path / Path(name).name).write_bytes(content)
+    store = RunStore(tmp_path)
     records = store.records()
-    assert store.problems == []
+    assert store.problems == [] and len(records) == len(there)
     assert not {record.key for record in records} & {spec.key for spec in Study.open("quick").all_specs()}
     write_summary(records, tmp_path / "summary.csv")
-    table = {"results/summary.csv": (tmp_path / "summary.csv").read_bytes()}
-    assert tracked("results/summary.csv") == table, "`scalestudy run --filter table2` renews it"
+    assert (tmp_path / "summary.csv").read_bytes() == summary, "`make notebooks` renews it"

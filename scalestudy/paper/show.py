@@ -15,7 +15,7 @@ from scalestudy import files
 from scalestudy.paper.plots import STYLE
 
 _GOOD, _BAD, _NEAR = "#1b7837; background: #e4f3e8", "#b2182b; background: #fbe7ea", "#8a5200; background: #fdf1dd"
-_COLOURS = {
+COLOURS = {
     "held": _GOOD, "reproduced": _GOOD, "did not hold": _BAD, "different": _BAD,
     "trivially different": _NEAR, "unclear": _NEAR, "inconclusive": _NEAR, "one run": _NEAR,
 }  # fmt: skip
@@ -80,7 +80,7 @@ def to_html(table: pd.DataFrame) -> str:
     name = f"{zlib.crc32(table.to_csv().encode()):x}"  # of the style's rules: the same for the same table
     style = table.reset_index(drop=True).style.hide(axis="index").format(lambda cell: html.escape(_text(cell)))
     style = style.format_index(escape="html", axis="columns").set_uuid(name)
-    style.map(lambda cell: f"color: {_COLOURS[cell]}; white-space: nowrap" if cell in _COLOURS else "")
+    style.map(lambda cell: f"color: {COLOURS[cell]}; white-space: nowrap" if cell in COLOURS else "")
     cells = [("text-align", "left"), ("vertical-align", "top")]
     return style.set_table_styles([{"selector": "th, td", "props": cells}]).to_html()
 
