@@ -15,7 +15,8 @@ _HOMES = {
     "layers.basis": ("VaryingOrderBasis", "VaryingSigmaBasis", "SampledBasis"),
     "layers.equivariance": ("assert_equivariant",),
     "models.table1": ("Table1Net",),
-    "models.systems": ("build",),
+    "models.systems": ("System", "build", "register"),
+    "training.fit": ("fit",),
     "paper.study": ("Study",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -15,7 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import scalestudy
-from scalestudy.paper.study import Study, profiles
+from scalestudy.paper.parameters import profiles
+from scalestudy.paper.study import Study
 from scalestudy.paper.table import write_summary
 from scalestudy.runs.store import RunStore
 
@@ -49,18 +50,6 @@ def in_force(requirement, python):
     environment = {"python_version": python, "python_full_version": f"{python}.9"}
     environment |= {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
     return requirement.marker is None or requirement.marker.evaluate(environment)
-
-
-def commands(script):
-    """The lines of a shell script that do something for the project."""
-    lines = [line.strip() for line in script.splitlines()]
-    return [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
-
-
-def fenced_commands(markdown):
-    blocks = re.findall(r"^ *```(?:ba|z)?(?:sh|console|shell)?\n(.*?)^ *```", markdown, flags=re.MULTILINE | re.DOTALL)
-    lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    return [re.sub(r"\s+#.*", "", line) for line in lines if line]
 
 
 def tracked(path: str = ".") -> dict[str, bytes]:
@@ -103,39 +92,35 @@ def test_torch_and_the_build_backend_are_pinned():
     assert backend.specifier.contains(versions[backend.name].removeprefix("=="))
 
 
-def test_environment_holds_nothing_of_its_own():
-    environment = yaml.safe_load(read("environment.yml"))
-    assert environment["name"] == pyproject()["project"]["name"]
+def test_what_is_installed_is_the_same_everywhere():
+    """By pip, conda and make."""
+    project, environment, makefile = pyproject()["project"], yaml.safe_load(read("environment.yml")), read("Makefile")
     python, *others = environment["dependencies"]
-    assert Requirement(python).name == "python"
+    assert environment["name"] == project["name"]
     assert others == ["pip", {"pip": ["-c constraints.txt", "-e .[cluster,notebooks,dev]"]}]
+    assert "install -qq --no-input -c constraints.txt --no-build-isolation -e '.[cluster,notebooks,dev]'\n" in makefile
+    assert Requirement(python).name == "python"
+    assert project["requires-python"] in {str(bound) for bound in Requirement(python).specifier}
+    assert f"\nPYTHON_FLOOR := {project['requires-python'].removeprefix('>=')}\n" in makefile
 
 
-def test_python_floor_is_the_same_everywhere():
-    floor = pyproject()["project"]["requires-python"]
-    assert floor == ">=3.11"
-    python = Requirement(yaml.safe_load(read("environment.yml"))["dependencies"][0])
-    assert floor in {str(bound) for bound in python.specifier}
-    (makefile,) = re.findall(r"^PYTHON_FLOOR +:= +(\S+)$", read("Makefile"), flags=re.MULTILINE)
-    assert f">={makefile}" == floor
-
-
-def test_makefile_installs_what_environment_installs():
-    (install,) = (line for line in read("Makefile").splitlines() if "pip install" in line and "-e " in line)
-    assert "-c constraints.txt" in install and "-e '.[cluster,notebooks,dev]'" in install
-
-
-def test_ci_runs_the_command_that_the_readme_names():
-    script = ROOT / ".ci" / "run"
-    assert commands(read(script)) == ["make test"]
+def test_the_commands_of_the_readme_are_documented_and_what_ci_runs():
+    makefile, readme, script = read("Makefile"), read("README.md"), ROOT / ".ci" / "run"
+    assert "set -euo pipefail" in read(script) and read(script).endswith("\nmake test\n")
     assert script.stat().st_mode & 0o111, "chmod +x .ci/run"
-    assert "set -euo pipefail" in read(script)
-    assert {"make test", "make reproduce"} <= set(fenced_commands(read("README.md")))
-
-
-def test_makefile_documents_its_targets():
     for target in ("reproduce", "test", "lab", "lint", "clean"):
-        assert re.search(rf"^{target}:.*## \S", read("Makefile"), flags=re.MULTILINE), target
+        assert re.search(rf"^{target}:.*## \S", makefile, flags=re.MULTILINE), target
+        assert f"make {target}" in readme or target in ("lint", "clean")
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+def test_links_lead_somewhere(page):
+    text = read(page)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    links = re.findall(r"\]\(((?!https?:)[^)]+)\)", text)
+    for path, _, anchor in (link.partition("#") for link in links):
+        assert (ROOT / page).parent.joinpath(path).exists() if path else anchor in anchors, (path, anchor)
 
 
 def test_citation_names_the_paper_and_this_version():
@@ -204,17 +189,13 @@ class TestReadme:
         ]
         assert f"trains the {count['quick']} runs of the profile `quick`" in read("README.md")
 
-    @pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
-    def test_links_lead_somewhere(self, page: str) -> None:
-        links = re.findall(r"\]\(((?!https?:)[^)#]+)\)", read(page))
-        assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
-
-    def test_layers_example_runs(self) -> None:
-        (example,) = re.findall(r"```python\n(.*?)```", read("README.md"), re.DOTALL)
+    def test_examples_run(self) -> None:
         names: dict[str, object] = {}
-        exec(example.replace("print(", "shown = ("), names)
+        for example in re.findall(r"```python\n(.*?)```", read("README.md"), re.DOTALL):
+            exec(example.replace("print(", "shown = ("), names)
         assert names["features"].shape == (2, 32, 64, 64)
         assert names["shown"] == pytest.approx([2.0, 12**0.5, 6.0])
+        assert len(names["losses"]) == 2 and not names["net"].training
 
 
 def test_committed_records_are_whole_and_none_is_of_the_quick_profile(tmp_path: Path) -> None:

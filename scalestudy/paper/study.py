@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -10,12 +9,12 @@ from contextlib import suppress
 from itertools import product
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from scalestudy import files
 from scalestudy.data.distributions import LogUniform
 from scalestudy.models.systems import SYSTEMS
+from scalestudy.paper.parameters import check_names, complaints, parse_changes, read_profile
 from scalestudy.paper.reported import LEARNED, START
 from scalestudy.runs.batch import plan, run_all
 from scalestudy.runs.store import RunStore
@@ -53,8 +52,6 @@ NOTEBOOK_GROUPS = {
     "08": ("table5",),
 }
 """Groups of runs that the notebooks read, by the number in front of the notebook's name."""
-
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
 class Study(BaseModel):
@@ -120,9 +117,9 @@ class Study(BaseModel):
         >>> Study.open("quick", ["epochs=3"]).profile
         'quick-custom'
         """
-        values, changes = _read(profile), parse_changes(changes)
-        _check_names(values, f"in {profile}.yaml")
-        _check_names(changes, "among the changes")
+        values, changes = read_profile(profile), parse_changes(changes)
+        check_names(values, cls.model_fields, f"in {profile}.yaml")
+        check_names(changes, cls.model_fields, "among the changes")
         if values.get("profile") != profile:
             raise ValueError(f"profile must be {profile!r} in {profile}.yaml, got {values.get('profile')!r}")
         given, prefix = {}, ""
@@ -136,7 +133,7 @@ class Study(BaseModel):
             study.table5()
         except ValidationError as error:
             where = f"profile {profile}{', runs on MNIST-Scale' * bool(prefix)}"
-            raise ValueError(f"{where}: {_complaints(error, given, prefix)}") from error
+            raise ValueError(f"{where}: {complaints(error, given, prefix)}") from error
         if "profile" not in changes and study != unchanged:
             study = study.model_copy(update={"profile": f"{profile}-custom"})
         study._options = shlex.join([f"--profile={profile}", *(f"-p{name}={value}" for name, value in changes.items())])
@@ -153,7 +150,8 @@ class Study(BaseModel):
             )
         if unknown := set(self.systems) - set(SYSTEMS):
             raise ValueError(
-                f"baseline_models must be table5, variants or names of {', '.join(SYSTEMS)}, got {sorted(unknown)}"
+                f"baseline_models must be table5, variants or names of {', '.join(SYSTEMS)}, got {sorted(unknown)}; "
+                "--import the module that registers it, if it is yours"
             )
 
     @property
@@ -313,86 +311,3 @@ class Study(BaseModel):
         sizes = {name: getattr(self, f"baseline_{name}") for name in names}
         data = MnistScaleSpec(augmented=augmented, equivariance_images=self.equivariance_images, **sizes)
         return RunSpec.baseline(model, seed, data, self.baseline_epochs, self.baseline_batch_size)
-
-
-def profiles() -> tuple[str, ...]:
-    """Names of the profiles that there are, sorted."""
-    return tuple(sorted(path.stem for path in files.params_folder().glob("*.yaml")))
-
-
-def parse_changes(changes: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]:
-    """Read texts ``name=value``, where a value is a text or a list of them; a mapping is taken as it is.
-
-    >>> parse_changes(["epochs=3", "seeds=[0, 1]"])
-    {'epochs': '3', 'seeds': ['0', '1']}
-    """
-    if isinstance(changes, Mapping):
-        return dict(changes)
-    values = {}
-    for text in changes:
-        name, equals, value = (part.strip() for part in text.partition("="))
-        if not equals or not name:
-            raise ValueError(f"a parameter must be written name=value, got {text!r}; for example epochs=3")
-        try:
-            values[name] = yaml.load(value, yaml.BaseLoader)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{name} must be a number, a text or a list like [0, 1], got {value!r}") from error
-    return values
-
-
-def parse_seconds(text: str) -> float:
-    """Read a duration such as ``90``, ``90s``, ``25m`` or ``1h30m`` as seconds, more than 0."""
-    match = _DURATION.fullmatch(text.strip())
-    parts = match.groups() if match else ()
-    seconds = sum(float(part or 0) * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
-    if not seconds > 0:
-        raise ValueError(f"a duration must be more than 0, such as 90s, 25m or 1h30m, got {text!r}")
-    return seconds
-
-
-def _read(profile: str) -> dict[str, Any]:
-    path = files.params(profile)
-    if not path.parent.is_dir():
-        raise ValueError(
-            f"there is no folder params in {path.parent.parent}; name the project's folder in the environment variable "
-            f"{files.ROOT_VARIABLE}"
-        )
-    if not path.is_file():
-        raise ValueError(
-            f"profile must be one of {', '.join(profiles()) or 'none'}, got {profile!r}; add {path} for another"
-        )
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)  # texts; `Study` reads their numbers
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}; write one 'name: value' per line") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold one 'name: value' per line, got {type(values).__name__}")
-    return values
-
-
-def _check_names(names: Iterable[str], where: str) -> None:
-    allowed = sorted(Study.model_fields)
-    for name in names:
-        if name not in allowed:
-            close = difflib.get_close_matches(str(name), allowed, n=3)
-            hint = f"did you mean {' or '.join(close)}? " if close else ""
-            raise ValueError(f"unknown parameter {name!r} {where}: {hint}allowed are {', '.join(allowed)}")
-
-
-def _complaints(error: ValidationError, given: Mapping[str, Any], prefix: str) -> str:
-    """All complaints in one line: parameter, what is wrong, the value."""
-    told = []
-    for item in error.errors():
-        message = item["msg"].removeprefix("Value error, ")
-        if item["loc"]:
-            field, *place = map(str, item["loc"])
-            name = ".".join([_parameter(field, item["input"], given, prefix), *place])
-            message = f"{name}: {message}, got {item['input']!r}"
-        told.append(message)
-    return "; ".join(told)
-
-
-def _parameter(field: str, value: object, given: Mapping[str, Any], prefix: str) -> str:
-    """The parameter of a study that the field of a spec follows, such as initial_isrs, which has this isr."""
-    lists = [name for name in given if name.endswith(f"{prefix}{field.split('_')[0]}s") and value in given[name]]
-    return next((name for name in (prefix + field, field, *lists) if name in given), field)

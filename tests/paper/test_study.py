@@ -12,6 +12,7 @@ from fake_training import record_of
 from scalestudy import files
 from scalestudy.models import systems
 from scalestudy.paper import reported, study
+from scalestudy.paper.parameters import parse_seconds, profiles
 from scalestudy.paper.study import NOTEBOOK_GROUPS, WANTED_SYSTEMS, Study
 from scalestudy.runs.store import RunStore
 from scalestudy.training.spec import MnistScaleSpec, RunSpec, TrainingSpec
@@ -200,7 +201,7 @@ class TestProfiles:
         assert list(written) == list(Study.model_fields)
         opened = Study.open(profile)
         assert opened.model_dump(mode="json") == written and len(opened.all_specs()) == count
-        assert profile in study.profiles()
+        assert profile in profiles()
 
     def test_paper_has_the_grid_of_figure_3(self, paper):
         assert paper.isrs == tuple(float(f"{1.5 * 2 ** (j / 6):.2f}") for j in range(15))
@@ -295,10 +296,10 @@ class TestChanges:
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("25m", 1500), ("1h30m", 5400), ("0.5h", 1800)])
 def test_durations(text, seconds):
-    assert study.parse_seconds(text) == seconds
+    assert parse_seconds(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "-5", "m", "5 minutes"])
 def test_mistaken_durations(text):
     with pytest.raises(ValueError, match="a duration must be more than 0, such as 90s, 25m or 1h30m, got"):
-        study.parse_seconds(text)
+        parse_seconds(text)
