@@ -43,7 +43,7 @@ bench: $(STAMP)  ## Time and memory beside the authors' algorithms, and of batch
 	$(BIN)/python benchmarks/throughput.py
 
 notebooks: $(STAMP)  ## Renew the outputs of the notebooks and results/overnight, after new committed records or code
-	SCALESTUDY_RUNS="$(CURDIR)/results/records" SCALESTUDY_RESULTS="$(CURDIR)/results" TQDM_DISABLE=1 \
+	SCALESTUDY_RUNS="$$(mktemp -d)" SCALESTUDY_RESULTS="$(CURDIR)/results" TQDM_DISABLE=1 \
 	  $(BIN)/jupyter nbconvert --log-level=WARN --to notebook --execute --inplace notebooks/*.ipynb
 	$(BIN)/nbstripout --keep-output --keep-count --keep-id \
 	  --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution" notebooks/*.ipynb

@@ -47,7 +47,7 @@ class TestFigures:
             first, second = ((folder / f"{name}.{ending}").read_bytes() for name in ("first", "second"))
             assert first == second and first.startswith(head) and b"CreationDate" not in first
         with Image.open(folder / "first.png") as image:
-            assert image.info["dpi"] == pytest.approx((160, 160), abs=0.1) and image.width > 3 * 160
+            assert image.info["dpi"] == pytest.approx((192, 192), abs=0.1) and image.width > 3 * 192
         picture, size = shown._repr_png_()
         assert (picture, size, repr(shown)) == ((folder / "second.png").read_bytes(), {"width": 288}, "figure second")
 
