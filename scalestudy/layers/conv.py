@@ -1,7 +1,7 @@
 """Scale convolutions with fixed or learnable internal scales, and the exact fast algorithm behind them.
 
 Tensors are (B, C, H, W) before the lifting convolution and (B, C, S, H, W) after it.  "Convolution" is
-cross-correlation with zero padding and stride 1; the output has the size of the input.
+cross-correlation, of zero padding and stride 1 unless asked for otherwise.
 
 Three algorithms compute the same numbers, to float rounding.  "dense" builds the K x K kernel of every scale and
 convolves, as the released code does: the reference.  "separable" uses that basis functions are products, "fourier" goes
@@ -17,7 +17,6 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from scalestudy.layers.basis import (
     HermiteBasis,
@@ -28,24 +27,21 @@ from scalestudy.layers.basis import (
     dynamic_size_on_device,
     require_odd,
 )
+from scalestudy.layers.dense import DenseConv, correlate_dense, dense_kernels
+from scalestudy.layers.described import Described
 from scalestudy.layers.fast.fourier import correlate_fourier, fourier_cost
+from scalestudy.layers.fast.plain import plain_steps_wanted
 from scalestudy.layers.fast.pooled import can_pool_folded, is_plain, project_relu_norm_pool
 from scalestudy.layers.fast.separable import correlate_separable, separable_cost
-from scalestudy.layers.scales import InternalScales, require_integer
+from scalestudy.layers.scales import InternalScales, is_finite, require_integer
 
 Algorithm = Literal["auto", "separable", "fourier", "dense"]
+Padding = Literal["same", "valid"]
 _FOURIER_HANDICAP = 1.5  # a multiplication of "fourier" takes so much longer than others (measured on a CPU)
+_SEPARABLE_ORDERS = 32  # products of the norms of higher ones leave the range of float32
 
 
-def correlate_dense(x: Tensor, weight: Tensor, basis: SeparableBasis | SampledBasis) -> Tensor:
-    """Scale convolution by K x K kernels, as the released code computes it; see `correlate_separable`."""
-    kernels = torch.einsum("oif,fshw->soihw", weight, basis.dense().to(x.dtype))
-    inputs, padding = x.unbind(2) if x.dim() == 5 else [x] * len(kernels), kernels.shape[-1] // 2
-    responses = [functional.conv2d(x, kernel, padding=padding) for x, kernel in zip(inputs, kernels, strict=True)]
-    return torch.stack(responses, 2)
-
-
-class _ScaleConv(nn.Module):
+class ScaleConv(Described):
     """What lifting and group convolutions share: weights, basis, scales, algorithm."""
 
     _axes: str  # of the input, a letter each
@@ -60,32 +56,66 @@ class _ScaleConv(nn.Module):
         basis: HermiteBasis | SampledBasis | None = None,
         extent: float = 4.0,
         kernel_size: int | None = None,
+        stride: int = 1,
+        padding: Padding = "same",
+        groups: int = 1,
         bias: bool = False,
         algorithm: Algorithm = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        require_integer("in_channels", in_channels)
-        require_integer("out_channels", out_channels)
-        if not isinstance(scales, InternalScales):
-            raise ValueError(f"scales must be an InternalScales module such as FixedScales, got {scales!r}")
-        if (effective_size is None) == (basis is None):
-            given = f"got effective_size={effective_size!r} and basis={basis!r}"
-            raise ValueError(f"give either effective_size (for the varying-order basis) or basis, {given}")
-        if not (math.isfinite(extent) and extent > 0):
+        for name, number in (("stride", stride), ("groups", groups)):
+            require_integer(name, number)
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            require_integer(name, channels)
+            if channels % groups:
+                raise ValueError(f"{name} must be a multiple of groups={groups}, got {channels}")
+        if padding not in get_args(Padding):
+            raise ValueError(f"padding must be one of {get_args(Padding)}, got {padding!r}")
+        if not (is_finite(extent) and extent > 0):
             raise ValueError(f"extent (k of Eq. 6, in sigmas) must be finite and > 0, got {extent!r}")
         if kernel_size is not None:
             require_odd("kernel_size", kernel_size)
-        if algorithm not in get_args(Algorithm):
-            raise ValueError(f"algorithm must be one of {get_args(Algorithm)}, got {algorithm!r}")
-        if algorithm == "separable" and isinstance(basis, SampledBasis):
-            raise ValueError("algorithm 'separable' needs a Hermite basis, got a SampledBasis; 'fourier' takes any")
-        self.in_channels, self.out_channels, self.scales = in_channels, out_channels, scales
-        self.basis = VaryingOrderBasis(effective_size) if basis is None else basis
-        self.extent, self.fixed_size, self.algorithm = extent, kernel_size, algorithm
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, self.basis.num_functions))
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.in_channels, self.out_channels, self.extent, self.fixed_size = (
+            in_channels,
+            out_channels,
+            extent,
+            kernel_size,
+        )
+        self.stride, self.padding, self.groups = stride, padding, groups
+        self.basis, self.scales = _basis_of(effective_size, basis), scales
+        self.algorithm = algorithm
+        place = {"device": device, "dtype": dtype}
+        shape = (out_channels, in_channels // groups, self.basis.num_functions)
+        self.weight = nn.Parameter(torch.empty(shape, **place))
+        self.bias = nn.Parameter(torch.empty(out_channels, **place)) if bias else None
+        self.reset_parameters()
+        self._check_scales()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, as `nn.Conv2d` does, and set the bias to 0; the scales stay."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        self._check_sampling()
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """How to compute, as it was asked for; see `chosen_algorithm`."""
+        return self._algorithm
+
+    @algorithm.setter
+    def algorithm(self, name: Algorithm) -> None:
+        if name not in get_args(Algorithm):
+            raise ValueError(f"algorithm must be one of {get_args(Algorithm)}, got {name!r}")
+        if name == "separable" and not self._is_separable:
+            bound = f"a Hermite basis of at most {_SEPARABLE_ORDERS} orders"
+            raise ValueError(f"algorithm 'separable' needs {bound}, got {self.basis!r}; 'fourier' takes any")
+        self._algorithm = name
+
+    @property
+    def _is_separable(self) -> bool:
+        return isinstance(self.basis, HermiteBasis) and self.basis.num_orders <= _SEPARABLE_ORDERS
 
     @property
     def num_scales(self) -> int:
@@ -94,93 +124,183 @@ class _ScaleConv(nn.Module):
 
     def kernel_size(self) -> int:
         """Present kernel size K in pixels (Eq. 6, unless it is fixed)."""
-        return self.fixed_size or dynamic_size(self.scales(), self.extent)
+        return self.fixed_size or dynamic_size(self.scales.values(), self.extent)
 
     def kernels(self) -> Tensor:
-        """Present dense kernels, (O, I, S, K, K): what Fig. 1 calls the multi-scale kernel."""
-        basis = self._sampled(self.scales()).dense()
-        return torch.einsum("oif,fshw->oishw", self.weight, basis.to(self.weight.dtype))
+        """Present dense kernels, (O, I / groups, S, K, K): what Fig. 1 calls the multi-scale kernel."""
+        return dense_kernels(self.weight, self._sampled(self.scales())).movedim(0, 2)
+
+    @torch.no_grad()
+    def export(self) -> DenseConv:
+        """A plain `nn.Conv2d` with the present kernels and the axes of this layer: same outputs, to float rounding.
+
+        For tracing, ONNX and other programs; it learns kernels, not scales, and costs what dense kernels cost.
+        """
+        kernels = dense_kernels(self.weight, self._sampled(self.scales()))
+        padding = kernels.shape[-1] // 2 if self.padding == "same" else 0
+        lifts = "S" not in self._axes
+        return DenseConv(kernels, self.bias, lifts, stride=self.stride, groups=self.groups, padding=padding)
 
     def without_bias(self, x: Tensor) -> Tensor:
         """The response before the bias is added: a maximum and a bias can change places."""
-        self._check(x)
-        return self._correlate(x, project=False)
+        return self(x, add_bias=False)  # a call, which hooks see
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._with_bias(self.without_bias(x))
+    def forward(self, x: Tensor, add_bias: bool = True) -> Tensor:
+        y = self._correlate(x, project=False)
+        return self._with_bias(y).contiguous() if add_bias else y
 
     def chosen_algorithm(self, height: int, width: int) -> Algorithm:
         """What "auto" stands for on images of this size, with the present scales."""
         return self._sampled_for((height, width))[1]
 
-    def _algorithm(self, size: tuple[int, int], kernel_size: int) -> Algorithm:
+    def _fastest(self, size: tuple[int, int], kernel_size: int) -> Algorithm:
         """The algorithm for planes (H, W): unless one was named, that with fewer multiplications."""
         if self.algorithm != "auto":
             return self.algorithm
-        channels, half_width = (self.in_channels, self.out_channels), min(kernel_size // 2, max(size) - 1)
+        channels = (self.in_channels // self.groups, self.out_channels // self.groups)
+        half_width = min(kernel_size // 2, max(size) - 1)
         fourier = _FOURIER_HANDICAP * fourier_cost(*channels, size, half_width)
         if isinstance(self.basis, SampledBasis):
             dense = math.prod(channels) * kernel_size**2 * math.prod(size)
             return "dense" if dense < fourier else "fourier"
-        return "separable" if separable_cost(self.basis, *channels, size, half_width) <= fourier else "fourier"
+        separable = self._is_separable and separable_cost(self.basis, *channels, size, half_width) <= fourier
+        return "separable" if separable else "fourier"
 
     def _sampled(self, scales: Tensor) -> SeparableBasis | SampledBasis:
-        size = self.fixed_size or dynamic_size(scales, self.extent)
-        given = isinstance(self.basis, SampledBasis)
-        return self.basis.checked_for(scales, size) if given else self.basis.sample(scales, size)
+        """The basis at the present scales (S,) and kernel size; refused where it cannot be sampled there."""
+        traced = scales.is_meta or torch.compiler.is_compiling()  # then fixed scales only have values
+        present = self.scales.values if traced else scales.tolist
+        values = [] if scales.is_meta and self.fixed_size else present()
+        if any(scale < self._least_scale or math.isinf(scale) for scale in values):
+            raise ValueError(
+                f"internal scales must be finite and >= {self._least_scale:.4g} pixels at extent {self.extent:g}, got "
+                f"{values}; start at larger ones, let them learn more slowly, or raise extent"
+            )
+        size = self.fixed_size or dynamic_size(values, self.extent)
+        if isinstance(self.basis, SampledBasis):
+            return self.basis.checked_for(scales, size)
+        if traced:
+            return self.basis.sample_on_device(scales, size, size // 2)
+        basis = self.basis.sample(scales, size)
+        norms = basis.norms.tolist()
+        if min(norms[function] for function in {*basis.rows, *basis.cols}) ** 2 < torch.finfo(torch.float32).tiny:
+            raise ValueError(
+                f"internal scales {values} leave too few of {size} pixels to the first of them for {self.basis!r}: "
+                "it must be larger, or nearer to the largest one, or the kernels larger"
+            )
+        return basis
+
+    @property
+    def _least_scale(self) -> float:
+        """Smallest scale in pixels whose functions see their neighbours; rounding forgiven."""
+        return (1 - 1e-6) / self.extent
 
     def _sampled_for(self, size: tuple[int, int]) -> tuple[SeparableBasis | SampledBasis, Algorithm]:
         """The basis at the present scales, and the algorithm, for planes (H, W).
 
         Eq. 6 needs the value of the largest scale, for which a device other than the CPU would have to stop at each
         step.  There the separable algorithm takes kernels as large as scales of the size of the planes make them, and
-        cuts them on the device.
+        cuts them on the device; scales that are too small become NaN, which show in every response.
         """
         scales = self.scales()
-        if scales.device.type != "cpu":
+        if scales.device.type != "cpu" and not torch.compiler.is_compiling():
             bound = self.fixed_size or 2 * math.ceil(self.extent * max(size)) + 1
-            if self._algorithm(size, bound) == "separable":
+            if self._fastest(size, bound) == "separable":
+                scales = torch.where(scales < self._least_scale, torch.nan, scales)
                 side = self.fixed_size or dynamic_size_on_device(scales, self.extent)
                 return self.basis.sample_on_device(scales, side, bound // 2), "separable"
         basis = self._sampled(scales)
-        return basis, self._algorithm(size, basis.functions.shape[2])
+        return basis, self._fastest(size, basis.functions.shape[2])
 
     def _correlate(self, x: Tensor, project: bool) -> Tensor:
+        self._check(x)
         basis, algorithm = self._sampled_for(x.shape[-2:])
-        if algorithm == "separable":
-            return correlate_separable(x, self.weight, basis, project=project)
-        dense = algorithm == "dense"
-        y = correlate_dense(x, self.weight, basis) if dense else correlate_fourier(x, self.weight, basis.dense())
-        return y.max(dim=2).values if project else y
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)  # no sums in half precision
+        x, weight = x.to(dtype), self.weight.to(dtype)
+        if self.groups == 1:
+            y = _correlate(algorithm, x, weight, basis, project)
+        else:
+            groups = zip(x.chunk(self.groups, 1), weight.chunk(self.groups), strict=True)
+            y = torch.cat([_correlate(algorithm, *group, basis, project) for group in groups], 1)
+        return self._cut(y).to(self.weight.dtype)
+
+    def _cut(self, y: Tensor) -> Tensor:
+        """What stride and padding leave of a response of the images' size."""
+        if (self.stride, self.padding) == (1, "same"):
+            return y
+        (height, width), edge = y.shape[-2:], self.kernel_size() // 2 if self.padding == "valid" else 0
+        if min(height, width) <= 2 * edge:
+            needed = f"as large as the kernels, {2 * edge + 1} pixels"
+            raise ValueError(f"padding='valid' needs images {needed}, got {height} x {width} pixels")
+        return y[..., edge : height - edge : self.stride, edge : width - edge : self.stride]
 
     def _with_bias(self, y: Tensor) -> Tensor:
         return y if self.bias is None else y + self.bias.view(-1, *[1] * (y.dim() - 2))
 
     @torch.no_grad()
-    def _check_sampling(self) -> None:
-        """Refuse scales so small that a basis function has no pixel to live on: it could not be normalised."""
-        basis = self._sampled(self.scales())
-        if isinstance(basis, SeparableBasis) and not bool((basis.norms[[*basis.rows, *basis.cols]] > 0).all()):
+    def _check_scales(self) -> None:
+        """Refuse scales that the basis cannot be sampled at, so that it could not be normalised, or not learned."""
+        if not isinstance(self.scales, InternalScales):
+            raise ValueError(f"scales must be an InternalScales module such as FixedScales, got {self.scales!r}")
+        scales, number = self.scales(), getattr(self.scales, "num_scales", None)
+        if scales.shape != (number,):
+            name = type(self.scales).__name__
             raise ValueError(
-                f"scales start at {self.scales.values()[0]:.4g} pixels, too small to sample the basis on the pixel "
-                f"grid: at extent {self.extent:g} start at {1.0 / self.extent:.4g} pixels or more, or raise extent"
+                f"{name} must return num_scales={number} scales, a tensor of that length, got {tuple(scales.shape)}"
             )
+        if isinstance(self.basis, SampledBasis) and any(part.requires_grad for part in self.scales.parameters()):
+            raise ValueError(
+                f"scales beside a SampledBasis, which they do not change, must be fixed, got {self.scales!r}"
+            )
+        if not scales.is_meta:
+            self._sampled(scales)
 
     def _check(self, x: Tensor) -> None:
-        name, axes, shape = type(self).__name__, ", ".join(self._axes), tuple(x.shape)
+        name, axes, shape, own = type(self).__name__, ", ".join(self._axes), tuple(x.shape), self.weight.dtype
         if x.dim() != len(self._axes) or x.shape[1] != self.in_channels:
             raise ValueError(f"{name} takes a tensor of shape ({axes}) with C = {self.in_channels}, got shape {shape}")
         if "S" in self._axes and x.shape[2] != self.num_scales:
             raise ValueError(f"{name} has {self.num_scales} internal scales on axis 2, got shape {shape}")
+        if 0 in shape[-2:]:
+            raise ValueError(f"{name} takes images of at least 1 x 1 pixels, got shape {shape}")
+        if not x.is_floating_point() or (x.dtype != own and not torch.is_autocast_enabled(x.device.type)):
+            remedy = f"call x.to({own}), or {name}.to of the type of the images"
+            raise ValueError(f"{name} takes real tensors of the type of its weights, {own}, got {x.dtype}; {remedy}")
+
+    def description(self) -> str:
+        return f"a convolution with {self.basis!r}"
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.in_channels}, {self.out_channels}, num_functions={self.basis.num_functions}, "
-            f"extent={self.extent}, algorithm={self.algorithm!r}"
-        )
+        usual = {"stride": 1, "padding": "same", "groups": 1, "algorithm": "auto"}
+        shown = {} if isinstance(self.basis, SampledBasis) else {"basis": self.basis}
+        shown |= {"extent": self.extent} if self.fixed_size is None else {"kernel_size": self.fixed_size}
+        shown |= {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
+        shown |= {} if self.bias is None else {"bias": True}
+        return f"{self.in_channels}, {self.out_channels}, " + ", ".join(f"{name}={shown[name]!r}" for name in shown)
 
 
-class LiftingConv(_ScaleConv):
+def _basis_of(effective_size: int | None, basis: HermiteBasis | SampledBasis | None) -> HermiteBasis | SampledBasis:
+    if (effective_size is None) == (basis is None):
+        given = f"got effective_size={effective_size!r} and basis={basis!r}"
+        raise ValueError(f"give either effective_size (for the varying-order basis) or basis, {given}")
+    if basis is None:
+        return VaryingOrderBasis(effective_size)
+    if not isinstance(basis, HermiteBasis | SampledBasis):
+        raise ValueError(f"basis must be a VaryingOrderBasis, VaryingSigmaBasis or SampledBasis, got {basis!r}")
+    return basis
+
+
+def _correlate(
+    algorithm: Algorithm, x: Tensor, weight: Tensor, basis: SeparableBasis | SampledBasis, project: bool
+) -> Tensor:
+    if algorithm == "separable":
+        return correlate_separable(x, weight, basis, project=project)
+    dense = algorithm == "dense"
+    y = correlate_dense(x, weight, basis) if dense else correlate_fourier(x, weight, basis.dense())
+    return y.max(dim=2).values if project else y
+
+
+class LiftingConv(ScaleConv):
     """Scale convolution T -> H (Eq. 3): an image in, a response per internal scale out.
 
     y[b, o, s] = sum_i x[b, i] * kernel_s[o, i],   kernel_s[o, i] = sum_f weight[o, i, f] basis[f, s].
@@ -199,26 +319,48 @@ class LiftingConv(_ScaleConv):
         k of Eq. 6: the kernel reaches k sigmas of the largest scale (4 in the released code).
     kernel_size : int, optional
         Fixes the kernel size in pixels (odd, >= 3) instead of Eq. 6.
+    stride : int
+        Keeps every such row and column of the response, from the first.
+    padding : {"same", "valid"}
+        Zeros around the images, so that the response has their size, or none.
+    groups : int
+        Groups of channels that do not meet, as in `nn.Conv2d`.
     bias : bool
         Adds one bias per output channel, shared by all scales.
     algorithm : {"auto", "separable", "fourier", "dense"}
         How to compute; never changes the result beyond rounding.  See `chosen_algorithm`.
+    device, dtype
+        Of weights and bias, as in `nn.Conv2d`; the scales have their own.
 
     Shape
     -----
-    (B, I, H, W) -> (B, O, S, H, W), float32 or float64.  Sampling on the pixel grid and cutting off at k sigmas make
-    its scale equivariance (Eq. 1) approximate; see `scalestudy.layers.equivariance`.
+    (B, I, H, W) -> (B, O, S, H, W), of the type of the weights; under autocast, which changes nothing inside, any
+    floating point type comes in.  Sampling on the pixel grid and cutting off at k sigmas make its scale equivariance
+    (Eq. 1) approximate; see `scalestudy.layers.equivariance`.
+
+    Raises
+    ------
+    ValueError
+        When called, too: for images of another type or shape, and for scales that left the range that kernels can be
+        sampled at (at least 1 / extent pixels).  Learned scales on a GPU give NaN instead, which needs no waiting.
+
+    Notes
+    -----
+    Scales that are about as small as that have huge responses, because the functions are normalised at the first of
+    them.  "separable" and "fourier" sum over the image, so their rounding error anywhere is relative to its brightest
+    pixel: 1e-9 to 3e-9 of it in float32, and a pixel that is not finite spoils the image; "dense" has local errors.
     """
 
     _axes = "BCHW"
 
     def project(self, x: Tensor) -> Tensor:
         """``ScaleProjection()(conv(x))``, (B, O, H, W), without keeping the response of every scale in memory."""
-        self._check(x)
+        if type(self) is LiftingConv and not is_plain(self, LiftingConv):
+            return ScaleProjection()(self(x))  # hooks see the call
         return self._with_bias(self._correlate(x, project=True))
 
 
-class GroupConv(_ScaleConv):
+class GroupConv(ScaleConv):
     """Scale convolution H -> H (Eq. 4): each scale convolved with its own kernel, no mixing of scales.
 
     y[b, o, s] = sum_i x[b, i, s] * kernel_s[o, i], (B, I, S, H, W) -> (B, O, S, H, W).  Parameters as in `LiftingConv`.
@@ -239,11 +381,15 @@ class ScaleProjection(nn.Module):
 def run_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     """``nn.Sequential(*layers)(x)``; one step stands for several of them only where nobody can tell (`is_plain`)."""
     layers = list(layers)
-    if len(layers) > 1 and is_plain(layers[0], LiftingConv) and is_plain(layers[1], ScaleProjection):
+    if _can_project(layers):
         conv, _, *layers = layers
         conv._check(x)
         basis, algorithm = conv._sampled_for(x.shape[-2:])
-        if algorithm == "separable" and conv.bias is None and can_pool_folded(x, conv.out_channels, layers[:3]):
+        if (
+            algorithm == "separable"
+            and (conv.stride, conv.groups, conv.padding, conv.bias) == (1, 1, "same", None)
+            and can_pool_folded(x, conv.weight, layers[:3])
+        ):
             _, norm, pool, *layers = layers
             x = project_relu_norm_pool(x, conv.weight, basis, norm, pool.kernel_size)
         else:
@@ -251,3 +397,9 @@ def run_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     for layer in layers:
         x = layer(x)
     return x
+
+
+def _can_project(layers: list[nn.Module]) -> bool:
+    if plain_steps_wanted() or len(layers) < 2:
+        return False
+    return is_plain(layers[0], LiftingConv) and is_plain(layers[1], ScaleProjection)

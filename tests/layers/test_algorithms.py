@@ -10,7 +10,6 @@ from agreement import (
     assert_right_derivatives,
     assert_same,
     assert_same_as_dense,
-    assert_second_derivatives_are_refused,
     by_dense,
     conv_of,
     images_for,
@@ -67,7 +66,6 @@ def test_what_autograd_may_ask_for(kind, algorithm) -> None:
     layer = layer_of(kind, channels=(1, 2), algorithm=algorithm)
     x = images_for(layer, (8, 4))
     assert_any_set_of_gradients(layer, x)
-    assert_second_derivatives_are_refused(layer, x)
 
 
 @BY_HAND

@@ -11,7 +11,14 @@ from torch import nn
 
 from scalestudy.layers.basis import SampledBasis, VaryingSigmaBasis
 from scalestudy.layers.conv import GroupConv, LiftingConv, ScaleProjection
-from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales, SpacingScales, StepRatioScales
+from scalestudy.layers.scales import (
+    DirectScales,
+    FixedScales,
+    InternalScales,
+    IsrScales,
+    SpacingScales,
+    StepRatioScales,
+)
 
 ALGORITHMS = ["separable", "fourier", "dense"]
 
@@ -162,11 +169,24 @@ def test_saving_copying_pickling(parameterisation) -> None:
 
 
 def test_repr_tells_the_layer() -> None:
-    assert "1, 2, num_functions=4, extent=4.0, algorithm='auto'" in repr(lifting())
+    basis = "basis=VaryingOrderBasis(effective_size=2, num_orders=2, multipliers=(1.0,))"
+    assert f"LiftingConv(\n  1, 2, {basis}, extent=4.0\n" in repr(lifting())
     assert "internal_scales=[1, 1.517, 2.3]" in repr(lifting())
+    options = {"kernel_size": 5, "stride": 2, "padding": "valid", "algorithm": "dense"}
+    shown = "kernel_size=5, stride=2, padding='valid', algorithm='dense', bias=True\n"
+    assert shown in repr(lifting(bias=True, **options))
 
 
 SCALES = FixedScales(1.0, 2.0, 2)
+
+
+class Miscounted(InternalScales):
+    def __init__(self, num_scales: int | None) -> None:
+        super().__init__()
+        self.num_scales = num_scales
+
+    def forward(self) -> torch.Tensor:
+        return torch.tensor([1.0, 2.0])
 
 
 @pytest.mark.parametrize(
@@ -176,11 +196,26 @@ SCALES = FixedScales(1.0, 2.0, 2)
         ({"out_channels": True}, "out_channels must be an integer >= 1, got True"),
         ({"scales": [1.0, 2.0]}, r"scales must be an InternalScales module .* got \[1\.0, 2\.0\]"),
         ({"effective_size": None}, "give either effective_size .* or basis, got effective_size=None and basis=None"),
-        ({"basis": VaryingSigmaBasis(2)}, "give either effective_size .* or basis, got effective_size=2 and basis=<"),
+        (
+            {"basis": VaryingSigmaBasis(2)},
+            "give either effective_size .* or basis, got effective_size=2 and basis=VaryingS",
+        ),
         ({"extent": 0.0}, r"extent .* must be finite and > 0, got 0\.0"),
         ({"extent": math.nan}, "extent .* got nan"),
         ({"kernel_size": 4}, "kernel_size must be an odd integer >= 3 pixels, got 4"),
         ({"algorithm": "fft"}, r"algorithm must be one of \('auto', 'separable', 'fourier', 'dense'\), got 'fft'"),
+        (
+            {"effective_size": 33, "algorithm": "separable"},
+            "'separable' needs a Hermite basis of at most 32 orders, got",
+        ),
+        ({"extent": "4"}, "extent .* must be finite and > 0, got '4'"),
+        ({"effective_size": None, "basis": 5}, "basis must be a VaryingOrderBasis, VaryingSigmaBasis or Samp.* got 5"),
+        ({"stride": 0}, "stride must be an integer >= 1, got 0"),
+        ({"stride": (2, 2)}, r"stride must be an integer >= 1, got \(2, 2\)"),
+        ({"padding": 0}, r"padding must be one of \('same', 'valid'\), got 0"),
+        ({"groups": 2}, "in_channels must be a multiple of groups=2, got 1"),
+        ({"scales": Miscounted(None)}, r"Miscounted must return num_scales=None scales, .* of that length, got \(2,\)"),
+        ({"scales": Miscounted(3)}, "Miscounted must return num_scales=3 scales"),
     ],
 )
 @pytest.mark.parametrize("kind", [LiftingConv, GroupConv])
@@ -197,18 +232,51 @@ def test_bad_options(kind, options, message) -> None:
         (lifting(), (1, 2, 8, 8), r"with C = 1, got shape \(1, 2, 8, 8\)"),
         (GroupConv(2, 1, SCALES, 2), (1, 2, 8, 8), r"GroupConv takes a tensor of shape \(B, C, S, H, W\) with C = 2"),
         (GroupConv(2, 1, SCALES, 2), (1, 2, 3, 8, 8), r"2 internal scales on axis 2, got shape \(1, 2, 3, 8, 8\)"),
+        (lifting(), (2, 1, 0, 8), r"LiftingConv takes images of at least 1 x 1 pixels, got shape \(2, 1, 0, 8\)"),
+        (
+            lifting(padding="valid"),
+            (2, 1, 18, 21),
+            "'valid' needs images as large as the kernels, 21 pixels, got 18 x 21",
+        ),
         (ScaleProjection(), (1, 2, 8, 8), r"ScaleProjection takes a tensor \(B, C, S, H, W\), got shape \(1, 2"),
     ],
 )
 def test_bad_inputs(layer: nn.Module, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        layer(torch.zeros(shape))
+        layer(torch.zeros(shape, dtype=torch.float64))
 
 
-def test_scales_too_small_to_sample_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"scales start at 0.15 pixels, too small .* start at 0.25 pixels or more"):
-        LiftingConv(1, 1, IsrScales(0.15, 3.0, 3), 5)
-    assert torch.isfinite(LiftingConv(1, 1, IsrScales(0.25, 3.0, 3), 5)(torch.randn(1, 1, 12, 12))).all()
+OUT_OF_RANGE = [
+    (
+        [0.2, 1.0],
+        {},
+        r"scales must be finite and >= 0.25 pixels at extent 4, got \[0.2\d*, 1.0\]; start at larger ones",
+    ),
+    ([1.0, -2.0], {}, r">= 0.25 pixels at extent 4, got \[1.0, -2.0\]"),
+    ([0.0, math.nan], {}, r"got \[0.0, nan\]"),
+    ([1.0, math.inf], {}, r"must be finite .* got \[1.0, inf\]"),
+    (
+        [1.5, 11.3],
+        {"kernel_size": 15},
+        r"scales \[1.5, 11.3\d*\] leave too few of 15 pixels to the first of them for Vary",
+    ),
+    ([0.09, 1.0], {"extent": 12.0}, r"scales \[0.09\d*, 1.0\] leave too few of 25 pixels to the first"),  # float32 ends
+]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(("values", "options", "message"), OUT_OF_RANGE)
+def test_scales_that_cannot_be_sampled_are_refused(values, options, message, algorithm) -> None:
+    """At the start, and whenever they are used: they may have been learned or loaded."""
+    conv = LiftingConv(1, 1, DirectScales(1.0, 2.0, 2), 5, algorithm=algorithm, **options)
+    conv.scales.load_state_dict({"sigmas": torch.tensor(values)})
+    for use in (lambda: conv(torch.randn(1, 1, 28, 28)), conv.kernels, conv.export):
+        with pytest.raises(ValueError, match=message):
+            use()
+    with pytest.raises(ValueError, match=message):
+        LiftingConv(1, 1, conv.scales, 5, algorithm=algorithm, **options)
+    conv.scales.sigmas.data = torch.tensor([0.25, 0.75])
+    assert torch.isfinite(LiftingConv(1, 1, conv.scales, 5)(torch.randn(1, 1, 12, 12))).all()
 
 
 def test_auto_takes_the_cheaper_algorithm() -> None:
@@ -216,6 +284,9 @@ def test_auto_takes_the_cheaper_algorithm() -> None:
     lift = LiftingConv(1, 32, FixedScales(1.5, 2.0, 4), basis=VaryingSigmaBasis(7), kernel_size=15)
     group = GroupConv(32, 63, FixedScales(1.5, 2.0, 4), basis=VaryingSigmaBasis(7), kernel_size=15)
     assert (lift.chosen_algorithm(56, 56), group.chosen_algorithm(28, 28)) == ("separable", "fourier")
+    with pytest.raises(ValueError, match="got 'Dense'"):
+        group.algorithm = "Dense"
+    assert LiftingConv(1, 2, FixedScales(2.0, 3.0, 3), 33).chosen_algorithm(56, 56) == "fourier"
     group.algorithm = "dense"
     assert group.chosen_algorithm(28, 28) == "dense"
     table1 = LiftingConv(1, 16, FixedScales(2.0, 3.0, 3), 5)
@@ -256,3 +327,9 @@ def test_messages_of_a_sampled_basis() -> None:
         LiftingConv(1, 3, FixedScales(1.0, 2.0, 3), basis=basis, kernel_size=5)
     with pytest.raises(ValueError, match="'separable' needs a Hermite basis"):
         LiftingConv(1, 3, SCALES, basis=basis, kernel_size=5, algorithm="separable")
+    with pytest.raises(
+        ValueError, match="scales beside a SampledBasis, which they do not change, must be fixed, got Isr"
+    ):
+        LiftingConv(1, 3, IsrScales(1.0, 2.0, 2), basis=basis, kernel_size=5)
+    with pytest.raises(ValueError, match="must have values, got a meta tensor"):
+        SampledBasis(PICTURES.to("meta"))
