@@ -2,7 +2,6 @@
 
 import copy
 import math
-import pickle
 
 import pytest
 import torch
@@ -16,7 +15,6 @@ from scalestudy.layers.scales import (
     FixedScales,
     InternalScales,
     IsrScales,
-    SpacingScales,
     StepRatioScales,
 )
 
@@ -60,24 +58,6 @@ def test_correlation_not_convolution(function: int, axis: int, algorithm: str) -
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_against_conv2d_channel_by_channel(algorithm: str) -> None:
-    """Eq. 3 and 4 with `kernels()`: scales are convolved apart, input channels are summed."""
-    scales = IsrScales(0.9, 2.3, 3)
-    conv = lifting(scales, (2, 3), algorithm=algorithm)
-    torch.manual_seed(1)
-    group = GroupConv(3, 2, scales, basis=VaryingSigmaBasis(3), algorithm=algorithm).double()
-    x = random(2, 2, 10, 13)
-    lifted = conv(x)
-    out = group(lifted)
-    assert (lifted.shape, out.shape) == ((2, 3, 3, 10, 13), (2, 2, 3, 10, 13))
-    half = conv.kernel_size() // 2
-    for s in range(3):
-        expected = nn.functional.conv2d(x, conv.kernels()[:, :, s], padding=half)
-        torch.testing.assert_close(lifted[:, :, s], expected)
-        torch.testing.assert_close(out[:, :, s], nn.functional.conv2d(expected, group.kernels()[:, :, s], padding=half))
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_each_option_changes_something(algorithm: str) -> None:
     x = random(1, 1, 24, 24)
     reference = lifting(algorithm=algorithm)(x)
@@ -97,16 +77,6 @@ def test_kernel_size_follows_the_scales() -> None:
     assert conv.kernel_size() == 2 * 29 + 1
     assert lifting(kernel_size=15).kernel_size() == 15
     assert conv.kernels().shape == (2, 1, 3, 59, 59)
-
-
-def test_initial_weights() -> None:
-    """Uniform up to 1 / sqrt(fan in), fan in = channels in x functions; no bias unless asked for."""
-    torch.manual_seed(0)
-    conv = LiftingConv(4, 200, FixedScales(2.0, 3.0, 3), 5)
-    torch.manual_seed(0)
-    torch.testing.assert_close(conv.weight.data, torch.empty(200, 4, 25).uniform_(-0.1, 0.1))
-    assert conv.bias is None
-    assert not LiftingConv(1, 2, FixedScales(2.0, 3.0, 3), 5, bias=True).bias.any()
 
 
 def test_public_usage() -> None:
@@ -152,20 +122,6 @@ def test_scale_projection() -> None:
     y.sum().backward()
     assert torch.equal(y, x.amax(2))
     assert torch.equal(x.grad, (x == x.amax(2, keepdim=True)).double())
-
-
-@pytest.mark.parametrize("parameterisation", [FixedScales, SpacingScales])
-def test_saving_copying_pickling(parameterisation) -> None:
-    conv = lifting(parameterisation(1.0, 2.3, 3), bias=True)
-    for parameter in conv.parameters():
-        parameter.data += 0.05
-    x = random(1, 1, 12, 12)
-    expected = conv(x)
-    other = lifting(parameterisation(1.4, 1.7, 3), bias=True)
-    assert not torch.equal(other(x), expected)
-    assert not any(other.load_state_dict(conv.state_dict()))
-    for same in (other, copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))):
-        assert torch.equal(same(x), expected)
 
 
 def test_repr_tells_the_layer() -> None:
@@ -307,12 +263,6 @@ def test_any_pictures_will_do_as_a_basis(kind: type, algorithm: str) -> None:
     expected = [nn.functional.conv2d(plane, kernel, padding=2) for plane, kernel in zip(planes, kernels, strict=True)]
     torch.testing.assert_close(conv(x), torch.stack(expected, 2), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(conv.kernels(), kernels.transpose(0, 1).transpose(1, 2))
-
-
-def test_a_sampled_basis_is_no_parameter_and_moves_with_the_layer() -> None:
-    conv = LiftingConv(1, 3, SCALES, basis=SampledBasis(PICTURES), kernel_size=5).double()
-    assert conv.basis.functions.dtype == torch.float64
-    assert set(conv.state_dict()) == {"weight", "scales.internal_scales"}
 
 
 def test_messages_of_a_sampled_basis() -> None:

@@ -1,28 +1,9 @@
-"""The dense algorithm of the released code, K x K kernels, and what a layer is exported as."""
+"""What a scale convolution is exported as: a plain one."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-
-from scalestudy.layers.basis import SampledBasis, SeparableBasis
-from scalestudy.layers.precision import full_precision
-
-
-def dense_kernels(weight: Tensor, basis: SeparableBasis | SampledBasis) -> Tensor:
-    """Kernels (S, O, I, K, K): weights (O, I, F) times the basis."""
-    with full_precision(weight.device):
-        return torch.einsum("oif,fshw->soihw", weight, basis.dense().to(weight.dtype))
-
-
-def correlate_dense(x: Tensor, weight: Tensor, basis: SeparableBasis | SampledBasis) -> Tensor:
-    """Scale convolution by K x K kernels, as the released code computes it; see `correlate_separable`."""
-    kernels = dense_kernels(weight, basis)
-    inputs, padding = x.unbind(2) if x.dim() == 5 else [x] * len(kernels), kernels.shape[-1] // 2
-    with full_precision(x.device):
-        responses = [functional.conv2d(x, kernel, padding=padding) for x, kernel in zip(inputs, kernels, strict=True)]
-    return torch.stack(responses, 2)
 
 
 class DenseConv(nn.Module):
