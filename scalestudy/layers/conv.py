@@ -62,6 +62,10 @@ class LiftingConv(ScaleConv):
 
     Notes
     -----
+    Derivatives of derivatives, `torch.func`, forward mode, `torch.compile`, `torch.export` and tracing take plain
+    matrix products, of several times the memory (`scalestudy.layers.fast.plain`).  Compiled graphs of fixed scales have
+    no break; with learned scales they break at Eq. 6.
+
     Scales that are about as small as that have huge responses, because the functions are normalised at the first of
     them.  "separable" and "fourier" sum over the image, so their rounding error anywhere is relative to its brightest
     pixel: 1e-9 to 3e-9 of it in float32, and a pixel that is not finite spoils the image; "dense" has local errors.

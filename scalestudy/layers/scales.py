@@ -83,7 +83,7 @@ class InternalScales(Described):
         return f"{type(self).__name__} of {self.num_scales} scales"
 
     def extra_repr(self) -> str:
-        if any(tensor.is_meta for tensor in self.state_dict().values()):
+        if any(tensor.is_meta for tensor in (*self.parameters(), *self.buffers())):
             return f"{self.num_scales} internal scales without values"
         return "internal_scales=[" + ", ".join(f"{sigma:.4g}" for sigma in self.values()) + "]"
 

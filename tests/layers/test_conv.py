@@ -79,25 +79,6 @@ def test_kernel_size_follows_the_scales() -> None:
     assert conv.kernels().shape == (2, 1, 3, 59, 59)
 
 
-def test_public_usage() -> None:
-    """The layers in somebody's own network, with optimiser steps that move weights and scales."""
-    torch.manual_seed(0)
-    scales = IsrScales(sigma_basis=2.0, isr=3.0, num_scales=3)
-    lift = LiftingConv(in_channels=1, out_channels=4, scales=scales, effective_size=5)
-    group = GroupConv(in_channels=4, out_channels=3, scales=scales, effective_size=3)
-    net = nn.Sequential(lift, nn.ReLU(), group, ScaleProjection(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
-    before, losses = copy.deepcopy(net), []
-    x, labels = random(4, 1, 20, 20, dtype=torch.float32), torch.tensor([0, 1, 2, 0])
-    for _ in range(5):
-        optimiser.zero_grad()
-        losses.append(nn.functional.cross_entropy(net(x), labels))
-        losses[-1].backward()
-        optimiser.step()
-    assert losses[-1] < losses[0]
-    assert not any(torch.equal(*pair) for pair in zip(net.parameters(), before.parameters(), strict=True))
-
-
 def test_shared_scales_are_counted_once_and_gather_gradients() -> None:
     torch.manual_seed(0)
     scales = StepRatioScales(1.0, 2.3, 3)

@@ -160,16 +160,6 @@ def test_cost_is_what_is_done(basis, channels, size) -> None:
     assert counted(sampled, channels, size, "scales") == expected
 
 
-def test_cost_by_hand() -> None:
-    """4 x 6 pixels, kernels of half-width 2: a circle of 6 rows, frequencies 0 .. 3; 2 functions; 1 -> 3.
-
-    Halves of 2 rows and 3 columns: cosines and sines 2 (4 x 2 x 6); horizontal products 2 (4 2 x 3 x 2 3);
-    the mix 4 (6 x 4 x 6); back 2 (2 x 4 x 3 6).
-    """
-    basis = BASES["varying order"]
-    assert separable_cost(basis, 1, 3, (4, 6), 2) == 2 * 4 * 2 * 6 + 2 * 8 * 3 * 6 + 4 * 6 * 4 * 6 + 2 * 2 * 4 * 18
-
-
 def test_cost_hardly_depends_on_the_scales() -> None:
     """At most twice as many frequencies, while a dense kernel costs K^2."""
     basis = VaryingOrderBasis(5)
