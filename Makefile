@@ -42,13 +42,12 @@ bench: $(STAMP)  ## Time and memory beside the authors' algorithms, and of batch
 	$(BIN)/python benchmarks/training_cost.py
 	$(BIN)/python benchmarks/throughput.py
 
-notebooks: $(STAMP)  ## Renew the committed records (tests/records) and notebook outputs, after a change of either
-	SCALESTUDY_RUNS="$(CURDIR)/tests/records" $(BIN)/scalestudy run --profile quick
-	rm -f tests/records/summary.csv
-	SCALESTUDY_RUNS="$(CURDIR)/tests/records" SCALESTUDY_RESULTS="$(CURDIR)/results" TQDM_DISABLE=1 \
+notebooks: $(STAMP)  ## Renew the outputs of the notebooks and results/overnight, after new committed records or code
+	SCALESTUDY_RUNS="$(CURDIR)/results/records" SCALESTUDY_RESULTS="$(CURDIR)/results" TQDM_DISABLE=1 \
 	  $(BIN)/jupyter nbconvert --log-level=WARN --to notebook --execute --inplace notebooks/*.ipynb
 	$(BIN)/nbstripout --keep-output --keep-count --keep-id \
 	  --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution" notebooks/*.ipynb
+	$(BIN)/python docs/fill.py
 
 lab: $(STAMP)  ## Open the notebooks in JupyterLab
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) notebooks

@@ -1,4 +1,4 @@
-"""How nbval compares the notebooks: with committed records, decimals by tolerance."""
+"""How nbval compares the notebooks: with committed records only, decimals by tolerance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-RECORDS = HERE.parent / "tests" / "records"
 RTOL, ATOL = 1e-4, 1e-6
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d+\.\d+(?:[eE][-+]?\d+)?")
 _SKIPPED = ("text/html", "image/svg+xml", "stderr")
@@ -40,13 +39,13 @@ def _skeleton(text: str) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Kernels inherit the environment: committed records, results in a temporary folder, whatever the user has set."""
-    results = tempfile.TemporaryDirectory(prefix="scalestudy-nbval-")
-    config.add_cleanup(results.cleanup)
+    """Kernels inherit the environment: no runs of the user, results in a temporary folder, whatever is set."""
+    place = tempfile.TemporaryDirectory(prefix="scalestudy-nbval-")
+    config.add_cleanup(place.cleanup)
     os.environ |= {
         "SCALESTUDY_ROOT": str(HERE.parent),
-        "SCALESTUDY_RUNS": str(RECORDS),
-        "SCALESTUDY_RESULTS": results.name,
+        "SCALESTUDY_RUNS": os.path.join(place.name, "runs"),
+        "SCALESTUDY_RESULTS": place.name,
         "TQDM_DISABLE": "1",
     }
     try:

@@ -20,9 +20,12 @@ if TYPE_CHECKING:  # what __getattr__ below imports when it is asked for
     from scalestudy.layers.scales import IsrScales as IsrScales
     from scalestudy.layers.scales import SpacingScales as SpacingScales
     from scalestudy.layers.scales import StepRatioScales as StepRatioScales
+    from scalestudy.models.systems import System as System
     from scalestudy.models.systems import build as build
+    from scalestudy.models.systems import register as register
     from scalestudy.models.table1 import Table1Net as Table1Net
     from scalestudy.paper.study import Study as Study
+    from scalestudy.training.fit import fit as fit
 
 __version__ = "0.1.0"
 
@@ -32,7 +35,8 @@ _HOMES = {
     "layers.basis": ("VaryingOrderBasis", "VaryingSigmaBasis", "SampledBasis"),
     "layers.equivariance": ("assert_equivariant",),
     "models.table1": ("Table1Net",),
-    "models.systems": ("build",),
+    "models.systems": ("System", "build", "register"),
+    "training.fit": ("fit",),
     "paper.study": ("Study",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -3,63 +3,49 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import traceback
 import warnings
-from importlib import import_module
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from scalestudy import data as digits
 from scalestudy import files
-
-
-class _Later:
-    """A module of the package, imported when something of it is wanted; that keeps ``scalestudy --help`` quick."""
-
-    def __init__(self, name: str) -> None:
-        self._module = f"scalestudy.{name}"
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(import_module(self._module), name)
-
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from scalestudy import data as digits
-    from scalestudy.paper import notebooks, table
-    from scalestudy.paper import report as pages
-    from scalestudy.paper import study as studies
-    from scalestudy.runs import batch, store
-    from scalestudy.runs.batch import BatchReport
-    from scalestudy.training import device
-    from scalestudy.training.spec import RunSpec
-else:
-    digits, notebooks, pages = _Later("data"), _Later("paper.notebooks"), _Later("paper.report")
-    studies, table, batch = _Later("paper.study"), _Later("paper.table"), _Later("runs.batch")
-    store, device = _Later("runs.store"), _Later("training.device")
-
-_INTERRUPTED = "Interrupted; finished runs are stored, the same command goes on from there."
-_TERMINATED = 128 + signal.SIGTERM
-
+from scalestudy.models.systems import IMPORT_VARIABLE
+from scalestudy.paper import notebooks
+from scalestudy.paper.parameters import parse_changes, parse_seconds
+from scalestudy.paper.study import Study
+from scalestudy.paper.table import write_summary
+from scalestudy.runs.batch import BatchReport, plan, run_all, scheduler_for
+from scalestudy.runs.store import RunStore
+from scalestudy.training.device import usable_cores
+from scalestudy.training.spec import RunSpec
 
 _ECHO = logging.Handler()
 _ECHO.emit = lambda record: click.echo(record.getMessage(), err=True)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
 class _Group(click.Group):
-    """Turns errors into one message: exit code 2 for bad input, 1 for what failed; SIGTERM into an end with 143."""
+    """Turns errors into one message: exit code 2 for bad input, 1 for what failed, 130 and 143 for signals."""
 
     def invoke(self, ctx: click.Context) -> Any:
         told, source = logging.getLogger("scalestudy"), logging.getLogger("scalestudy.data")
         told.addHandler(_ECHO)
         level = source.level
         source.setLevel(logging.INFO)  # where MNIST came from
-        before = signal.signal(signal.SIGTERM, _leave)
+        before = signal.signal(signal.SIGTERM, _terminate)
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *place: click.echo(f"Warning: {message}", err=True)
+                return super().invoke(ctx)
         except (ValueError, RuntimeError, OSError) as error:
             if isinstance(error, (click.exceptions.Exit, click.Abort, BrokenPipeError)):
                 raise  # click's own business
@@ -67,21 +53,17 @@ class _Group(click.Group):
                 click.echo(traceback.format_exc(), err=True)
             click.echo(f"Error: {error}", err=True)
             ctx.exit(2 if isinstance(error, ValueError) else 1)
-        except KeyboardInterrupt:
-            click.echo(_INTERRUPTED, err=True)
-            ctx.exit(130)
-        except SystemExit as leaving:
-            if leaving.code == _TERMINATED:
-                click.echo(_INTERRUPTED, err=True)
-            raise
+        except KeyboardInterrupt as interrupt:
+            click.echo("Interrupted; finished runs are stored, the same command goes on from there.", err=True)
+            ctx.exit(128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT))
         finally:
             signal.signal(signal.SIGTERM, before)
             told.removeHandler(_ECHO)
             source.setLevel(level)
 
 
-def _leave(number: int, frame: object) -> None:
-    raise SystemExit(_TERMINATED)
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -96,49 +78,47 @@ def main(show_traceback: bool) -> None:
 
 
 def _options(*options: Any) -> Any:
-    def decorate(command: Any) -> Any:
-        for names, settings in reversed(options):
-            command = click.option(*names.split(), **settings)(command)
-        return command
+    return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
-    return decorate
+
+def _import(context: click.Context, option: click.Option, modules: tuple[str, ...]) -> None:
+    if modules:
+        os.environ[IMPORT_VARIABLE] = " ".join(modules)  # kernels and processes that train inherit it
 
 
 _STUDY = _options(
-    ("--profile", {"default": "quick", "help": "Sizes of the study: a file in params/."}),
-    ("-p --param changes", {
-        "multiple": True, "metavar": "NAME=VALUE", "callback": lambda *given: studies.parse_changes(given[-1]),
-        "help": "Replace a parameter of the profile; repeatable.  Results then go to results/PROFILE-custom, or to "
+    click.option("--profile", default="quick", help="Sizes of the study: a file in params/."),
+    click.option(
+        "--import", metavar="MODULE", multiple=True, expose_value=False, is_eager=True, callback=_import,
+        help="A module that registers systems of your own; repeatable.  [default: SCALESTUDY_IMPORT]",
+    ),
+    click.option(
+        "-p", "--param", "changes", metavar="NAME=VALUE", multiple=True,
+        callback=lambda context, option, given: parse_changes(given),
+        help="Replace a parameter of the profile; repeatable.  Results then go to results/PROFILE-custom, or to "
         "results/OTHER with -p profile=OTHER.",
-    }),
+    ),
 )  # fmt: skip
 _EXECUTION = _options(
-    ("--workers", {
-        "type": click.IntRange(min=0),
-        "help": "Training processes; spread over the GPUs if there are any.  [default: one per core; GPU: 1]",
-    }),
-    ("--scheduler", {
-        "metavar": "ADDRESS", "help": "Train on a Dask cluster instead: tcp://host:port, or a scheduler file.  "
+    click.option(
+        "--workers", type=click.IntRange(min=0),
+        help="Training processes; spread over the GPUs if there are any.  [default: one per core; GPU: 1]",
+    ),
+    click.option(
+        "--scheduler", metavar="ADDRESS",
+        help="Train on a Dask cluster instead: tcp://host:port, or a scheduler file.  "
         "[default: SCALESTUDY_SCHEDULER, if set]",
-    }),
-    ("--device", {"type": click.Choice(["auto", "cpu", "cuda"]), "default": "auto", "help": "Where to train."}),
+    ),
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to train."),
 )  # fmt: skip
-_NOTEBOOKS = _options(
-    ("--notebook names", {"multiple": True, "metavar": "NAME", "help": "Only this one, such as 04; repeatable."}),
-    ("--jobs", {"type": click.IntRange(min=1), "help": "Notebooks at a time.  [default: one per core]"}),
-    ("--rerun", {"is_flag": True, "help": "Execute notebooks even where nothing that they follow from has changed."}),
-)
-_CHOICE = _options(
-    ("--filter", {"metavar": "TEXT", "help": "Only runs whose table (table3) or label contains or matches this."}),
-    ("--time-budget", {"metavar": "TIME", "help": "Such as 25m or 1h30m: start no run that would end later."}),
-    ("--dry-run", {"is_flag": True, "help": "Show what would be run."}),
-)
 
 
 @main.command()
 @_STUDY
 @_EXECUTION
-@_NOTEBOOKS
+@click.option("--notebook", "names", multiple=True, metavar="NAME", help="Only this one, such as 04; repeatable.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Notebooks at a time.  [default: one per core]")
+@click.option("--rerun", is_flag=True, help="Execute notebooks even where nothing that they follow from has changed.")
 def reproduce(
     profile: str, changes: dict[str, Any], names: tuple[str, ...], jobs: int | None, rerun: bool, **execution: Any
 ) -> None:
@@ -147,17 +127,17 @@ def reproduce(
     Parameters and notebooks are checked before anything runs.  The executed notebooks go to
     results/PROFILE/notebooks.
     """
-    study, parameters = studies.Study.open(profile, changes), {"profile": profile, "changes": changes}
-    selected, folder = notebooks.check(names, parameters), files.results(study.profile)
+    study, chosen = Study.open(profile, changes), {"profile": profile, "changes": changes}
+    selected, folder = notebooks.check(names, chosen), files.results(study.profile)
     files.probe(folder)
     digits.fetch_mnist()
     trained = _train(study.for_notebooks(path.stem for path in selected), **execution)
     results = notebooks.execute(
         selected,
-        parameters,
+        chosen,
         folder / "notebooks",
-        jobs=jobs or device.usable_cores(),
-        inputs=None if rerun else [store.RunStore.open().path(record.key) for record in trained.done],
+        jobs=jobs or usable_cores(),
+        inputs=None if rerun else [RunStore.open().path(record.key) for record in trained.done],
         on_result=_tell,
     )
     _report(profile, changes)
@@ -167,31 +147,34 @@ def reproduce(
 @main.command()
 @_STUDY
 @_EXECUTION
-@_CHOICE
-def run(profile: str, changes: dict[str, Any], time_budget: str | None, dry_run: bool, **others: Any) -> None:
+@click.option("--filter", "text", help="Only runs whose table (table3) or label contains or matches this.")
+@click.option("--time-budget", metavar="TIME", help="Such as 25m or 1h30m: start no run that would end later.")
+@click.option("--dry-run", is_flag=True, help="Show what would be run.")
+def run(
+    profile: str, changes: dict[str, Any], text: str | None, time_budget: str | None, dry_run: bool, **execution: Any
+) -> None:
     """Train the runs that are missing, most wanted first."""
-    study, text = studies.Study.open(profile, changes), others.pop("filter")
-    budget = None if time_budget is None else studies.parse_seconds(time_budget)
+    study, budget = Study.open(profile, changes), None if time_budget is None else parse_seconds(time_budget)
     specs = study.select(text) if text else study.all_specs()
     if dry_run:
-        _show_plan(batch.plan(specs, store.RunStore.open(), device=others["device"]))
+        _show_plan(specs, execution["device"])
         return
-    if batch.scheduler_for(others["scheduler"], others["workers"]) is None:  # a cluster's see to their own machines
+    if scheduler_for(execution["scheduler"], execution["workers"]) is None:  # a cluster's see to their own machines
         digits.fetch_mnist()
-    _fail_if(_train(specs, time_budget=budget, **others).failed)
+    _fail_if(_train(specs, time_budget=budget, **execution).failed)
 
 
 @main.command()
 @_STUDY
 def status(profile: str, changes: dict[str, Any]) -> None:
     """Show which runs are stored or under way, what the others will cost, and damaged files."""
-    study, runs = studies.Study.open(profile, changes), store.RunStore.open()
+    study, runs = Study.open(profile, changes), RunStore.open()
     specs = study.all_specs()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged records: told below
         click.echo(f"{len(runs.records())} records in {' and '.join(map(str, (runs.folder, *runs.also)))}")
         for name, group in {**study.groups(), "all": specs}.items():
-            frame = batch.plan(group, runs)
+            frame = plan(group, runs)
             stored, minutes = frame["stored"].sum(), frame["seconds"].sum() / 60
             click.echo(f"{name:15} {stored:4d} of {len(frame):4d} stored, {minutes:8.1f} minutes of training left")
     labels = {spec.key: spec.label for spec in specs}
@@ -207,9 +190,9 @@ def status(profile: str, changes: dict[str, Any]) -> None:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def merge(folder: Path) -> None:
     """Copy the records in FOLDER, made elsewhere, into the run store."""
-    runs = store.RunStore.open()
+    runs = RunStore.open()
     merged = runs.merge(folder)
-    table.write_summary(runs.records(), files.summary())
+    write_summary(runs.records(), files.summary())
     click.echo(f"{len(merged.copied)} copied to {runs.folder}, {len(merged.already)} already there")
     for key in merged.conflicts:
         click.echo(f"{key}: has other metrics there; ours is kept")
@@ -252,17 +235,19 @@ def _fail_if(bad: object) -> None:
 
 
 def _train(specs: list[RunSpec], **options: Any) -> BatchReport:
-    runs = store.RunStore.open()
-    trained = batch.run_all(specs, runs, **options)
+
+    runs = RunStore.open()
+    trained = run_all(specs, runs, **options)
     if trained.done:
-        table.write_summary(runs.records(), files.summary())
+        write_summary(runs.records(), files.summary())
     for spec, text in trained.failed:
         click.echo(f"run {spec.key} failed ({spec.label}):\n{text.strip()}", err=True)
     click.echo(trained.text)
     return trained
 
 
-def _show_plan(frame: pd.DataFrame) -> None:
+def _show_plan(specs: list[RunSpec], device: str) -> None:
+    frame = plan(specs, RunStore.open(), device=device)
     for row in frame.itertuples(index=False):
         begun = f" ({row.share_done:.0%} done)" if 0 < row.share_done < 1 else ""
         click.echo(f"{row.key}  {'stored' if row.stored else f'{row.seconds:5.0f} s':>7}  {row.label}{begun}")
@@ -276,8 +261,10 @@ def _tell(result: notebooks.NotebookResult) -> None:
 
 
 def _report(profile: str, changes: dict[str, Any]) -> None:
-    index, card = pages.build(profile, changes)
-    click.echo(f"\n{card.text()}\n\nreport: {index}")
+    from scalestudy.paper.report import build  # takes seconds
+
+    index, comparison = build(profile, changes)
+    click.echo(f"\n{comparison.text()}\n\nreport: {index}")
 
 
 if __name__ == "__main__":

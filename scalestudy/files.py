@@ -65,7 +65,7 @@ def runs() -> Path:
 
 
 def records() -> Path:
-    """The committed records: read where `runs` is the project's own, and never written."""
+    """The committed records of all profiles but `quick`: read behind those of `runs`, and never written."""
     return project() / "results" / "records"
 
 
@@ -75,8 +75,8 @@ def benchmarks() -> Path:
 
 
 def summary() -> Path:
-    """The table of all stored runs that people read: beside `runs`, or in it where that is set by name."""
-    return (named(RUNS_VARIABLE) or project() / "results") / "summary.csv"
+    """The table, for people, of all runs that are stored in `runs`, in that folder."""
+    return runs() / "summary.csv"
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import types
+import warnings
 from pathlib import Path
 
 import nbformat
@@ -50,13 +51,6 @@ def told(*arguments, code=0):
     result = call(*arguments)
     assert (result.exit_code, "Traceback" in result.output) == (code, False), result.output
     return result.output
-
-
-def test_help_imports_nothing_heavy():
-    heavy = {"torch", "pandas", "numpy", "papermill", "pydantic"}
-    code = f"import sys, scalestudy.cli; sys.exit(str(sorted({heavy} & set(sys.modules)) or ''))"
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT)
-    assert process.stderr.strip() == ""
 
 
 def test_help_of_every_command_and_version():
@@ -103,6 +97,13 @@ def test_run_then_status_then_run_again(project):
     status = told("status", *SMALL)
     assert f"14 records in {files.runs()}" in status and "14 of   15 stored" in status
     assert status.count("damaged: ") == 1 and "Warning" not in status
+    damaged = next(files.runs().glob("*.json"))
+    damaged.write_text("{")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        told_of = told("run", *SMALL, "--workers", "1")
+    assert f"\nWarning: {damaged.name}: truncated" in f"\n{told_of}"
+    assert "15 runs: 13 read, 2 trained" in told_of
 
 
 def test_status_names_a_damaged_file_that_cannot_be_moved(project):
@@ -234,25 +235,9 @@ def test_commands_on_a_cluster(project, one_notebook, tmp_path, monkeypatch):
             text = told("run", *SMALL, "--filter", "table4", "--scheduler", str(cluster.file))
         assert "9 runs: 0 read, 9 trained; 0 failed" in text
         assert len(files.summary().read_text().splitlines()) == 10
-        text = told("reproduce", *SMALL, "-p", "epochs=4", "--scheduler", cluster.address)
-        assert "9 runs: 0 read, 9 trained; 0 failed" in text
+        assert "9 read, 0 trained" in told("reproduce", *SMALL, "--scheduler", cluster.address)
         told("run", "--workers", "2", "--scheduler", cluster.address, code=2)
-    text = told("run", *SMALL, "--scheduler", str(tmp_path / "nowhere"), code=2)
-    assert "scheduler must be an address such as" in text
-    assert len(RunStore(tmp_path / "cluster" / "a").keys()) == 18
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_end_any_command_with_a_message(project, monkeypatch, number, code):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("scalestudy.data.fetch_mnist", lambda: signal.raise_signal(number))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell hands it down as ignored
-    try:
-        text = told("data", "fetch", code=code)
-    finally:
-        signal.signal(signal.SIGINT, before[0])
-    assert text == "Interrupted; finished runs are stored, the same command goes on from there.\n"
-    assert signal.getsignal(signal.SIGTERM) == before[1]
+    assert len(RunStore(tmp_path / "cluster" / "a").keys()) == 9
 
 
 REPRODUCE = """
@@ -263,38 +248,29 @@ main(["reproduce"])
 """
 
 
-def test_signals_end_the_kernels_too(project, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_signals_end_the_kernels_too(project, tmp_path, number, code):
     write_notebook(
         project / "notebooks" / "01_long.ipynb",
         "import os, pathlib, time\n"
-        "place = pathlib.Path(os.environ['SCALESTUDY_RESULTS'])\n"
-        "(place / 'new').write_text(str(os.getpid()))\n"
-        "(place / 'new').rename(place / 'kernel')\n"
+        "pathlib.Path('new').write_text(str(os.getpid()))\n"
+        f"pathlib.Path('new').rename({str(tmp_path / 'kernel')!r})\n"
         "time.sleep(300)",
     )
-    codes = {signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
-    places = {number: tmp_path / number.name for number in codes}
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     options = dict(stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    processes = {}
-    for number, place in places.items():
-        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), files.RESULTS_VARIABLE: str(place)}
-        processes[number] = subprocess.Popen([sys.executable, "-c", REPRODUCE], env=environment, **options)
-    try:
-        wait_until(lambda: all((place / "kernel").exists() for place in places.values()))
-        for number, process in processes.items():
+    with subprocess.Popen([sys.executable, "-c", REPRODUCE], env=environment, **options) as process:
+        try:
+            wait_until((tmp_path / "kernel").exists)
             process.send_signal(number)
-        for number, process in processes.items():
             _, error = process.communicate(timeout=120)
-            assert process.returncode == codes[number], error
-            assert error.count("Interrupted; finished runs are stored") == (number != signal.SIGKILL), error
-            assert "Traceback" not in error
-        kernels = [int((place / "kernel").read_text()) for place in places.values()]
-        wait_until(lambda: all(gone(kernel) for kernel in kernels))
-        for place in places.values():
-            assert {path.name for path in (place / "quick" / "notebooks").iterdir()} <= {"01_long.ipynb"}
-    finally:
-        for process in processes.values():
+        finally:
             process.kill()
+    assert process.returncode == code, error
+    assert error.count("Interrupted; finished runs are stored") == (number == signal.SIGTERM), error
+    assert "Traceback" not in error
+    wait_until(lambda: gone(int((tmp_path / "kernel").read_text())))
+    assert {path.name for path in (files.results("quick") / "notebooks").iterdir()} <= {"01_long.ipynb"}
 
 
 def write_notebook(path, *cells):

@@ -3,6 +3,7 @@
 import errno
 import os
 import time
+from unittest.mock import Mock
 
 import pytest
 
@@ -62,20 +63,13 @@ def test_a_file_is_written_whole_or_the_old_one_stays(step, tmp_path, monkeypatc
         files.write_whole(path, content)
         assert {path: path.read_bytes() for path in path.parent.iterdir()} == {path: content}
 
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(files.os, step, full)
     message = f"cannot write to the folder {path.parent}: No space left on device; .*SCALESTUDY_RUNS .* before is"
-    with pytest.raises(files.StoreError, match=message):
-        files.write_whole(path, b"new")
-    assert {path: path.read_bytes() for path in path.parent.iterdir()} == {path: b"old"}
-
-
-def test_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(files.StoreError, match=r"cannot write to the folder .*runs: Not a directory; free some space"):
-        files.write_whole(tmp_path / "file" / "runs" / "record", b"")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    for error, expected in ((full, files.StoreError), (KeyboardInterrupt(message), KeyboardInterrupt)):
+        monkeypatch.setattr(files.os, step, Mock(side_effect=error))
+        with pytest.raises(expected, match=message):
+            files.write_whole(path, b"new")
+        assert {path: path.read_bytes() for path in path.parent.iterdir()} == {path: b"old"}
 
 
 def test_a_probe_writes_and_clears_up_after_killed_writers(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """The project's own files agree with each other: pyproject, pins, environment, Makefile, CI, citation."""
 
-import json
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import scalestudy
-from scalestudy.models import SYSTEMS
+from scalestudy.paper.parameters import profiles
 from scalestudy.paper.study import Study
 from scalestudy.paper.table import write_summary
 from scalestudy.runs.store import RunStore
@@ -50,18 +50,6 @@ def in_force(requirement, python):
     environment = {"python_version": python, "python_full_version": f"{python}.9"}
     environment |= {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
     return requirement.marker is None or requirement.marker.evaluate(environment)
-
-
-def commands(script):
-    """The lines of a shell script that do something for the project."""
-    lines = [line.strip() for line in script.splitlines()]
-    return [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
-
-
-def fenced_commands(markdown):
-    blocks = re.findall(r"^ *```(?:ba|z)?(?:sh|console|shell)?\n(.*?)^ *```", markdown, flags=re.MULTILINE | re.DOTALL)
-    lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    return [re.sub(r"\s+#.*", "", line) for line in lines if line]
 
 
 def tracked(path: str = ".") -> dict[str, bytes]:
@@ -104,39 +92,35 @@ def test_torch_and_the_build_backend_are_pinned():
     assert backend.specifier.contains(versions[backend.name].removeprefix("=="))
 
 
-def test_environment_holds_nothing_of_its_own():
-    environment = yaml.safe_load(read("environment.yml"))
-    assert environment["name"] == pyproject()["project"]["name"]
+def test_what_is_installed_is_the_same_everywhere():
+    """By pip, conda and make."""
+    project, environment, makefile = pyproject()["project"], yaml.safe_load(read("environment.yml")), read("Makefile")
     python, *others = environment["dependencies"]
-    assert Requirement(python).name == "python"
+    assert environment["name"] == project["name"]
     assert others == ["pip", {"pip": ["-c constraints.txt", "-e .[cluster,notebooks,dev]"]}]
+    assert "install -qq --no-input -c constraints.txt --no-build-isolation -e '.[cluster,notebooks,dev]'\n" in makefile
+    assert Requirement(python).name == "python"
+    assert project["requires-python"] in {str(bound) for bound in Requirement(python).specifier}
+    assert f"\nPYTHON_FLOOR := {project['requires-python'].removeprefix('>=')}\n" in makefile
 
 
-def test_python_floor_is_the_same_everywhere():
-    floor = pyproject()["project"]["requires-python"]
-    assert floor == ">=3.11"
-    python = Requirement(yaml.safe_load(read("environment.yml"))["dependencies"][0])
-    assert floor in {str(bound) for bound in python.specifier}
-    (makefile,) = re.findall(r"^PYTHON_FLOOR +:= +(\S+)$", read("Makefile"), flags=re.MULTILINE)
-    assert f">={makefile}" == floor
-
-
-def test_makefile_installs_what_environment_installs():
-    (install,) = (line for line in read("Makefile").splitlines() if "pip install" in line and "-e " in line)
-    assert "-c constraints.txt" in install and "-e '.[cluster,notebooks,dev]'" in install
-
-
-def test_ci_runs_the_command_that_the_readme_names():
-    script = ROOT / ".ci" / "run"
-    assert commands(read(script)) == ["make test"]
+def test_the_commands_of_the_readme_are_documented_and_what_ci_runs():
+    makefile, readme, script = read("Makefile"), read("README.md"), ROOT / ".ci" / "run"
+    assert "set -euo pipefail" in read(script) and read(script).endswith("\nmake test\n")
     assert script.stat().st_mode & 0o111, "chmod +x .ci/run"
-    assert "set -euo pipefail" in read(script)
-    assert {"make test", "make reproduce"} <= set(fenced_commands(read("README.md")))
-
-
-def test_makefile_documents_its_targets():
     for target in ("reproduce", "test", "lab", "lint", "clean"):
-        assert re.search(rf"^{target}:.*## \S", read("Makefile"), flags=re.MULTILINE), target
+        assert re.search(rf"^{target}:.*## \S", makefile, flags=re.MULTILINE), target
+        assert f"make {target}" in readme or target in ("lint", "clean")
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+def test_links_lead_somewhere(page):
+    text = read(page)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    links = re.findall(r"\]\(((?!https?:)[^)]+)\)", text)
+    for path, _, anchor in (link.partition("#") for link in links):
+        assert (ROOT / page).parent.joinpath(path).exists() if path else anchor in anchors, (path, anchor)
 
 
 def test_citation_names_the_paper_and_this_version():
@@ -182,56 +166,48 @@ def test_no_tracked_file_names_a_place_on_one_machine():
 class TestReadme:
     """Numbers in the README and the docs come from the code: from the committed tables and measurements."""
 
-    @staticmethod
-    def block(name: str) -> str:
-        return read("README.md").split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0].strip()
+    @pytest.mark.parametrize("page", ["README.md", "docs/running.md", "docs/systems.md"])
+    def test_blocks_are_filled_by_the_code(self, page: str) -> None:
+        spec = importlib.util.spec_from_file_location("fill", ROOT / "docs" / "fill.py")
+        fill = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(fill)
+        text = read(page)
+        assert set(re.findall(r"<!-- (\w+) -->", text)) == set(fill.BLOCKS[page])
+        assert fill.filled(page) == text, "`make notebooks` renews it"
 
-    def test_claims_and_sizes(self) -> None:
-        assert self.block("claims") == read("results/quick/tables/verdict_by_claim.md").strip()
-        assert self.block("size") == Study.open("quick").description
-        assert self.block("baseline_size") == Study.open("quick").baseline_description
-
-    def test_training_cost(self) -> None:
-        """The table is that of the last committed `make bench`, at its smaller batch."""
-        measured = read("results/benchmarks/training_cost.md").splitlines()
-        shown = self.block("bench").splitlines()
-        assert shown[:2] == measured[2:4]
-        assert shown[2:] == [line for line in measured[4:] if line.split("|")[2].strip() == "16"]
-        assert len(shown) == 2 + len(SYSTEMS)
-
-    def test_throughput(self) -> None:
-        rows = json.loads(read("results/benchmarks/throughput.json"))["rows"]
-        (ratio,) = (row["started_ratio"] for row in rows if row["workers"] == 2)
-        assert self.block("throughput") == f"{ratio:.2f}"
+    def test_first_screen(self) -> None:
+        """What was found, a picture, and one table of at most ten rows."""
+        lines = read("README.md").splitlines()
+        head = lines[: lines.index("<!-- /claims -->")]
+        assert len(head) <= 40 and len(lines) <= 150
+        assert sum(line.startswith("!") for line in head) == 1
+        assert sum(line.startswith("|") for line in head) <= 2 + 10
 
     def test_number_of_runs(self) -> None:
-        text = read("README.md")
-        for profile in ("quick", "overnight", "paper"):
-            assert f"| `{profile}` | {len(Study.open(profile).all_specs())} |" in text
+        text, count = read("docs/running.md"), {name: len(Study.open(name).all_specs()) for name in profiles()}
+        assert re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE) == [
+            (name, str(count[name])) for name in ("quick", "overnight", "paper")
+        ]
+        assert f"trains the {count['quick']} runs of the profile `quick`" in read("README.md")
 
-    def test_links_lead_somewhere(self) -> None:
-        links = re.findall(r"\]\(((?!https?:)[^)#]+)\)", read("README.md"))
-        assert len(links) > 8
-        assert [link for link in links if not (ROOT / link).exists()] == []
-
-    def test_layers_example_runs(self) -> None:
-        (example,) = re.findall(r"```python\n(.*?)```", read("README.md"), re.DOTALL)
+    def test_examples_run(self) -> None:
         names: dict[str, object] = {}
-        exec(example.replace("print(", "shown = ("), names)
+        for example in re.findall(r"```python\n(.*?)```", read("README.md"), re.DOTALL):
+            exec(example.replace("print(", "shown = ("), names)
         assert names["features"].shape == (2, 32, 64, 64)
         assert names["shown"] == pytest.approx([2.0, 12**0.5, 6.0])
+        assert len(names["losses"]) == 2 and not names["net"].training
 
 
 def test_committed_records_are_whole_and_none_is_of_the_quick_profile(tmp_path: Path) -> None:
-    """So that `make reproduce` on a fresh clone trains the quick runs; theirs lie in tests/records."""
-    for folder in ("runs", "records"):
-        (tmp_path / folder).mkdir()
-        for name, content in tracked(f"results/{folder}").items():
-            (tmp_path / folder / Path(name).name).write_bytes(content)
-    store = RunStore(tmp_path / "runs", tmp_path / "records")
+    """So that `make reproduce` on a fresh clone trains the quick runs."""
+    there = tracked("results/records")
+    summary = there.pop("results/records/summary.csv")
+    for name, content in there.items():
+        (tmp_path / Path(name).name).write_bytes(content)
+    store = RunStore(tmp_path)
     records = store.records()
-    assert store.problems == []
+    assert store.problems == [] and len(records) == len(there)
     assert not {record.key for record in records} & {spec.key for spec in Study.open("quick").all_specs()}
     write_summary(records, tmp_path / "summary.csv")
-    table = {"results/summary.csv": (tmp_path / "summary.csv").read_bytes()}
-    assert tracked("results/summary.csv") == table, "`scalestudy run --filter table2` renews it"
+    assert (tmp_path / "summary.csv").read_bytes() == summary, "`make notebooks` renews it"

@@ -1,9 +1,11 @@
 """Internal scale tolerance model: densities, divergence, fit."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
+from reference_files import reference_file
 from scipy.optimize import minimize
 
 from scalestudy import tolerance
@@ -59,7 +61,10 @@ def test_kl_is_zero_for_equal_densities_directed_and_handles_zeros():
 
 
 def test_joint_fit_gives_the_printed_tau_at_a_minimum_in_every_direction(joint, objective):
-    assert joint.tau == pytest.approx(0.459, abs=5e-4)
+    authors = json.loads(reference_file("tolerance.json").read_text())
+    assert joint.tau == pytest.approx(authors["tau"], abs=5e-4)
+    assert round(joint.tau, 3) == 0.459
+    assert joint.objective_at_start == pytest.approx(authors["objective_at_start"], rel=1e-6)
     assert joint.converged
     assert joint.objective == pytest.approx(objective(parameters(joint)))
     assert joint.objective_at_start == pytest.approx(objective([1, 1, 1, 2, 2, 2, 0.1]))

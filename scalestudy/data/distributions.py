@@ -7,7 +7,6 @@ the first k of n draws do not depend on n.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Annotated, Literal
 
 import numpy as np
@@ -19,24 +18,17 @@ DataScale = Annotated[float, Field(gt=0)]
 
 
 class _Distribution(BaseModel):
+    """Subclasses add `quantile`, the data scale below which that share of the draws lies, and `label`, their name."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Draw data scales, float64 (count,); advances the generator by `count` uniform numbers."""
         return self.quantile(rng.random(count))
 
-    @abstractmethod
-    def quantile(self, probability: np.ndarray | float) -> np.ndarray:
-        """The data scale below which a share `probability`, in [0, 1], of the draws lies."""
-
-    @property
-    @abstractmethod
-    def label(self) -> str:
-        """The name in tables and figures."""
-
 
 class _Range(_Distribution):
-    """A distribution on [low, high]."""
+    """A distribution on [low, high]; subclasses add `_octaves`, log2 of the quantile, and `_density`, per octave."""
 
     low: DataScale
     high: DataScale
@@ -58,14 +50,6 @@ class _Range(_Distribution):
         """Probability per octave at log2 of the data scale, shape of the argument; 0 outside the range."""
         inside = (octaves >= np.log2(self.low)) & (octaves <= np.log2(self.high))
         return np.where(inside, self._density(octaves), 0.0)
-
-    @abstractmethod
-    def _octaves(self, probability: np.ndarray) -> np.ndarray:
-        """The quantile as log2 of the data scale."""
-
-    @abstractmethod
-    def _density(self, octaves: np.ndarray) -> np.ndarray | float:
-        """The density per octave within the range."""
 
 
 class LogUniform(_Range):
@@ -131,8 +115,8 @@ class LogNormal(_Range):
 
     @property
     def label(self) -> str:
-        ends = f"[{_number(self.low)}, {_number(self.high)}]"
-        return f"log-normal ({_number(self.mean)}, {_number(self.std)}) {ends}"
+        numbers = map(_number, (self.mean, self.std, self.low, self.high))
+        return "log-normal ({}, {}) [{}, {}]".format(*numbers)
 
 
 class SingleScale(_Distribution):

@@ -47,17 +47,15 @@ class DynamicScaleSplit:
 
     @property
     def mean(self) -> float:
-        """Mean of all pixels of this split's scaled images, in [0, 1]."""
         return self._statistics[0]
 
     @property
     def std(self) -> float:
-        """Population standard deviation of all pixels of this split's scaled images."""
         return self._statistics[1]
 
     @cached_property
     def _statistics(self) -> tuple[float, float]:
-        """Of the pixels / 255, from exact integer sums."""
+        """Mean and population standard deviation of all pixels / 255 of the scaled images, from exact integer sums."""
         total = squares = 0
         for start in range(0, len(self), _STATISTICS_CHUNK):
             levels = self.scaled(slice(start, start + _STATISTICS_CHUNK)).flatten().to(torch.float64)

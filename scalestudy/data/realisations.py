@@ -13,7 +13,6 @@ from scalestudy.data.mnist import DataError, load_mnist
 from scalestudy.data.resample import rescale, rescale_unchecked
 from scalestudy.data.splits import (
     MNIST_SCALE_COUNTS,
-    SPLIT_NAMES,
     batch_positions,
     check_counts,
     mnist_scale_draws,
@@ -88,8 +87,7 @@ class MnistScaleSplit:
 def random_factors(count: int, generator: torch.Generator) -> Tensor:
     """Factors of the augmentation, float64 (count,): uniform, the same in one call as in several."""
     low, high = AUGMENTATION_RANGE
-    draws = torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device)
-    return low + (high - low) * draws
+    return low + (high - low) * torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device)
 
 
 def mnist_scale(
@@ -126,11 +124,9 @@ def mnist_scale(
     if seed not in PUBLISHED:
         raise ValueError(f"seed must be one of the published realisations of MNIST-Scale, 0 .. 5, got {seed!r}")
     check_counts(counts, MNIST_SCALE_COUNTS)
-    mnist = load_mnist()
-    positions, draws = mnist_scale_split(mnist.labels.numpy(), seed), mnist_scale_draws(seed)
-    splits = {}
-    for name, count in zip(SPLIT_NAMES, counts, strict=True):
-        indices, scales = torch.from_numpy(positions[name][:count]), torch.from_numpy(draws[name][:count])
+    mnist, draws, splits = load_mnist(), mnist_scale_draws(seed), {}
+    for (name, positions), count in zip(mnist_scale_split(mnist.labels.numpy(), seed).items(), counts, strict=True):
+        indices, scales = torch.from_numpy(positions[:count]), torch.from_numpy(draws[name][:count])
         images = rescale(mnist.images[indices], scales, 28, centre=CENTRE, method="exact")
         splits[name] = MnistScaleSplit(images, mnist.labels[indices], scales, indices, dtype)
     if tuple(counts) == MNIST_SCALE_COUNTS and (found := digest(splits)) != PUBLISHED[seed]:

@@ -2,16 +2,14 @@
 
 from typing import Any
 
-from scalestudy.models.systems import SYSTEMS, System, build
+from scalestudy.models.systems import SYSTEMS, System, build, register
 
-__all__ = ["SYSTEMS", "MnistScaleNet", "System", "Table1Net", "build"]
+__all__ = ["SYSTEMS", "System", "Table1Net", "build", "register"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Table1Net":
-        from scalestudy.models.table1 import Table1Net as found
-    elif name == "MnistScaleNet":
-        from scalestudy.models.frame import MnistScaleNet as found
-    else:
+    if name != "Table1Net":
         raise AttributeError(name)
-    return found
+    from scalestudy.models.table1 import Table1Net
+
+    return Table1Net

@@ -8,8 +8,14 @@ from scalestudy.models.frame import BlockNet
 from scalestudy.models.kernels import KERNEL_SIZE
 
 
-class CNN(BlockNet):
-    """Three plain 7 x 7 convolutions with bias, initialised as PyTorch does (released code of SESN)."""
+class PlainConv(nn.Conv2d):
+    """7 x 7 convolution with bias that keeps the size of the images."""
 
-    def convolution(self, in_channels: int, out_channels: int) -> nn.Module:
-        return nn.Conv2d(in_channels, out_channels, KERNEL_SIZE, padding=KERNEL_SIZE // 2)
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, KERNEL_SIZE, padding=KERNEL_SIZE // 2)
+
+
+class CNN(BlockNet):
+    """Three plain convolutions, initialised as PyTorch does (released code of SESN)."""
+
+    convolution = PlainConv

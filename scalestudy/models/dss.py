@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from scipy.special import ive
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scalestudy.models.frame import BlockNet
-from scalestudy.models.kernels import DILATIONS, KERNEL_SIZE
+from scalestudy.models.kernels import KERNEL_SIZE
 from scalestudy.models.pooling import larger
 
+DILATIONS = (1, 2)  # of the kernels on the two levels of the scale space
 # variance in square pixels that takes an image of sigma 0.25 to one of sigma 0.5 (released code)
 BLUR_VARIANCE = 0.25**2 * (2**2 - 1)
 BLUR_HALF_WIDTH = 4  # the blur reaches this many pixels to each side
@@ -28,7 +30,7 @@ def blur_taps() -> Tensor:
 class DilatedConv(nn.Module):
     """Semigroup correlation with one scale per kernel, no bias: level l sees level l, dilated by 2^l.
 
-    It is `GroupConv` with the basis `kernels.dilated_pixels`, in as many multiplications as its kernels have pixels.
+    It is `GroupConv` whose basis are pixels moved apart, in as many multiplications as its kernels have pixels.
     (B, I, 2, H, W), or images (B, I, H, W), which are lifted to two levels of a Gaussian scale space: themselves, and
     themselves blurred (zero padding) -> (B, O, 2, H, W).  With `project` the layer ends on the maximum over levels.
     """
@@ -62,10 +64,8 @@ class DSS(BlockNet):
     two levels and kernels without extent in scale, so that levels meet only at the end.
     """
 
+    convolution = DilatedConv
     norm = nn.BatchNorm3d
-
-    def convolution(self, in_channels: int, out_channels: int) -> nn.Module:
-        return DilatedConv(in_channels, out_channels)
 
     def features(self, x: Tensor) -> Tensor:
         return super().features(x).max(2).values
@@ -74,5 +74,4 @@ class DSS(BlockNet):
 class ScalarDSS(BlockNet):
     """DSS that lifts anew before each convolution and takes the maximum over levels after it."""
 
-    def convolution(self, in_channels: int, out_channels: int) -> nn.Module:
-        return DilatedConv(in_channels, out_channels, project=True)
+    convolution = staticmethod(partial(DilatedConv, project=True))

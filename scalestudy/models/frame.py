@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scalestudy.layers.scales import InternalScales
+from scalestudy.layers.scales import InternalScales, require_integer
 from scalestudy.models.pooling import block_pool
 
 CHANNELS = (32, 63, 95)  # of the three blocks; SEVF and SS-CNN take fewer to stay near 495k parameters
@@ -22,19 +24,19 @@ class MnistScaleNet(nn.Module):
     """
 
     head: nn.Module
+    features: Callable[[Tensor], Tensor]  # enlarged images (B, C, 2 N, 2 N) to (B, C', n, n); n = 2 for N = 28
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10, image_size: int = 28) -> None:
         super().__init__()
+        require_integer("in_channels", in_channels)
+        require_integer("num_classes", num_classes)
+        require_integer("image_size", image_size)
         if image_size < 16 or image_size % 2:
             raise ValueError(
-                f"image_size must be even and at least 16 pixels, got {image_size!r}; pad images of another size"
+                f"image_size must be even and at least 16 pixels, got {image_size}; pad images of another size"
             )
         self.in_channels, self.num_classes, self.image_size = in_channels, num_classes, image_size
         self.scales: InternalScales | None = None
-
-    def features(self, x: Tensor) -> Tensor:
-        """Enlarged images (B, C, 2 N, 2 N) to features (B, C', n, n); n = 2 for N = 28."""
-        raise TypeError(f"{type(self).__name__} does not say what its convolution blocks are")
 
     def classifier(self, channels: int, side: int | None = None, *, bias: bool = False) -> nn.Sequential:
         """Linear, batch norm, ReLU, dropout 0.7, linear (released code); `side` n is that of the usual last pooling."""
@@ -53,8 +55,7 @@ class MnistScaleNet(nn.Module):
             expected = ", ".join(map(str, shape))
             raise ValueError(f"{name} takes images of shape (B, {expected}), got {tuple(images.shape)}")
         if not images.is_floating_point():
-            remedy = "see scalestudy.data.mnist_scale"
-            raise ValueError(f"{name} takes normalised images of a floating point type, got {images.dtype}; {remedy}")
+            raise ValueError(f"{name} takes normalised images of a floating point type, got {images.dtype}")
         enlarged = functional.interpolate(images, scale_factor=2, mode="nearest")
         return self.head(self.features(enlarged).flatten(1))
 
@@ -65,6 +66,7 @@ class BlockNet(MnistScaleNet):
     `copies` groups of channels lie side by side between the blocks; `bias` is that of the first linear layer.
     """
 
+    convolution: Callable[[int, int], nn.Module]  # of input and output channels, with initial weights
     channels = CHANNELS
     norm: type[nn.Module] = nn.BatchNorm2d
     copies = 1
@@ -77,10 +79,6 @@ class BlockNet(MnistScaleNet):
         self.conv2, self.norm2 = self.convolution(first, second), self.norm(self.copies * second)
         self.conv3, self.norm3 = self.convolution(second, third), self.norm(self.copies * third)
         self.head = self.classifier(third, bias=self.bias)
-
-    def convolution(self, in_channels: int, out_channels: int) -> nn.Module:
-        """The convolution of a block, with initial weights."""
-        raise TypeError(f"{type(self).__name__} does not say what its convolutions are")
 
     def features(self, x: Tensor) -> Tensor:
         x = self.norm1(block_pool(self.conv1(x), 1).relu())

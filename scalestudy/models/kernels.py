@@ -7,6 +7,7 @@ with a `SampledBasis`, as SESN's is with Hermite-Gaussian functions.  All bases 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,6 @@ KERNEL_SIZE = 7  # height and width of the learned kernels of all baselines but 
 # size factors of SiCNN's kernels and of SI-ConvNet's images (released code of SESN)
 COLUMN_SCALES = (0.3, 0.45, 0.67, 1.0, 1.49, 2.23, 3.33)
 COLUMN_KERNEL_SIZE = int(KERNEL_SIZE * max(COLUMN_SCALES))  # 23 pixels
-
-DILATIONS = (1, 2)  # of DSS's kernels on the levels of its scale space
 
 FILTER_SIZES = (7, 9, 11, 13, 15, 17)  # SS-CNN's kernel sizes in pixels: the scales of its filters
 REFERENCE_SIZE = 11  # filter size in pixels at which SS-CNN's harmonics are not turned
@@ -32,31 +31,27 @@ def kernel_bank(in_channels: int, out_channels: int) -> nn.Parameter:
     return nn.Parameter(nn.init.kaiming_uniform_(weight, a=5**0.5))
 
 
-def resampling(size: int, new_size: int, *, align_corners: bool) -> Tensor:
-    """What a bilinear resize does along each axis, (new_size, size)."""
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept, and may serve a training step later
+def resampling(
+    new_size: int, canvas: int, align_corners: bool, size: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """What a bilinear resize to `new_size`, cropped or padded to `canvas`, does along each axis, (canvas, size)."""
     identity = torch.eye(size, dtype=torch.float64)[None]
-    return functional.interpolate(identity, new_size, mode="linear", align_corners=align_corners)[0].T
+    matrix = functional.interpolate(identity, new_size, mode="linear", align_corners=align_corners)[0].T
+    return centred(matrix, canvas).to(device, dtype)
+
+
+def resized(x: Tensor, new_size: int, canvas: int, *, align_corners: bool) -> Tensor:
+    """Bilinear resize of (B, C, H, H), cropped or padded about its centre to (B, C, canvas, canvas)."""
+    matrix = resampling(new_size, canvas, align_corners, x.shape[-1], x.dtype, x.device)
+    return matrix @ x @ matrix.T
 
 
 def centred(rows: Tensor, size: int, before: int | None = None) -> Tensor:
     """Crop or zero-pad the rows of a matrix to `size`; `before` are added at the start, by default half of them."""
     before = (size - len(rows)) // 2 if before is None else before
     return functional.pad(rows, [0, 0, before, size - len(rows) - before])
-
-
-def pixels() -> Tensor:
-    """The pixels of a 7 x 7 kernel by themselves, (49, 1, 7, 7): CNN."""
-    return _pictures([torch.eye(KERNEL_SIZE, dtype=torch.float64)])
-
-
-def dilated_pixels() -> Tensor:
-    """Pixels moved apart, (49, 2, 13, 13): DSS."""
-    centre = KERNEL_SIZE // 2 * max(DILATIONS)
-    matrices = [torch.zeros(2 * centre + 1, KERNEL_SIZE, dtype=torch.float64) for _ in DILATIONS]
-    for matrix, dilation in zip(matrices, DILATIONS, strict=True):
-        reach = KERNEL_SIZE // 2 * dilation
-        matrix[centre - reach : centre + reach + 1 : dilation] = torch.eye(KERNEL_SIZE)
-    return _pictures(matrices)
 
 
 def enlarged_pixels() -> Tensor:
@@ -69,14 +64,14 @@ def enlarged_pixels() -> Tensor:
     for factor in COLUMN_SCALES:
         new_size = math.floor(size * factor)
         if factor <= 1:
-            matrices.append(centred(resampling(size, new_size, align_corners=True) @ canvas, size))
+            matrices.append(resampling(new_size, size, True, size, canvas.dtype, canvas.device) @ canvas)
         else:
             source = (torch.arange(new_size, dtype=torch.float64) / factor).long()
             matrices.append(centred(canvas[source], size, -math.ceil((new_size - size) / 2)))
-    return _pictures(matrices)
+    return pictures(matrices)
 
 
-def _pictures(matrices: list[Tensor]) -> Tensor:
+def pictures(matrices: list[Tensor]) -> Tensor:
     """Pixel (r, c) at each scale: the outer product of columns r and c of that scale's matrix, (r c, scales, K, K)."""
     stacked = torch.stack(matrices)
     return torch.einsum("syr,sxc->rcsyx", stacked, stacked).flatten(0, 1)

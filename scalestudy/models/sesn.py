@@ -8,7 +8,8 @@ network here, of 494,549 parameters and those of the scales.
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,6 +17,7 @@ from torch.nn import functional
 from scalestudy.layers.basis import SampledBasis, VaryingSigmaBasis
 from scalestudy.layers.conv import Algorithm, GroupConv, LiftingConv
 from scalestudy.layers.disco import disco_basis
+from scalestudy.layers.fast.pooled import is_plain
 from scalestudy.layers.scales import (
     DirectScales,
     FixedScales,
@@ -78,10 +80,11 @@ class ScaleAxisNet(MnistScaleNet):
     def features(self, x: Tensor) -> Tensor:
         x = self._block(x, self.conv1, self.norm1)
         x = self._block(x, self.conv2, self.norm2)
-        x = self.conv3.without_bias(x).max(dim=2).values
+        x, bias = _response(self.conv3, x)
+        x = x.max(dim=2).values
         if self.pooling == "max":
-            return self.norm3(_bias_relu_(block_pool(x, 3), self.conv3.bias))
-        x = _bias_relu_(functional.max_pool2d(x, 7, 1), self.conv3.bias)
+            return self.norm3(_bias_relu(block_pool(x, 3), bias))
+        x = _bias_relu(functional.max_pool2d(x, 7, 1), bias)
         return self.norm3(functional.avg_pool2d(x, 2, 4))
 
     def _block(self, x: Tensor, conv: LiftingConv | GroupConv, norm: nn.BatchNorm2d) -> Tensor:
@@ -89,47 +92,52 @@ class ScaleAxisNet(MnistScaleNet):
 
         A maximum changes place with bias and ReLU, which both keep the order of values: a quarter of the work.
         """
-        y = conv.without_bias(x).transpose(1, 2)  # (B, S, C, H, W)
+        y, bias = _response(conv, x)
+        y = y.transpose(1, 2)  # (B, S, C, H, W)
         folded = y.flatten(0, 1)
         if self.pooling == "max":
-            folded = _bias_relu_(max_pool_2x2(folded), conv.bias, self.relu)
+            folded = _bias_relu(max_pool_2x2(folded), bias, self.relu)
         else:
-            folded = functional.avg_pool2d(_bias_relu_(folded, conv.bias, self.relu), 2)
+            folded = functional.avg_pool2d(_bias_relu(folded, bias, self.relu), 2)
         return norm(folded).unflatten(0, y.shape[:2]).transpose(1, 2)
 
 
-def _bias_relu_(x: Tensor, bias: Tensor, relu: bool = True) -> Tensor:
-    """Add a bias per channel to (B, C, H, W) and rectify."""
+def _response(conv: LiftingConv | GroupConv, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The response without its bias, and the bias; where somebody listens to the layer (hooks), with it, and None."""
+    return (conv.without_bias(x), conv.bias) if is_plain(conv, type(conv)) else (conv(x), None)
+
+
+def _bias_relu(x: Tensor, bias: Tensor | None, relu: bool = True) -> Tensor:
+    """Add a bias per channel to (B, C, H, W), if there is one, and rectify."""
+    if bias is None:
+        return x.relu() if relu else x
     x = x + bias[:, None, None]
     return x.relu_() if relu else x
 
 
-def sesn(sigma: float = 1.5, mult: float = 1.4, algorithm: Algorithm = "auto") -> ScaleAxisNet:
+def sesn(sigma: float = 1.5, mult: float = 1.4, **options: Any) -> ScaleAxisNet:
     """SESN with Hermite basis: fixed scales sigma 2^(i/3), rounded to two decimals, kernels of 15 pixels.
 
     The configuration of the DISCO repository, which the paper says it took its baselines from.  (SESN's own repository
     has sigma 2.0, ratio 1.5; with "+" 1.5, 1.4 and 13 pixels.)
     """
     scales = FixedScales.from_values([round(sigma * 2 ** (i / 3), 2) for i in range(NUM_SCALES)])
-    return ScaleAxisNet(scales, VaryingSigmaBasis(EFFECTIVE_SIZE, mult=mult), algorithm=algorithm)
+    return ScaleAxisNet(scales, VaryingSigmaBasis(EFFECTIVE_SIZE, mult=mult), **options)
 
 
-def disco(mult: float = 1.5, algorithm: Algorithm = "auto", basis: Tensor | None = None) -> ScaleAxisNet:
+def disco(mult: float = 1.5, basis: Tensor | None = None, **options: Any) -> ScaleAxisNet:
     """DISCO: SESN's network with the optimised basis of `scalestudy.layers.disco`, and average pooling.
 
     Sigma 1.9 as in the released configuration (the paper's Table 6 lists scales that start at 1.8).  A `basis`
     (49, 4, 15, 15) may take the place of our own solution.
     """
     sigma = 1.9
-    if basis is None:
-        basis = disco_basis(mult=mult, sigma=sigma, scales=DISCO_STEPS)
+    basis = disco_basis(mult=mult, sigma=sigma, scales=DISCO_STEPS) if basis is None else basis
     scales = FixedScales.from_values([sigma * step for step in DISCO_STEPS])
-    return ScaleAxisNet(scales, SampledBasis(basis), pooling="average", algorithm=algorithm)
+    return ScaleAxisNet(scales, SampledBasis(basis), pooling="average", **options)
 
 
-def learned(
-    scales: InternalScales, mult: float = 1.4, *, like_sesn: bool = False, algorithm: Algorithm = "auto"
-) -> ScaleAxisNet:
+def learned(scales: InternalScales, mult: float = 1.4, *, like_sesn: bool = False, **options: Any) -> ScaleAxisNet:
     """The paper's network: SESN's with learned scales.
 
     As released, without ReLU in the first two blocks, and with kernels that follow the largest scale (27 pixels at the
@@ -137,38 +145,19 @@ def learned(
     training strategy" (Section 4.3).
     """
     basis, kernel_size = VaryingSigmaBasis(EFFECTIVE_SIZE, mult=mult), KERNEL_SIZE if like_sesn else None
-    return ScaleAxisNet(scales, basis, kernel_size=kernel_size, relu=like_sesn, algorithm=algorithm)
+    return ScaleAxisNet(scales, basis, kernel_size=kernel_size, relu=like_sesn, **options)
 
 
-# sigma_basis (pixels), ISR and number of scales that the paper's networks start from (released code)
-_START = (1.5, 2.0, NUM_SCALES)
+def _ours(
+    kind: type[InternalScales], sigma: float = 1.5, isr: float = 2.0, num_scales: int = NUM_SCALES, **options: Any
+) -> ScaleAxisNet:
+    """`learned` with one kind of scales, from where the released code starts."""
+    return learned(kind(sigma, isr, num_scales), **options)
 
 
-def ours_isr() -> ScaleAxisNet:
-    """Ours (Learn ISR)."""
-    return learned(StepRatioScales(*_START))
-
-
-def ours_spacings() -> ScaleAxisNet:
-    """Ours (Learn Spacings)."""
-    return learned(SpacingScales(*_START))
-
-
-def ours_direct() -> ScaleAxisNet:
-    """Ours (Learn Scales Directly)."""
-    return learned(DirectScales(*_START))
-
-
-def ours_isr_like_sesn(sigma: float = 1.5, mult: float = 1.4) -> ScaleAxisNet:
-    """Ours (Learn ISR) in a network that differs from SESN's in nothing else."""
-    return learned(StepRatioScales(sigma, 2.0, NUM_SCALES), mult, like_sesn=True)
-
-
-def single_scale() -> ScaleAxisNet:
-    """One learned scale."""
-    return learned(DirectScales(_START[0], 1.0, 1))
-
-
-def interval_scales() -> ScaleAxisNet:
-    """Scales learned in fixed intervals."""
-    return learned(IntervalScales(*_START))
+ours_isr = partial(_ours, StepRatioScales)
+ours_spacings = partial(_ours, SpacingScales)
+ours_direct = partial(_ours, DirectScales)
+ours_isr_like_sesn = partial(ours_isr, like_sesn=True)
+single_scale = partial(ours_direct, isr=1.0, num_scales=1)
+interval_scales = partial(_ours, IntervalScales)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from scalestudy.models.frame import BlockNet, MnistScaleNet
-from scalestudy.models.kernels import KERNEL_SIZE, kernel_bank, resampling
+from scalestudy.models.kernels import KERNEL_SIZE, kernel_bank, resized
 from scalestudy.models.pooling import WINDOWS, larger
 
 # size factors q of the images, about three per octave (released code of SESN)
@@ -33,14 +32,7 @@ def interpolated(x: Tensor, size: int) -> Tensor:
 
 def multiplied(x: Tensor, size: int) -> Tensor:
     """`interpolated` as two matrix products, which a GPU does faster, and in the backward pass always alike."""
-    matrix = _matrix(x.shape[-1], size, x.dtype, x.device)
-    return matrix @ x @ matrix.T
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # kept, and may serve a training step later
-def _matrix(size: int, new_size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return resampling(size, new_size, align_corners=False).to(device, dtype)
+    return resized(x, size, size, align_corners=False)
 
 
 def strongest(x: Tensor, weights: list[Tensor], resize: Resize) -> tuple[Tensor, Tensor]:
@@ -173,11 +165,9 @@ class SEVF(MnistScaleNet):
 class ScalarSEVF(BlockNet):
     """SEVF without vectors: every layer keeps the magnitude only; no batch norm after the third block (released)."""
 
+    convolution = MagnitudeConv
     bias = True
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10, image_size: int = 28) -> None:
         super().__init__(in_channels, num_classes, image_size)
         self.norm3 = nn.Identity()
-
-    def convolution(self, in_channels: int, out_channels: int) -> nn.Module:
-        return MagnitudeConv(in_channels, out_channels)

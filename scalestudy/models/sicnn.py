@@ -48,10 +48,8 @@ class SiCNN(BlockNet):
     its own statistics and parameters for each column.
     """
 
+    convolution = ColumnConv
     copies = len(COLUMN_SCALES)
-
-    def convolution(self, in_channels: int, out_channels: int) -> nn.Module:
-        return ColumnConv(in_channels, out_channels)
 
     def features(self, x: Tensor) -> Tensor:
         columns = super().features(x).unflatten(1, (len(COLUMN_SCALES), -1))  # (B, 7, C, 2, 2)

@@ -41,12 +41,10 @@ class SSCNN(BlockNet):
     the released code of SESN.  `unused_norm` is never used, as there, where parameter counts include it.
     """
 
+    convolution = SteerableConv
     channels = (30, 60, 90)
     bias = True
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10, image_size: int = 28) -> None:
         super().__init__(in_channels, num_classes, image_size)
         self.unused_norm = nn.BatchNorm2d(self.channels[-1])
-
-    def convolution(self, in_channels: int, out_channels: int) -> nn.Module:
-        return SteerableConv(in_channels, out_channels)

@@ -31,7 +31,6 @@ from scalestudy.paper.effects import (
     all_positive,
     all_similar,
     decided,
-    effect,
     majority_positive,
     summary,
     text,
@@ -89,20 +88,26 @@ def judge(
 
     `runs` and `curves` as from `scalestudy.paper.table`, `fit` to the three data scale distributions; without curves
     the claims on Fig. 4 are not measured.  A row per claim: id, item, claim, notebook, measured (a sentence with
-    numbers), verdict (held, did not hold, unclear, not measured).
+    numbers), verdict (held, did not hold, unclear, not measured), unpaired (the verdict without pairing of seeds).
     """
     chosen = {name: one for name, one in CLAIMS.items() if one.notebook == notebook[:2] or not notebook}
     if not chosen:
         allowed = sorted({one.notebook for one in CLAIMS.values()})
         raise ValueError(f"notebook must begin with one of {', '.join(allowed)}, got {notebook!r}")
-    evidence, rows = Evidence(runs, pd.DataFrame(columns=CURVE_COLUMNS) if curves is None else curves, fit), []
+    evidence = Evidence(runs, pd.DataFrame(columns=CURVE_COLUMNS) if curves is None else curves, fit)
+    rows = []
     for name, one in chosen.items():
-        try:
-            verdict, measured = one.check(evidence)
-        except NotMeasured as missing:
-            verdict, measured = NOT_MEASURED, f"missing: {missing}"
-        rows.append((name, one.item, one.says, one.notebook, measured, verdict))
-    return pd.DataFrame(rows, columns=["id", "item", "claim", "notebook", "measured", "verdict"])
+        verdict, measured = _finding(one, evidence)
+        unpaired = _finding(one, replace(evidence, paired=False))
+        rows.append((name, one.item, one.says, one.notebook, measured, verdict, unpaired[0]))
+    return pd.DataFrame(rows, columns=["id", "item", "claim", "notebook", "measured", "verdict", "unpaired"])
+
+
+def _finding(one: Claim, evidence: Evidence) -> Finding:
+    try:
+        return one.check(evidence)
+    except NotMeasured as missing:
+        return NOT_MEASURED, f"missing: {missing}"
 
 
 def _listed(values: Sequence[str]) -> str:
@@ -132,7 +137,7 @@ def _swap_costs(e: Evidence, first: str, second: str) -> bool:
     """Whether using the other distribution's best ISR costs more than the spread on either distribution."""
     for here, other in ((first, second), (second, first)):
         errors, own, swapped = e.errors_by_isr(here), e.best_isr(here), e.best_isr(other)
-        if swapped in errors and effect(errors[swapped].dropna(), errors[own].dropna()).sign > 0:
+        if swapped in errors and e.effect(errors[swapped].dropna(), errors[own].dropna()).sign > 0:
             return True
     return False
 
@@ -144,8 +149,8 @@ def _preferred_half(e: Evidence, on: str, narrow: bool) -> Finding:
     middle = np.sqrt(isrs[0] * isrs[-1])
     below, above = means[isrs < middle].idxmin(), means[isrs > middle].idxmin()
     claimed, other, opposite_end = (below, above, isrs[-1]) if narrow else (above, below, isrs[0])
-    gap = effect(table[other].dropna(), table[claimed].dropna())
-    cost = effect(table[opposite_end].dropna(), table[claimed].dropna())
+    gap = e.effect(table[other].dropna(), table[claimed].dropna())
+    cost = e.effect(table[opposite_end].dropna(), table[claimed].dropna())
     measured = (
         f"{on}: best below the middle of the grid {text(table[below].dropna())} at ISR {below:g}, above it "
         f"{text(table[above].dropna())} at {above:g}; ISR {opposite_end:g} costs {cost}"
@@ -178,8 +183,8 @@ def less_variation_on_narrow_data(e: Evidence) -> Finding:
     for name in DISTRIBUTIONS:
         table = e.errors_by_isr(name).dropna()
         need(not table.empty, f"no seed with every fixed ISR on {name}")
-        variations.append(table.std(axis=1, ddof=0).to_numpy())
-    effects = [effect(wider, variations[0]) for wider in variations[1:]]
+        variations.append(table.std(axis=1, ddof=0))
+    effects = [e.effect(wider, variations[0]) for wider in variations[1:]]
     return all_positive(effects), "error variation over ISRs: " + _listed([text(one) for one in variations])
 
 
@@ -196,11 +201,11 @@ def _narrow_minus_wide(e: Evidence, on: str) -> dict[str, Effect]:
     for part, group in product(parts, groups):
         means[part, group] = rows[parts[part] & groups[group]].groupby("seed")["value"].mean()
         need(not means[part, group].empty, f"no {group} ISR tested in the {part} part of the data scales of {on}")
-    effects = {part: effect(means[part, "narrow"], means[part, "wide"]) for part in parts}
+    effects = {part: e.effect(means[part, "narrow"], means[part, "wide"]) for part in parts}
     # Per seed, so that the seed's own level cancels; groups without common seeds leave nothing to compare.
     narrow, wide = ((means["high", group] - means["rest", group]).dropna() for group in groups)
     need(not (narrow.empty or wide.empty), f"no seed tested over the whole range of {on}")
-    return effects | {"excess": effect(narrow, wide)}
+    return effects | {"excess": e.effect(narrow, wide)}
 
 
 @claim(
@@ -233,8 +238,7 @@ def narrow_slightly_better_on_narrow_data(e: Evidence) -> Finding:
     """Criterion (narrowest data): wide minus narrow ISRs, averaged over the range, is positive beyond the spread.
     "Slightly" is reported as the number, not tested.
     """
-    whole = _narrow_minus_wide(e, NARROW)["all"]
-    flipped = Effect(-whole.difference, whole.spread, -whole.high, -whole.low)
+    flipped = _narrow_minus_wide(e, NARROW)["all"].along(-1)
     return all_positive([flipped]), f"wide - narrow ISR within the range: {flipped}"
 
 
@@ -295,7 +299,7 @@ def learned_isr_grows_except_narrowest(e: Evidence) -> Finding:
     spread.
     """
     isrs = [e.values("isr", name) for name in DISTRIBUTIONS]
-    effects = [effect(wide, narrow) for narrow, wide in pairwise(isrs[1:])]
+    effects = [e.effect(wide, narrow) for narrow, wide in pairwise(isrs[1:])]
     return all_positive(effects), f"learned ISR: {_listed([text(one) for one in isrs])}; change {effects[-1]}"
 
 
@@ -310,9 +314,8 @@ def learned_follows_best_fixed_pattern(e: Evidence) -> Finding:
     """
     oriented = []
     for narrow, wide in pairwise(DISTRIBUTIONS[1:]):
-        change = effect(e.values("isr", wide), e.values("isr", narrow))
-        direction = np.sign(e.best_isr(wide) - e.best_isr(narrow))
-        oriented.append(replace(change, difference=change.difference * direction))
+        change = e.effect(e.values("isr", wide), e.values("isr", narrow))
+        oriented.append(change.along(np.sign(e.best_isr(wide) - e.best_isr(narrow))))
     sigmas = [e.values("sigma_basis", name) for name in DISTRIBUTIONS[1:]]
     excess = [abs(values.mean() - START[0]) - 0.1 * START[0] for values in sigmas]
     left = any(more > np.nan_to_num(summary(values)[1]) for more, values in zip(excess, sigmas, strict=True))
@@ -326,7 +329,8 @@ def learned_comparable_to_best_fixed(e: Evidence) -> Finding:
     """Criterion: on every distribution, learned minus best fixed test error is at most `MARGIN`. Did not hold: beyond
     margin and spread somewhere. A learned network that is better counts as comparable.
     """
-    effects = [effect(e.values("test_error", name), best_fixed(e.fixed(name))["test_error"]) for name in DISTRIBUTIONS]
+    fixed = [best_fixed(e.fixed(name)).set_index("seed")["test_error"] for name in DISTRIBUTIONS]
+    effects = [e.effect(e.values("test_error", name), best) for name, best in zip(DISTRIBUTIONS, fixed, strict=True)]
     worse = [one for one in effects if one.difference > 0]
     return all_similar(worse, MARGIN), "learned - best fixed error: " + _listed(list(map(str, effects)))
 
@@ -340,7 +344,7 @@ def scales_adapt_to_data(e: Evidence) -> Finding:
     effects = []
     for start in e.starts():
         with suppress(NotMeasured):
-            effects.append(effect(e.values("isr", WIDE, start=start), e.values("isr", NARROW, start=start)))
+            effects.append(e.effect(e.values("isr", WIDE, start=start), e.values("isr", NARROW, start=start)))
     need(effects, f"no start with runs on both {NARROW} and {WIDE}")
     mean = np.mean([one.difference for one in effects])
     measured = f"from {_counted(effects)} starts the ISR ends larger on the widest data; mean change {mean:+.2f}"
@@ -361,7 +365,7 @@ def init_matters(e: Evidence) -> Finding:
                 line = [start for start in starts if start[1 - axis] == held]
                 ends = e.at_common_seeds(column, name, [line[0], line[-1]])
                 if len(ends) > 1 and all(len(values) for values in ends.values()):
-                    effects.append(effect(ends[line[-1]], ends[line[0]]))
+                    effects.append(e.effect(ends[line[-1]], ends[line[0]]))
     need(effects, "no two starts with a common seed that differ in sigma_basis or ISR only")
     return majority_positive(effects), f"the larger start ends larger in {_counted(effects)} comparisons"
 
@@ -416,7 +420,7 @@ def wide_init_helps_on_wide_data(e: Evidence) -> Finding:
         errors = [e.learned(WIDE, start=(sigma, isr)).set_index("seed")["test_error"] for sigma in sigmas]
         ends.append((sum(errors) / len(errors)).dropna())
     need(not (ends[0].empty or ends[1].empty), f"no seed with every start on {WIDE}")
-    gain = effect(*ends)
+    gain = e.effect(*ends)
     measured = f"error from ISR {small:g} {text(ends[0])}, from {large:g} {text(ends[1])}; difference {gain}"
     return all_positive([gain]), measured
 
@@ -454,7 +458,7 @@ def best_model_has_larger_isr_than_others(e: Evidence) -> Finding:
         best = min(errors, key=errors.get)
         candidates[f"best start ({best[0]:g}, {best[1]:g})"] = e.values("isr", WIDE, start=best)
     need(candidates, f"neither fixed networks nor other starts on {WIDE}")
-    signs = [effect(isrs, learned).sign for isrs in candidates.values()]
+    signs = [e.effect(isrs, learned).sign for isrs in candidates.values()]
     verdict = decided(min(signs) > 0, max(signs) <= 0 and len(learned) > 1)
     told = _named({name: text(isrs) for name, isrs in candidates.items()})
     return verdict, f"ISR learned from the default start {text(learned)}; {told}"
@@ -465,7 +469,7 @@ def direct_does_not_collapse(e: Evidence) -> Finding:
     """Criterion: neighbouring scales learned directly keep a ratio of at least 1.2 in every run on every distribution.
     Did not hold: a ratio below 1.05 in some run (at the paper's start the ratio is 1.73).
     """
-    scales = np.concatenate([e.scales(name, "direct") for name in DISTRIBUTIONS])
+    scales = pd.concat([e.scales(name, "direct") for name in DISTRIBUTIONS]).to_numpy()
     smallest = (scales[:, 1:] / scales[:, :-1]).min()
     measured = f"smallest ratio of neighbouring scales over all direct runs {smallest:.2f}"
     return decided(smallest >= SEPARATE, smallest < COLLAPSED), measured
@@ -474,7 +478,7 @@ def direct_does_not_collapse(e: Evidence) -> Finding:
 def _pairs(e: Evidence, on: str) -> dict[str, Effect]:
     """Effects on the test error between every two parameterisations."""
     errors = {mode: e.values("test_error", on, mode) for mode in MODES}
-    return {f"{first} - {second}": effect(errors[first], errors[second]) for first, second in combinations(MODES, 2)}
+    return {f"{first} - {second}": e.effect(errors[first], errors[second]) for first, second in combinations(MODES, 2)}
 
 
 def _largest(effects: dict[str, Effect]) -> str:
@@ -506,7 +510,7 @@ def all_parameterisations_adapt(e: Evidence) -> Finding:
     """Criterion: for each parameterisation the largest scale is larger on the widest than on the narrowest data, beyond
     the spread.
     """
-    effects = {mode: effect(e.scales(WIDE, mode)[:, -1], e.scales(NARROW, mode)[:, -1]) for mode in MODES}
+    effects = {mode: e.effect(*(e.scales(on, mode).iloc[:, -1] for on in (WIDE, NARROW))) for mode in MODES}
     return all_positive(effects.values()), f"largest scale (pixels), widest - narrowest data: {_named(effects)}"
 
 
@@ -521,7 +525,7 @@ def isr_more_stable_on_wide(e: Evidence) -> Finding:
     for mode in MODES:
         scales = e.scales(WIDE, mode)
         need(len(scales) >= 2, f"needs two seeds of '{mode}' on {WIDE}")
-        spreads[mode] = max(np.log(scales).std(axis=0, ddof=1).mean(), 1e-12)
+        spreads[mode] = max(np.log(scales).std(ddof=1).mean(), 1e-12)
         seeds.append(len(scales))
     factor = np.exp(1.0 / np.sqrt(min(seeds) - 1))
     own, *others = spreads.values()
@@ -536,7 +540,7 @@ def isr_more_stable_on_wide(e: Evidence) -> Finding:
 def isr_best_on_wide(e: Evidence) -> Finding:
     """Criterion (widest data): both other parameterisations have a higher error than the ISR, beyond the spread."""
     errors = {mode: e.values("test_error", WIDE, mode) for mode in MODES}
-    effects = {f"{mode} - {LEARNED}": effect(errors[mode], errors[LEARNED]) for mode in MODES[1:]}
+    effects = {f"{mode} - {LEARNED}": e.effect(errors[mode], errors[LEARNED]) for mode in MODES[1:]}
     means = _named({mode: text(values) for mode, values in errors.items()})
     return all_positive(effects.values()), f"test error: {means}; {_named(effects)}"
 
@@ -549,7 +553,7 @@ def learned_on_par_with_sesn(e: Evidence) -> Finding:
     effects = {}
     for name, augmented in KINDS:
         fixed, errors = (e.system("test_error", one, augmented) for one in ("sesn", name))
-        effects[SYSTEMS[name].title + MARKS[augmented]] = effect(errors, fixed)
+        effects[SYSTEMS[name].title + MARKS[augmented]] = e.effect(errors, fixed)
     return all_similar(effects.values(), MARGIN), f"largest difference from SESN: {_largest(effects)}"
 
 
@@ -561,7 +565,7 @@ def learned_scales_wider_than_sesn(e: Evidence) -> Finding:
     parts, effects = [], []
     for name, augmented in KINDS:
         spread = np.log(e.system("isr", name, augmented))
-        effects.append(effect(spread, [np.log(SESN_SPREAD)]))
+        effects.append(e.effect(spread, [np.log(SESN_SPREAD)]))
         parts.append(f"{np.exp(spread.mean()):.2f} {SYSTEMS[name].title}{MARKS[augmented]}")
     return all_positive(effects), f"largest / smallest scale: {', '.join(parts)}; SESN {SESN_SPREAD:.2f}"
 
@@ -574,6 +578,6 @@ def augmentation_widens_learned_scales(e: Evidence) -> Finding:
     parts, effects = [], []
     for name in OURS:
         plain, augmented = (np.log(e.system("isr", name, flag)) for flag in (False, True))
-        effects.append(effect(augmented, plain))
+        effects.append(e.effect(augmented, plain))
         parts.append(f"{np.exp(plain.mean()):.2f} to {np.exp(augmented.mean()):.2f} {SYSTEMS[name].title}")
     return all_positive(effects), "largest / smallest scale by augmentation: " + ", ".join(parts)

@@ -1,35 +1,33 @@
-"""Our numbers beside the paper's: one long table with a verdict each, the paper's tables cut from it, the scorecard.
+"""Our numbers beside the paper's: one long table, the paper's tables cut from it, and all claims; by size of the runs.
 
-The first verdict that applies counts: "not measured" (no run of ours); "not comparable" (runs of another size);
-"reproduced" (90 % Welch interval of the difference inside the margin); "inconclusive" (95 % interval holds 0, or there
-is none without two seeds on each side); "different" (beyond the margin); "trivially different" (within it).  Not in the
+Only runs of the paper's own size can reproduce a number; these alone get a verdict, the first that applies: "one run"
+(no spread, so nothing more to say); "reproduced" (90 % Welch interval of the difference inside the margin);
+"inconclusive" (95 % interval holds 0); "different" (beyond the margin); "trivially different" (within it).  Not in the
 paper: our choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from scalestudy.models.systems import SYSTEMS
 from scalestudy.paper import claims, reported
-from scalestudy.paper.effects import format_mean_std, welch_interval
+from scalestudy.paper.effects import NOT_MEASURED, format_mean_std, welch_interval
 from scalestudy.paper.reported import DISTRIBUTIONS, KEYS, LEARNED, RANGES, TAU
+from scalestudy.paper.study import Study
 from scalestudy.paper.systems import MARKS, parameters
 from scalestudy.paper.table import best_fixed, curves, runs
 from scalestudy.tolerance import ToleranceFit, fit_tolerance
 from scalestudy.training.record import Record
 
-if TYPE_CHECKING:
-    from scalestudy.paper.study import Study
+PAPER_SIZE = "paper size"  # how runs of the profile `paper` are called beside the paper's own numbers
+TELLING_IMAGES = 1000  # our choice: trained on fewer, systems on MNIST-Scale show no more than that they train
 
-VERDICTS_FROM_WORST = (
-    "setting", "not measured", "not comparable", "different", "inconclusive", "trivially different", "reproduced",
-)  # fmt: skip
+VERDICTS_FROM_WORST = ("", "one run", "different", "inconclusive", "trivially different", "reproduced")
 """Order in which the verdict of a row of Table 6 is chosen from those of its four scales (our choice)."""
 
 _SCALES = ["scale1", "scale2", "scale3", "scale4"]
@@ -59,31 +57,176 @@ _INDEX = {
 """Columns that name a row of a table beside the distribution, and how they are called there."""
 
 
-def beside(study: Study, records: Iterable[Record]) -> pd.DataFrame:
-    """Every printed number, and what the runs of a study say to it; records of other studies do not count.
+class Comparison:
+    """What runs of one size or several say, each beside the paper.
 
-    Columns of `reported.numbers`, mean, std and n of both sides ("mean_paper", "mean_ours"); difference; low, high
-    (95 % interval); verdict; texts ours, paper and told (the difference).  Besides what is printed: the learned rows of
-    Table 2 by Eq. 5 (mode "isr"), the ratio of Table 6's scales ("isr"), systems that the paper's tables do not have
-    (verdict "-").
+    `levels` are studies and their records by the name of their size, from small to large; `main` is the one that this
+    is about (the first); `fit` saves the time of a fit.
     """
-    ours, printed, keys = _ours(study, list(records)), _printed(), ["item", *KEYS, "quantity"]
-    shown = [ours[(ours["item"] == item) & ours["quantity"].isin(names)][keys] for item, names in _UNPRINTED.items()]
-    printed = pd.concat([printed, *shown], ignore_index=True).drop_duplicates(keys)
-    both = judged(printed.merge(ours, how="left", on=keys, suffixes=("_paper", "_ours")))
-    for side in ("ours", "paper"):
-        both[side] = list(map(format_mean_std, *(both[f"{name}_{side}"] for name in ("mean", "std", "n"))))
-    interval = [
-        " [no interval]" if np.isnan(low) else f" [{low:+.2f}, {high:+.2f}]"
-        for low, high in both[["low", "high"]].to_numpy()
-    ]
-    silent = both["verdict"].isin(["-", *VERDICTS_FROM_WORST[:3]])
-    both["told"] = (both["difference"].map("{:+.2f}".format) + interval).mask(silent, "-")
-    return both
+
+    def __init__(
+        self, levels: Mapping[str, tuple[Study, list[Record]]], main: str = "", fit: ToleranceFit | None = None
+    ) -> None:
+        self.levels, self.main, self._fit = dict(levels), main or next(iter(levels)), fit
+
+    @classmethod
+    def of(cls, study: Study) -> Comparison:
+        """A study, and beside it whatever there is of the profiles `overnight` and `paper`."""
+        called, larger = {"paper": PAPER_SIZE}, ("overnight", "paper")
+        names = [*([study.profile] if study.profile not in larger else []), *larger]
+        studies = {name: study if name == study.profile else Study.open(name) for name in names}
+        levels = {called.get(name, name): (one, one.stored()) for name, one in studies.items()}
+        levels = {name: level for name, level in levels.items() if level[1] or level[0] is study}
+        return cls(levels, called.get(study.profile, study.profile))
+
+    @cached_property
+    def fit(self) -> ToleranceFit:
+        """The joint fit of the tolerance model to the paper's distributions."""
+        return self._fit or fit_tolerance(RANGES)
+
+    @cached_property
+    def both(self) -> pd.DataFrame:
+        """Every number that is printed, or that we have of systems that the paper's tables do not have.
+
+        Columns of `reported.numbers` (those of the paper with "_paper"), a text per size and for the paper; mean, std
+        and n of the runs of the paper's size ("_ours"), their difference from the paper with a 95 % interval (low,
+        high; in words: told) and the verdict, "" where there is none.
+        """
+        ours, keys = {name: _ours(*level) for name, level in self.levels.items()}, ["item", *KEYS, "quantity"]
+        shown = [
+            cells.loc[(cells["item"] == item) & cells["quantity"].isin(names), keys]
+            for cells in ours.values()
+            for item, names in _UNPRINTED.items()
+        ]
+        both = pd.concat([_printed(), *shown], ignore_index=True).drop_duplicates(keys)
+        for name, cells in ours.items():
+            both = both.merge(cells[[*keys, "told"]].rename(columns={"told": name}), how="left", on=keys)
+        numbers = ["mean", "std", "n"]
+        cells = ours[PAPER_SIZE][[*keys, *numbers]] if PAPER_SIZE in ours else pd.DataFrame(columns=[*keys, *numbers])
+        both = judged(
+            both.merge(cells.astype(dict.fromkeys(numbers, float)), how="left", on=keys, suffixes=("_paper", "_ours"))
+        )
+        both["paper"] = list(map(format_mean_std, *(both[f"{name}_paper"] for name in numbers)))
+        return both.assign(**{name: both[name].astype(object).fillna("") for name in self.levels})
+
+    def table(self, item: str) -> pd.DataFrame:
+        """One of "Table 2" to "Table 6", or the numbers behind "Figure 3"; what there is nothing of is left out.
+
+        A row per configuration: each quantity at each size and in the paper; differences with a 95 % interval and
+        verdicts of test errors.  Table 5 counts the parameters.  Table 6 has the least favourable verdict of the four
+        scales (`VERDICTS_FROM_WORST`).
+        """
+        rows = self.both[self.both["item"] == item]
+        table = {"Table 5": self._table5, "Table 6": self._table6}.get(item, self._by_distribution)(rows)
+        return table.loc[:, ~table.eq("").all()]
+
+    def _by_distribution(self, rows: pd.DataFrame) -> pd.DataFrame:
+        item = rows["item"].iloc[0]
+        if item in _CALLED:
+            rows = rows.assign(called=rows["mode"].map(_CALLED[item]))
+            order = {name: place for place, name in enumerate([*DISTRIBUTIONS, *_CALLED[item].values()])}
+            rows = rows.sort_values(["distribution", "called"], key=lambda names: names.map(order), kind="stable")
+        titles = {name: name.replace("_", " ") for name in rows["quantity"]}
+        wide = self._wide(rows.rename(columns=_INDEX[item]), ["distribution", *_INDEX[item].values()], titles)
+        return wide.rename(columns={"test error, told": "difference", "test error, verdict": "verdict"}).reset_index()
+
+    def _wide(self, rows: pd.DataFrame, index: list[str], titles: dict[str, str]) -> pd.DataFrame:
+        """Columns "title, size" and "title, paper" a quantity; of test errors difference and verdict, too."""
+        parts = []
+        for quantity, title in titles.items():
+            cells = rows[rows["quantity"] == quantity].set_index(index)
+            names = [*self.levels, "paper", *(["told", "verdict"] if "test error" in title else [])]
+            parts.append(cells[names].add_prefix(f"{title}, "))
+        return pd.concat(parts, axis=1)
+
+    def _table5(self, rows: pd.DataFrame) -> pd.DataFrame:
+        printed = rows[rows["quantity"] == "parameters_thousands"].set_index("model")["mean_paper"]
+        rows = rows[rows["quantity"] == "test_error"]
+        names = [name for name in SYSTEMS if name in set(rows["model"])]
+        table = pd.DataFrame({"model": [SYSTEMS[name].title for name in names]})
+        table["parameters, ours"] = [f"{parameters(name):,}" for name in names]
+        table["parameters, paper"] = [f"{printed[name]:.0f}k" if name in printed else "" for name in names]
+        for augmented, mark in MARKS.items():
+            cells = self._wide(rows[rows["augmented"] == augmented], ["model"], {"test_error": f"test error{mark}"})
+            called = {f"test error{mark}, told": f"difference{mark}", f"test error{mark}, verdict": f"verdict{mark}"}
+            cells = cells.reindex(names, fill_value="").reset_index(drop=True)
+            table = pd.concat([table, cells.rename(columns=called)], axis=1)
+        return table
+
+    def _table6(self, rows: pd.DataFrame) -> pd.DataFrame:
+        titles = {name: f"scale {place}" for place, name in enumerate(_SCALES, 1)} | {"isr": "largest / smallest"}
+        table = self._wide(rows, ["augmented", "model"], titles).fillna("")
+        scales = rows[rows["quantity"].isin(_SCALES)].groupby(["augmented", "model"])
+        table["verdict"] = scales["verdict"].agg(lambda given: min(given, key=VERDICTS_FROM_WORST.index))
+        table = table.loc[[(mark, name) for mark in MARKS for name in SYSTEMS if (mark, name) in table.index]]
+        table.insert(0, "model", [SYSTEMS[name].title + MARKS[augmented] for augmented, name in table.index])
+        return table.reset_index(drop=True)
+
+    @cached_property
+    def numbers(self) -> pd.DataFrame:
+        """What is printed and no setting: item, configuration, quantity, a column a size, paper, difference, verdict.
+
+        tau has no noise, so it is reproduced if it rounds to the same, at any size.
+        """
+        both = self.both
+        rows = both[
+            both["mean_paper"].notna()
+            & both["margin"].notna()
+            & ((both["item"] != "Table 2") | (both["mode"] != "isr"))
+        ]
+        rows = rows.assign(
+            configuration=[_configuration(row) for row in rows.itertuples()],
+            quantity=rows["quantity"].str.replace("_", " "),
+            difference=rows["told"],
+        )
+        columns = ["item", "configuration", "quantity", *self.levels, "paper", "difference", "verdict"]
+        tau, verdict = self.fit.tau, "reproduced" if round(self.fit.tau, 3) == TAU else "different"
+        ours = [f"{tau:.3f}"] * len(self.levels)
+        row = ("Section 4.1", "joint tolerance fit", "tau", *ours, f"{TAU:.3f}", f"{tau - TAU:+.4f}", verdict)
+        return pd.concat([rows[columns], pd.DataFrame([row], columns=columns)], ignore_index=True)
+
+    @cached_property
+    def judgements(self) -> dict[str, pd.DataFrame]:
+        """`claims.judge` by size."""
+        return {
+            name: claims.judge(runs(records), curves(records), self.fit) for name, (_, records) in self.levels.items()
+        }
+
+    def claims(self, notebook: str = "") -> pd.DataFrame:
+        """All claims, or those of a notebook ("04"): item, claim, a verdict a size ("" where it was not measured).
+
+        Then for the main size: unpaired, the verdict without pairing of seeds, and measured, a sentence with numbers.
+        """
+        main = self.judgements[self.main]
+        table = main[["id", "item", "claim", "notebook"]].copy()
+        for name, judged_claims in self.judgements.items():
+            table[name] = judged_claims["verdict"].replace(NOT_MEASURED, "")
+        table = table.assign(unpaired=main["unpaired"].replace(NOT_MEASURED, ""), measured=main["measured"])
+        return table[table["notebook"].str.startswith(notebook)].drop(columns="notebook").reset_index(drop=True)
+
+    def counted(self) -> str:
+        """One line: how many numbers have runs of the paper's size, and what these say."""
+        verdicts = self.numbers["verdict"].iloc[:-1]
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts[verdicts != ""].value_counts().items())
+        measured = (verdicts != "").sum()
+        return (
+            f"Of {len(verdicts)} printed means {measured} have runs of the paper's size{': ' * bool(counts)}{counts}."
+        )
+
+    def text(self) -> str:
+        """For a terminal: each claim with its verdict at each size, then `counted`."""
+        table = self.claims()
+        widths = {name: max(map(len, [name, *table[name]])) for name in self.levels}
+        head = "  ".join(name.ljust(width) for name, width in widths.items())
+        lines = []
+        for _, row in table.iterrows():
+            verdicts = "  ".join((row[name] or "-").ljust(width) for name, width in widths.items())
+            lines.append(f"  {verdicts}  {row['item']}: {row['claim']}")
+        return "\n".join(["Claims of the paper, by size of our runs:", f"  {head}", *lines, self.counted()])
 
 
 def _ours(study: Study, records: list[Record]) -> pd.DataFrame:
-    """Mean, spread and number of our runs, per item, configuration and quantity."""
+    """Mean, spread and number of our runs, per item, configuration and quantity; told in words."""
     frame, groups = runs(records), study.groups()
     for place, name in enumerate(_SCALES):
         frame[name] = [scales[place] if place < len(scales) else np.nan for scales in frame["internal_scales"]]
@@ -91,12 +234,17 @@ def _ours(study: Study, records: list[Record]) -> pd.DataFrame:
     parts.append(("Table 2", best_fixed(parts[0][1]).assign(init_isr=np.nan)))
     long = pd.concat([part.assign(item=item) for item, part in parts], ignore_index=True)
     long["init_isr"] = long["init_isr"].round(2)  # as the paper prints it
-    long = long.melt(["item", *KEYS, "paper_size"], ["test_error", "sigma_basis", "isr", *_SCALES], "quantity")
-    cells = long.dropna(subset="value").groupby(["item", *KEYS, "quantity"], dropna=False)
-    value = cells["value"]
-    return pd.DataFrame(
-        {"mean": value.mean(), "std": value.std(), "n": value.size(), "paper_size": cells["paper_size"].all()}
-    ).reset_index()
+    long = long.melt(["item", *KEYS], ["test_error", "sigma_basis", "isr", *_SCALES], "quantity")
+    cells = long.dropna(subset="value").groupby(["item", *KEYS, "quantity"], dropna=False)["value"]
+    cells = cells.agg(["mean", "std", "size"]).rename(columns={"size": "n"}).reset_index()
+    cells["told"] = list(map(format_mean_std, cells["mean"], cells["std"], cells["n"]))
+    small = frame[(frame["dataset"] == "mnist_scale") & (frame["train_images"] < TELLING_IMAGES)]
+    for (model, augmented), own in small.groupby(["model", "augmented"]):
+        first, last = own["train_loss_first"].mean(), own["train_loss_last"].mean()
+        told = f"trains: loss {'falls' if last < first else 'does not fall'} from {first:.2f} to {last:.2f}"
+        its = (cells["item"] == "Table 5") & (cells["model"] == model) & (cells["augmented"] == augmented)
+        cells.loc[its & (cells["quantity"] == "test_error"), "told"] = told
+    return cells
 
 
 def _printed() -> pd.DataFrame:
@@ -110,123 +258,22 @@ def _printed() -> pd.DataFrame:
 
 
 def judged(both: pd.DataFrame) -> pd.DataFrame:
-    """With difference, interval and verdict."""
+    """With difference, interval (told in words) and verdict."""
     sides = [tuple(both[f"{name}_{side}"] for name in ("mean", "std", "n")) for side in ("ours", "paper")]
     low, high = welch_interval(*sides)
     low_90, high_90 = welch_interval(*sides, confidence=0.90)
     difference, margin = both["mean_ours"] - both["mean_paper"], both["margin"]
     tests = {
-        "-": both["mean_paper"].isna(),
-        "setting": margin.isna(),
-        "not measured": both["mean_ours"].isna(),
-        "not comparable": ~both["paper_size"].eq(True),
+        "": difference.isna() | margin.isna(),
+        "one run": np.isnan(low),
         "reproduced": (-margin < low_90) & (high_90 < margin),
-        "inconclusive": np.isnan(low) | ((low <= 0) & (high >= 0)),
+        "inconclusive": (low <= 0) & (high >= 0),
         "different": difference.abs() > margin,
     }
     verdict = np.select(list(tests.values()), list(tests), "trivially different")
-    return both.assign(difference=difference, low=low, high=high, verdict=verdict)
-
-
-def table(item: str, both: pd.DataFrame) -> pd.DataFrame:
-    """One of "Table 2" to "Table 6", or the numbers behind "Figure 3": ours beside the paper's, cut from `beside`.
-
-    A row per configuration: ours and the paper's of each quantity, differences with a 95 % interval and verdicts of
-    test errors.  Table 5 counts the parameters.  Table 6 has the least favourable verdict of the four scales
-    (`VERDICTS_FROM_WORST`).
-    """
-    rows = both[both["item"] == item]
-    if item in _UNPRINTED:
-        return _table5(rows) if item == "Table 5" else _table6(rows)
-    if item in _CALLED:
-        rows = rows.assign(called=rows["mode"].map(_CALLED[item]))
-        order = {name: place for place, name in enumerate([*DISTRIBUTIONS, *_CALLED[item].values()])}
-        rows = rows.sort_values(["distribution", "called"], key=lambda names: names.map(order), kind="stable")
-    titles = {name: name.replace("_", " ") for name in rows["quantity"]}
-    wide = _wide(rows.rename(columns=_INDEX[item]), ["distribution", *_INDEX[item].values()], titles)
-    return wide.rename(columns={"test error, told": "difference", "test error, verdict": "verdict"}).reset_index()
-
-
-def _wide(rows: pd.DataFrame, index: list[str], titles: dict[str, str]) -> pd.DataFrame:
-    """Columns "title, ours" and "title, paper" per quantity, of test errors "title, told" and "title, verdict", too."""
-    parts = []
-    for quantity, title in titles.items():
-        cells = rows[rows["quantity"] == quantity].set_index(index)
-        cells = cells[["ours", "paper", *(["told", "verdict"] if quantity == "test_error" else [])]]
-        parts.append(cells.add_prefix(f"{title}, "))
-    return pd.concat(parts, axis=1)
-
-
-def _table5(rows: pd.DataFrame) -> pd.DataFrame:
-    errors = rows[rows["quantity"] == "test_error"]
-    printed = rows[rows["quantity"] == "parameters_thousands"].set_index("model")["mean_paper"]
-    names = [name for name in SYSTEMS if name in set(errors["model"])]
-    table = pd.DataFrame({"model": [SYSTEMS[name].title for name in names]})
-    table["parameters, ours"] = [f"{parameters(name):,}" for name in names]
-    table["parameters, paper"] = [f"{printed[name]:.0f}k" if name in printed else "-" for name in names]
-    titles = {
-        "ours": "test error{}, ours",
-        "paper": "test error{}, paper",
-        "told": "difference{}",
-        "verdict": "verdict{}",
-    }
-    for augmented, mark in MARKS.items():
-        cells = errors[errors["augmented"] == augmented].set_index("model").reindex(names)[list(titles)].fillna("-")
-        for column, title in titles.items():
-            table[title.format(mark)] = cells[column].to_numpy()
-    return table
-
-
-def _table6(rows: pd.DataFrame) -> pd.DataFrame:
-    titles = {name: f"scale {place}" for place, name in enumerate(_SCALES, 1)} | {"isr": "largest / smallest"}
-    table = _wide(rows, ["augmented", "model"], titles).fillna("-")
-    scales = rows[rows["quantity"].isin(_SCALES)].groupby(["augmented", "model"])
-    table["verdict"] = scales["verdict"].agg(lambda given: min(given, key=["-", *VERDICTS_FROM_WORST].index))
-    table = table.loc[[(mark, name) for mark in MARKS for name in SYSTEMS if (mark, name) in table.index]]
-    table.insert(0, "model", [SYSTEMS[name].title + MARKS[augmented] for augmented, name in table.index])
-    return table.reset_index(drop=True)
-
-
-@dataclass(frozen=True)
-class Scorecard:
-    """Verdicts on numbers (item, configuration, quantity, ours, paper, difference, verdict) and on claims (`judge`)."""
-
-    numbers: pd.DataFrame
-    claims: pd.DataFrame
-
-    def counts(self) -> pd.DataFrame:
-        """How often each verdict was given: columns kind, verdict, count."""
-        kinds = {"number": self.numbers, "claim": self.claims}
-        counted = [(kind, *pair) for kind, frame in kinds.items() for pair in frame["verdict"].value_counts().items()]
-        return pd.DataFrame(counted, columns=["kind", "verdict", "count"])
-
-    def text(self) -> str:
-        """A summary for a terminal: each claim with its verdict, then how often numbers got which."""
-        width = max(map(len, self.claims["verdict"]))
-        claims = [f"  {row.verdict:<{width}}  {row.item}: {row.claim}" for row in self.claims.itertuples(index=False)]
-        numbers = [f"  {count:4d} {verdict}" for verdict, count in self.numbers["verdict"].value_counts().items()]
-        return "\n".join(["Claims of the paper:", *claims, "Numbers of the paper:", *numbers])
-
-
-def scorecard(study: Study, records: Iterable[Record], fit: ToleranceFit | None = None) -> Scorecard:
-    """Judge everything that the records of a study allow; what is missing is "not measured"."""
-    records = study.records(records)
-    fit = fit or fit_tolerance(RANGES)
-    return Scorecard(_numbers(beside(study, records), fit.tau), claims.judge(runs(records), curves(records), fit))
-
-
-def _numbers(both: pd.DataFrame, tau: float) -> pd.DataFrame:
-    """What is printed and no setting, for people; tau has no noise, so it is reproduced if it rounds to the same."""
-    rows = both[both["margin"].notna() & ((both["item"] != "Table 2") | (both["mode"] != "isr"))]
-    rows = rows.assign(
-        configuration=[_configuration(row) for row in rows.itertuples()],
-        quantity=rows["quantity"].str.replace("_", " "),
-        difference=rows["told"],
-    )
-    columns = ["item", "configuration", "quantity", "ours", "paper", "difference", "verdict"]
-    verdict = "reproduced" if round(tau, 3) == TAU else "different"
-    row = ("Section 4.1", "joint tolerance fit", "tau", f"{tau:.3f}", f"{TAU:.3f}", f"{tau - TAU:+.4f}", verdict)
-    return pd.concat([rows[columns], pd.DataFrame([row], columns=columns)], ignore_index=True)
+    interval = ["" if np.isnan(one) else f" [{one:+.2f}, {two:+.2f}]" for one, two in zip(low, high, strict=True)]
+    told = (difference.map("{:+.2f}".format) + interval).where(verdict != "", "")
+    return both.assign(difference=difference, low=low, high=high, verdict=verdict, told=told)
 
 
 def _configuration(row: tuple) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scalestudy.models.systems import SYSTEMS
+from scalestudy.paper.effects import Effect, effect, paired_effect
 from scalestudy.paper.reported import DISTRIBUTIONS, LEARNED, START
 from scalestudy.paper.table import best_fixed
 from scalestudy.tolerance import ToleranceFit
@@ -34,6 +35,11 @@ class Evidence:
     runs: pd.DataFrame
     curves: pd.DataFrame
     fit: ToleranceFit | None
+    paired: bool = True
+
+    def effect(self, first: Sequence[float], second: Sequence[float]) -> Effect:
+        """Effect of `first` over `second`; values by seed are paired, unless this is about the unpaired verdict."""
+        return (paired_effect if self.paired else effect)(first, second)
 
     def tolerance(self) -> ToleranceFit:
         """The joint fit."""
@@ -53,13 +59,14 @@ class Evidence:
         need(not runs.empty, f"no runs with scale_learning '{mode}' from ({start[0]:g}, {start[1]:g}) on {on}")
         return runs
 
-    def values(self, column: str, on: str, mode: str = LEARNED, start: Start = START) -> np.ndarray:
-        """One column of `learned`."""
-        return self.learned(on, mode, start)[column].to_numpy(dtype=float)
+    def values(self, column: str, on: str, mode: str = LEARNED, start: Start = START) -> pd.Series:
+        """One column of `learned`, by seed."""
+        return self.learned(on, mode, start).set_index("seed")[column].astype(float)
 
-    def scales(self, on: str, mode: str) -> np.ndarray:
-        """Learned internal scales in pixels, ascending, shape (runs, num_scales)."""
-        return np.sort(np.array(self.learned(on, mode)["internal_scales"].tolist(), dtype=float), axis=1)
+    def scales(self, on: str, mode: str) -> pd.DataFrame:
+        """Learned internal scales in pixels, ascending from column to column; rows seed."""
+        scales = self.learned(on, mode).set_index("seed")["internal_scales"]
+        return pd.DataFrame(np.sort(np.array(scales.tolist(), dtype=float), axis=1), index=scales.index)
 
     def fixed(self, on: str) -> pd.DataFrame:
         """Fixed networks of the paper's smallest scale, others would mix two questions; at least two ISRs."""
@@ -82,17 +89,17 @@ class Evidence:
         pairs = runs[["init_sigma", "init_isr"]].round(3).drop_duplicates()
         return sorted(pairs.itertuples(index=False, name=None))
 
-    def at_common_seeds(self, column: str, on: str, starts: Sequence[Start]) -> dict[Start, np.ndarray]:
+    def at_common_seeds(self, column: str, on: str, starts: Sequence[Start]) -> dict[Start, pd.Series]:
         """Values of the starts with runs there, at the seeds that all of these have: a seed is no effect of a start."""
         series = {}
         for start in starts:
             with suppress(NotMeasured):
                 series[start] = self.learned(on, start=start).groupby("seed")[column].mean()
         common = sorted(set.intersection(*(set(values.index) for values in series.values()))) if series else []
-        return {start: values.loc[common].to_numpy() for start, values in series.items()}
+        return {start: values.loc[common] for start, values in series.items()}
 
-    def system(self, column: str, name: str, augmented: bool) -> np.ndarray:
-        """A column of the runs of a system on MNIST-Scale, not empty."""
+    def system(self, column: str, name: str, augmented: bool) -> pd.Series:
+        """A column of the runs of a system on MNIST-Scale, not empty, by realisation."""
         rows = self.runs[(self.runs["model"] == name) & (self.runs["augmented"] == augmented)]
         need(not rows.empty, f"no runs of {SYSTEMS[name].title}{'+' * augmented}")
-        return rows[column].to_numpy(dtype=float)
+        return rows.set_index("seed")[column].astype(float)

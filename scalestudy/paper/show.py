@@ -14,11 +14,10 @@ from matplotlib.figure import Figure
 from scalestudy import files
 from scalestudy.paper.plots import STYLE
 
-_GOOD, _BAD = ("#1b7837", "#e4f3e8"), ("#b2182b", "#fbe7ea")
-_NEAR, _NONE = ("#8a5200", "#fdf1dd"), ("#5f6b7a", "#eef1f4")
-_COLOURS = {
+_GOOD, _BAD, _NEAR = "#1b7837; background: #e4f3e8", "#b2182b; background: #fbe7ea", "#8a5200; background: #fdf1dd"
+COLOURS = {
     "held": _GOOD, "reproduced": _GOOD, "did not hold": _BAD, "different": _BAD,
-    "trivially different": _NEAR, "unclear": _NEAR, "inconclusive": _NEAR,
+    "trivially different": _NEAR, "unclear": _NEAR, "inconclusive": _NEAR, "one run": _NEAR,
 }  # fmt: skip
 
 
@@ -68,18 +67,22 @@ def save_table(table: pd.DataFrame, profile: str, name: str) -> Shown:
     return Shown(table)
 
 
+def save_text(told: str, profile: str, name: str) -> str:
+    """Write Markdown to ``results/<profile>/tables``; return it."""
+    folder = files.results(profile) / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.md").write_text(told + "\n", encoding="utf-8")
+    return told
+
+
 def to_html(table: pd.DataFrame) -> str:
-    """A table as HTML that brings its own style, in the columns "verdict..." on the colour of the verdict."""
+    """A table as HTML that brings its own style: verdicts have their colours."""
     name = f"{zlib.crc32(table.to_csv().encode()):x}"  # of the style's rules: the same for the same table
     style = table.reset_index(drop=True).style.hide(axis="index").format(lambda cell: html.escape(_text(cell)))
     style = style.format_index(escape="html", axis="columns").set_uuid(name)
-    style.map(_colours, subset=[column for column in table if str(column).startswith("verdict")])
+    style.map(lambda cell: f"color: {COLOURS[cell]}; white-space: nowrap" if cell in COLOURS else "")
     cells = [("text-align", "left"), ("vertical-align", "top")]
     return style.set_table_styles([{"selector": "th, td", "props": cells}]).to_html()
-
-
-def _colours(verdict: object) -> str:
-    return "color: {}; background: {}; white-space: nowrap".format(*_COLOURS.get(verdict, _NONE))
 
 
 def to_markdown(table: pd.DataFrame) -> str:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import product
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from scalestudy import files
 from scalestudy.data.distributions import LogUniform
 from scalestudy.models.systems import SYSTEMS
-from scalestudy.paper.reported import LEARNED, RANGES, START
+from scalestudy.paper.parameters import check_names, complaints, parse_changes, read_profile
+from scalestudy.paper.reported import LEARNED, START
+from scalestudy.runs.batch import plan, run_all
+from scalestudy.runs.store import RunStore
+from scalestudy.training.device import usable_cores
 from scalestudy.training.record import Record
 from scalestudy.training.spec import (
     CANVAS_SIZE,
@@ -27,9 +30,6 @@ from scalestudy.training.spec import (
     TrainingSpec,
 )
 
-DISTRIBUTIONS = tuple(LogUniform(low=low, high=high) for low, high in RANGES)
-"""Data scale distributions of sections 4.1 and 4.2, from narrow to wide."""
-
 TELLING_ISRS = (1.5, 2.38, 3.0, 4.76, 5.35, 7.56)
 """Fixed ISRs to run first: both ends, the default start, and the paper's best one for each distribution."""
 
@@ -39,6 +39,8 @@ WANTED_SYSTEMS = (
 """Systems in the order in which they are run: cheap ones first, the paper's own before the costly ones; then others."""
 
 WANTED_REALISATIONS = 3  # of every system are run before the others
+
+PATIENCE = 120  # seconds of training that a cell of a notebook may take
 
 NOTEBOOK_GROUPS = {
     "00": ("table2", "table4", "eq5_as_printed", "figure3", "table3", "table5"),
@@ -50,8 +52,6 @@ NOTEBOOK_GROUPS = {
     "08": ("table5",),
 }
 """Groups of runs that the notebooks read, by the number in front of the notebook's name."""
-
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
 class Study(BaseModel):
@@ -70,6 +70,7 @@ class Study(BaseModel):
     scale_test_images: int
     epochs: int
     batch_size: int
+    ranges: tuple[tuple[float, float], ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
     isrs: tuple[float, ...] = Field(min_length=1)
     scale_test_isrs: tuple[float, ...]
@@ -85,6 +86,8 @@ class Study(BaseModel):
     baseline_epochs: int
     baseline_batch_size: int
     equivariance_images: int
+
+    _options: str = PrivateAttr("")  # of a command about this study
 
     @classmethod
     def open(cls, profile: str, changes: Mapping[str, Any] | Iterable[str] = ()) -> Study:
@@ -114,9 +117,9 @@ class Study(BaseModel):
         >>> Study.open("quick", ["epochs=3"]).profile
         'quick-custom'
         """
-        values, changes = _read(profile), parse_changes(changes)
-        _check_names(values, f"in {profile}.yaml")
-        _check_names(changes, "among the changes")
+        values, changes = read_profile(profile), parse_changes(changes)
+        check_names(values, cls.model_fields, f"in {profile}.yaml")
+        check_names(changes, cls.model_fields, "among the changes")
         if values.get("profile") != profile:
             raise ValueError(f"profile must be {profile!r} in {profile}.yaml, got {values.get('profile')!r}")
         given, prefix = {}, ""
@@ -130,9 +133,10 @@ class Study(BaseModel):
             study.table5()
         except ValidationError as error:
             where = f"profile {profile}{', runs on MNIST-Scale' * bool(prefix)}"
-            raise ValueError(f"{where}: {_complaints(error, given, prefix)}") from error
+            raise ValueError(f"{where}: {complaints(error, given, prefix)}") from error
         if "profile" not in changes and study != unchanged:
             study = study.model_copy(update={"profile": f"{profile}-custom"})
+        study._options = shlex.join([f"--profile={profile}", *(f"-p{name}={value}" for name, value in changes.items())])
         return study
 
     def _check_lists(self) -> None:
@@ -146,8 +150,14 @@ class Study(BaseModel):
             )
         if unknown := set(self.systems) - set(SYSTEMS):
             raise ValueError(
-                f"baseline_models must be table5, variants or names of {', '.join(SYSTEMS)}, got {sorted(unknown)}"
+                f"baseline_models must be table5, variants or names of {', '.join(SYSTEMS)}, got {sorted(unknown)}; "
+                "--import the module that registers it, if it is yours"
             )
+
+    @property
+    def distributions(self) -> tuple[LogUniform, ...]:
+        """Data scale distributions of sections 4.1 and 4.2, from narrow to wide."""
+        return tuple(LogUniform(low=low, high=high) for low, high in self.ranges)
 
     @property
     def systems(self) -> tuple[str, ...]:
@@ -219,8 +229,35 @@ class Study(BaseModel):
         return {name: getattr(self, name)() for name in names}
 
     def all_specs(self) -> list[RunSpec]:
-        """Every run once, most wanted first: Tables 2 and 4, `TELLING_ISRS`, Table 3, all of Fig. 3, Table 5."""
-        return list({spec.key: spec for spec in [*self._tables_2_to_4(), *self.table5()]}.values())
+        """Every run once, most wanted first: seed and realisation 0 of everything, which is a number for every cell.
+
+        Within that Tables 2 and 4, `TELLING_ISRS`, Table 3, all of Fig. 3, Table 5.
+        """
+        specs = {spec.key: spec for spec in [*self._tables_2_to_4(), *self.table5()]}.values()
+        return sorted(specs, key=lambda spec: spec.seed != 0)
+
+    def stored(self, group: str = "") -> list[Record]:
+        """Records of a group of runs (none: of all) in the user's store and among the committed ones."""
+        store, specs = RunStore.open(), self.groups()[group] if group else self.all_specs()
+        return [record for spec in specs if (record := store.get(spec)) is not None]
+
+    def read(self, group: str = "") -> tuple[list[Record], str]:
+        """`stored`, for a notebook, and a line about what is missing.
+
+        That is trained first where it takes no longer than `PATIENCE` on this machine; else the line says how long it
+        would take, and which command does it.
+        """
+        store, specs = RunStore.open(), self.groups()[group] if group else self.all_specs()
+        missing = [spec for spec in specs if store.get(spec) is None]
+        seconds = plan(missing, store, device="cpu")["seconds"].sum()
+        if 0 < seconds <= PATIENCE * min(usable_cores(), len(missing)):
+            run_all(missing, store).require_complete()
+            missing = []
+        told = f"{len(specs) - len(missing)} of {len(specs)} runs"
+        if missing:
+            command = f"scalestudy run {self._options}{f' --filter {group}' * bool(group)}"
+            told += f"; the others take about {seconds / 3600:.1f} hours of a CPU core: {command}"
+        return self.stored(group), told
 
     def select(self, text: str) -> list[RunSpec]:
         """Runs whose group or label contains `text`, or else matches it as a regular expression; case is ignored."""
@@ -245,11 +282,6 @@ class Study(BaseModel):
         keys = {s.key for name in names for group in NOTEBOOK_GROUPS.get(name[:2], ()) for s in groups[group]}
         return [spec for spec in self.all_specs() if spec.key in keys]
 
-    def records(self, records: Iterable[Record], group: str = "") -> list[Record]:
-        """Those of some records that are of this study, or of one of its groups."""
-        keys = {spec.key for spec in (self.groups()[group] if group else self.all_specs())}
-        return [record for record in records if record.key in keys]
-
     def _tables_2_to_4(self) -> list[RunSpec]:
         telling = self._fixed(isr for isr in self.isrs if isr in TELLING_ISRS)
         first = [*self.table2(), *self.table4(), *self.eq5_as_printed()]
@@ -271,7 +303,7 @@ class Study(BaseModel):
                 training=TrainingSpec.paper_shaped(self.epochs, self.batch_size),
                 seed=seed,
             )
-            for seed, (sigma, isr), distribution in product(seeds, starts, DISTRIBUTIONS)
+            for seed, (sigma, isr), distribution in product(seeds, starts, self.distributions)
         ]
 
     def _baseline(self, model: str, seed: int, augmented: bool) -> RunSpec:
@@ -279,86 +311,3 @@ class Study(BaseModel):
         sizes = {name: getattr(self, f"baseline_{name}") for name in names}
         data = MnistScaleSpec(augmented=augmented, equivariance_images=self.equivariance_images, **sizes)
         return RunSpec.baseline(model, seed, data, self.baseline_epochs, self.baseline_batch_size)
-
-
-def profiles() -> tuple[str, ...]:
-    """Names of the profiles that there are, sorted."""
-    return tuple(sorted(path.stem for path in files.params_folder().glob("*.yaml")))
-
-
-def parse_changes(changes: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]:
-    """Read texts ``name=value``, where a value is a text or a list of them; a mapping is taken as it is.
-
-    >>> parse_changes(["epochs=3", "seeds=[0, 1]"])
-    {'epochs': '3', 'seeds': ['0', '1']}
-    """
-    if isinstance(changes, Mapping):
-        return dict(changes)
-    values = {}
-    for text in changes:
-        name, equals, value = (part.strip() for part in text.partition("="))
-        if not equals or not name:
-            raise ValueError(f"a parameter must be written name=value, got {text!r}; for example epochs=3")
-        try:
-            values[name] = yaml.load(value, yaml.BaseLoader)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{name} must be a number, a text or a list like [0, 1], got {value!r}") from error
-    return values
-
-
-def parse_seconds(text: str) -> float:
-    """Read a duration such as ``90``, ``90s``, ``25m`` or ``1h30m`` as seconds, more than 0."""
-    match = _DURATION.fullmatch(text.strip())
-    parts = match.groups() if match else ()
-    seconds = sum(float(part or 0) * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
-    if not seconds > 0:
-        raise ValueError(f"a duration must be more than 0, such as 90s, 25m or 1h30m, got {text!r}")
-    return seconds
-
-
-def _read(profile: str) -> dict[str, Any]:
-    path = files.params(profile)
-    if not path.parent.is_dir():
-        raise ValueError(
-            f"there is no folder params in {path.parent.parent}; name the project's folder in the environment variable "
-            f"{files.ROOT_VARIABLE}"
-        )
-    if not path.is_file():
-        raise ValueError(
-            f"profile must be one of {', '.join(profiles()) or 'none'}, got {profile!r}; add {path} for another"
-        )
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)  # texts; `Study` reads their numbers
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}; write one 'name: value' per line") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold one 'name: value' per line, got {type(values).__name__}")
-    return values
-
-
-def _check_names(names: Iterable[str], where: str) -> None:
-    allowed = sorted(Study.model_fields)
-    for name in names:
-        if name not in allowed:
-            close = difflib.get_close_matches(str(name), allowed, n=3)
-            hint = f"did you mean {' or '.join(close)}? " if close else ""
-            raise ValueError(f"unknown parameter {name!r} {where}: {hint}allowed are {', '.join(allowed)}")
-
-
-def _complaints(error: ValidationError, given: Mapping[str, Any], prefix: str) -> str:
-    """All complaints in one line: parameter, what is wrong, the value."""
-    told = []
-    for item in error.errors():
-        message = item["msg"].removeprefix("Value error, ")
-        if item["loc"]:
-            field, *place = map(str, item["loc"])
-            name = ".".join([_parameter(field, item["input"], given, prefix), *place])
-            message = f"{name}: {message}, got {item['input']!r}"
-        told.append(message)
-    return "; ".join(told)
-
-
-def _parameter(field: str, value: object, given: Mapping[str, Any], prefix: str) -> str:
-    """The parameter of a study that the field of a spec follows, such as initial_isrs, which has this isr."""
-    lists = [name for name in given if name.endswith(f"{prefix}{field.split('_')[0]}s") and value in given[name]]
-    return next((name for name in (prefix + field, field, *lists) if name in given), field)

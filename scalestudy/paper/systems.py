@@ -45,7 +45,7 @@ def systems_table(frame: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
     price.  A row per system that there are runs of, without, then with "+", in the order of Table 5.  Errors and
     changed predictions in percent.  "change of logits" is relative: the mean over the factors other than 1, and that at
     0.5 and at 2, where a scale-invariant network has 0; spreads are over the runs.  Milliseconds are medians over the
-    runs on the machine that made most of them, see "timed on".  "-" where it was not measured.
+    runs on the machine that made most of them, see "timed on".  Empty where it was not measured.
     """
     rows = []
     for (augmented, mark), name in product(MARKS.items(), SYSTEMS):
@@ -74,7 +74,7 @@ def _row(own: pd.DataFrame, points: pd.DataFrame) -> dict[str, str]:
         "training, ms per image": _median(timed["train_ms"]),
         "inference, ms per image": _median(timed["inference_ms"]),
         "timed on": machine,
-        "internal scales": ", ".join(f"{value:.2f}" for value in np.mean(scales, axis=0)) if scales else "-",
+        "internal scales": ", ".join(f"{value:.2f}" for value in np.mean(scales, axis=0)) if scales else "",
         "size": run_sizes(own),
     }
 
@@ -88,4 +88,4 @@ def _mean(values: pd.Series, digits: int = 2) -> str:
 
 
 def _median(values: pd.Series) -> str:
-    return f"{values.median():.3g}" if values.notna().any() else "-"
+    return f"{values.median():.3g}" if values.notna().any() else ""

@@ -9,13 +9,14 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from scalestudy.runs.estimate import Clock, ProgressBar
 from scalestudy.runs.store import RunStore, StoreError
 from scalestudy.runs.workers import DEFAULT_TRAIN, Answer, Hear, Place, RunFailed, WorkersUnavailable, here
+from scalestudy.training.device import usable_cores
 from scalestudy.training.record import Record
 from scalestudy.training.spec import RunSpec
 
@@ -77,8 +78,7 @@ def run_all(
 ) -> BatchReport:
     """Bring the records of all runs about: stored ones cost a file read, the others are trained and stored.
 
-    A run is stored as soon as it is finished, and kept about once a minute while it is under way, so this call can be
-    killed at any moment and called again: it goes on from there.
+    A run is stored when it is finished, and kept about once a minute until then: killed, this call goes on from there.
 
     Parameters
     ----------
@@ -95,8 +95,8 @@ def run_all(
         Address (``tcp://host:port``) or scheduler file of a Dask cluster that trains instead.  Default: what
         ``SCALESTUDY_SCHEDULER`` names, unless `workers` is given; else no cluster.
     time_budget : float, optional
-        Seconds, > 0.  A run that is not expected to finish in time is not started or gone on with, a later, shorter one
-        may be.  Where nothing is known of such runs, their first epochs tell.  Others under way are never cut off.
+        Seconds, > 0.  A run that is not expected to finish in time is not started, a later, shorter one may be.  Where
+        no such run has ended, its first two epochs tell whether it is gone on with.  Others are never cut off.
     progress : bool
         Show a progress bar on the standard error; ``TQDM_DISABLE=1`` in the environment turns it off, too.
     on_record : callable, optional
@@ -110,12 +110,8 @@ def run_all(
 
     Raises
     ------
-    ValueError
-        If an argument is out of its range.
-    StoreError
-        Before anything is trained, if the store cannot be written; later, if it becomes so.
-    WorkersUnavailable
-        If worker processes cannot be started, or the cluster cannot be reached, is lost or has other versions.
+    ValueError, StoreError, WorkersUnavailable
+        If an argument is out of its range, the store cannot be written, or no worker can be had any more.
     """
     began = time.monotonic()
     _check(device, workers, time_budget, train)
@@ -127,7 +123,7 @@ def run_all(
         store.require_writable()
         with _place(store, device, train or DEFAULT_TRAIN, workers, scheduler, batch.hear, len(pending)) as place:
             clock = Clock(place.device, store.records())
-            with ProgressBar(pending, clock, store.shares_done(), progress) as bar:
+            with closing(ProgressBar(pending, clock, store.shares_done(), progress)) as bar:
                 batch.execute(pending, place, clock, bar)
     done = tuple(records[key] for key in wanted if key in records)
     failed, left_out = tuple(batch.failed), tuple(batch.left_out)
@@ -170,8 +166,7 @@ class _Batch:
     deadline: float | None
     pending: dict[str, RunSpec] = field(default_factory=dict)
     active: dict[Future[Answer], RunSpec] = field(default_factory=dict)
-    resting: dict[str, float] = field(default_factory=dict)  # another process makes them: not asked for until then
-    unsure: set[str] = field(default_factory=set)  # nothing was known of them when they began
+    elsewhere: list[RunSpec] = field(default_factory=list)  # another process makes them: asked for again later
     unwanted: set[str] = field(default_factory=set)  # found to take too long
     trained: int = 0
     failed: list[tuple[RunSpec, str]] = field(default_factory=list)
@@ -180,38 +175,33 @@ class _Batch:
     def execute(self, pending: list[RunSpec], place: Place, clock: Clock, bar: ProgressBar) -> None:
         """Have the pending runs made."""
         self.clock, self.bar, self.queue = clock, bar, deque(pending)
-        self.pending = {spec.key: spec for spec in pending}
-        while self.queue or self.active:
+        self.pending, asked = {spec.key: spec for spec in pending}, 0.0
+        while self.queue or self.active or self.elsewhere:
+            if time.monotonic() >= asked + _POLL_SECONDS:
+                self.queue.extend(self.elsewhere)
+                self.elsewhere, asked = [], time.monotonic()
             bar.slots = place.slots()
-            while len(self.active) < max(1, bar.slots) * (1 + place.ahead) and (spec := self._next()) is not None:
-                self._start(spec, place)
+            while self.queue and len(self.active) < max(1, bar.slots) * (1 + place.ahead):
+                self._start(self.queue.popleft(), place)
             done, _ = wait(self.active, _POLL_SECONDS, FIRST_COMPLETED)
             for future in done:
                 self._settle(future, self.active.pop(future))
             self._withdraw_late(nobody=bool(text := place.waits_for()))
-            if self.queue and not self.active and not done:
-                text = text or f"waiting for {len(self.queue)} runs that another process makes"
+            if self.elsewhere and not self.active and not self.queue:
+                text = text or f"waiting for {len(self.elsewhere)} runs that another process makes"
                 time.sleep(_POLL_SECONDS)
             bar.draw(text)
 
     def hear(self, key: str, done: int, epochs: int) -> bool:
         """Take the progress of a run; whether it may go on.  Called from other threads, and about other batches."""
-        spec = self.pending.get(key)
-        if spec is not None:
+        if (spec := self.pending.get(key)) is not None:
             self.bar.advance(key, done, epochs)
-            if key in self.unsure and (seconds := self.bar.promised(key, epochs)) is not None:
-                self.unsure.remove(key)
-                self.clock.foresee(spec, seconds)
-                if not self._fits(spec):
-                    self.unwanted.add(key)
+            known = self.deadline is None or self.clock.rates(spec, spec.model)
+            if promised := None if known else self.bar.promised(key, epochs):
+                self.clock.foresee(spec, promised)
+            if (promised or done == 0) and not self._fits(spec):
+                self.unwanted.add(key)
         return key not in self.unwanted
-
-    def _next(self) -> RunSpec | None:
-        """The first in the queue that no other process was making a moment ago."""
-        spec = next((spec for spec in self.queue if self.resting.get(spec.key, 0.0) <= time.monotonic()), None)
-        if spec is not None:
-            self.queue.remove(spec)
-        return spec
 
     def _start(self, spec: RunSpec, place: Place) -> None:
         if not self._fits(spec):
@@ -219,8 +209,6 @@ class _Batch:
         elif (record := self.store.get(spec)) is not None:
             self._keep(spec, record, trained=False)
         else:
-            if self.deadline is not None and self.clock.rate(spec) is None:
-                self.unsure.add(spec.key)
             self.active[place.submit(spec)] = spec
 
     def _fits(self, spec: RunSpec) -> bool:
@@ -257,8 +245,7 @@ class _Batch:
             self.bar.finish(spec, "failed", trained=False)
         else:
             if answer is None:
-                self.resting[spec.key] = time.monotonic() + _POLL_SECONDS
-                self.queue.append(spec)
+                self.elsewhere.append(spec)
             else:
                 self._keep(spec, *answer)
 
@@ -283,8 +270,6 @@ def _place(
         return cluster(scheduler, device, train, hear)
     device = _device(device)
     if workers is None:
-        from scalestudy.training.device import usable_cores
-
         workers = min(usable_cores(), count) if device == "cpu" else 1
     return here(store.folder, device, train, workers, hear)
 

@@ -145,20 +145,17 @@ def _connect(scheduler: str) -> Client:
         from distributed import Client
     except ImportError as error:
         raise RuntimeError("a Dask cluster needs distributed; pip install 'scalestudy[cluster]'") from error
-    file, address = Path(scheduler).expanduser(), scheduler
-    if file.is_file():
-        try:
-            address = json.loads(file.read_text())["address"]
-        except (ValueError, LookupError, TypeError):
-            address = ""  # empty or cut off
-    elif ":" not in scheduler:
+    file = Path(scheduler).expanduser()
+    if ":" not in scheduler and not file.is_file():
         raise ValueError(
             f"scheduler must be an address such as tcp://host:8786 or a scheduler file, got {scheduler!r}, which is no "
             "file; start one with `dask scheduler --scheduler-file FILE`"
         )
     try:
+        address = json.loads(file.read_text())["address"] if file.is_file() else scheduler
         return Client(address, timeout=_CONNECT_SECONDS, set_as_default=False, name="scalestudy")
-    except (OSError, ValueError, AssertionError) as error:  # it asserts that its thread has started in ten seconds
+    except (OSError, ValueError, LookupError, TypeError, AssertionError) as error:
+        # the file is empty or cut off; or Dask asserts that its thread has started in ten seconds
         raise WorkersUnavailable(
             f"cannot reach a Dask scheduler at {scheduler} within {_CONNECT_SECONDS:.0f} s; start one with "
             "`dask scheduler`, or name its address"

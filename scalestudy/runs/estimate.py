@@ -16,6 +16,7 @@ from scalestudy.training.spec import RunSpec
 # per unit of `RunSpec.work` where no run is known; ours: on the CPU a 56 x 56 run on a server's core, on a GPU a guess
 SECONDS_PER_WORK = {"cpu": 1.5e-7, "cuda": 1e-9}
 RESERVE = 1.1  # our choice: half of all runs take longer than the median
+COMPARABLE = 100  # runs of less work than this part tell what starting costs, not how fast a larger one is
 # no time left is told before so many runs have ended, or each that is under way has made so many epochs
 ENOUGH_RUNS, ENOUGH_EPOCHS = 3, 2
 _FORMAT = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed}{postfix}"
@@ -26,7 +27,7 @@ class Clock:
 
     def __init__(self, device: str, records: Iterable[Record] = ()) -> None:
         self._type = _device_type(device)
-        self._rates: dict[str, list[float]] = {}
+        self._known: dict[str, list[tuple[float, float]]] = {}  # work and seconds per unit of work
         self._promised: dict[str, list[float]] = {}
         for record in records:
             self.learn(record)
@@ -35,15 +36,20 @@ class Clock:
         """Take one more finished run into account."""
         if _device_type(record.provenance.device) == self._type:
             for kind in (record.spec.model, record.spec.dataset):
-                self._rates.setdefault(kind, []).append(record.provenance.seconds / record.spec.work)
+                work = record.spec.work
+                self._known.setdefault(kind, []).append((work, record.provenance.seconds / work))
+
+    def rates(self, spec: RunSpec, kind: str) -> list[float]:
+        """Seconds per unit of work of the ended runs of a network or data set that tell something about this run."""
+        return [rate for work, rate in self._known.get(kind, ()) if work * COMPARABLE >= spec.work]
 
     def foresee(self, spec: RunSpec, seconds: float) -> None:
         """Take what the first epochs of a run promise, until one like it has ended."""
-        self._promised.setdefault(spec.model, [seconds / spec.work])
+        self._promised[spec.model] = [seconds / spec.work]
 
     def rate(self, spec: RunSpec) -> float | None:
         """Seconds per unit of work as far as is known."""
-        rates = self._rates.get(spec.model) or self._promised.get(spec.model) or self._rates.get(spec.dataset)
+        rates = self.rates(spec, spec.model) or self._promised.get(spec.model) or self.rates(spec, spec.dataset)
         return median(rates) if rates else None
 
     def seconds(self, spec: RunSpec) -> float:
@@ -62,8 +68,6 @@ class ProgressBar:
         self._begun = {key: begun.get(key, 0.0) for key in self._specs}
         self._shares = dict(self._begun)
         self._heard: dict[str, list[float]] = {key: [] for key in self._specs}
-        self._running: set[str] = set()
-        self._ended = self._trained = 0
         self._due, self._said, self._waits_for = 0.0, "", ""
         self.slots = 1  # runs that are made at a time
         hidden = not shown or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
@@ -74,7 +78,6 @@ class ProgressBar:
         """A run has made so many of its epochs (0: it begins); the tests count as one more.  From any thread."""
         if key not in self._specs or self._shares[key] == 1:
             return  # late news of a run that is over
-        self._running.add(key)
         self._heard[key] = [*(self._heard[key] if done else ()), time.monotonic()]
         self._shares[key] = max(self._shares[key], done / (epochs + 1))
 
@@ -83,9 +86,9 @@ class ProgressBar:
         return bool(self._heard[spec.key])
 
     def promised(self, key: str, epochs: int) -> float | None:
-        """Seconds of a whole run at the pace of its first epochs; None before there are enough."""
+        """Seconds of a whole run at the pace of its first epochs, when the last of these has just ended."""
         times = self._heard[key][1:]
-        if len(times) < ENOUGH_EPOCHS:
+        if len(times) != ENOUGH_EPOCHS:
             return None
         return (times[-1] - times[0]) / (len(times) - 1) * (epochs + 1)
 
@@ -95,25 +98,22 @@ class ProgressBar:
 
     def left(self) -> float | None:
         """Seconds until the batch ends, at the pace of the runs that it has made; None while too little is known."""
-        running = tuple(self._running)
-        epochs = [len(self._heard[key]) - 1 for key in running]
-        enough = self._trained >= ENOUGH_RUNS or (epochs and min(epochs) >= ENOUGH_EPOCHS)
+        heard = {key: times for key, times in tuple(self._heard.items()) if times}
+        running = [times for key, times in heard.items() if self._shares[key] < 1]
+        enough = len(heard) - len(running) >= ENOUGH_RUNS or min(map(len, running), default=0) > ENOUGH_EPOCHS
         expected = self._spent()
         if not enough or expected <= 0:
             return None
-        spent = sum(times[-1] - times[0] for times in self._heard.values() if times)
-        since = sum(time.monotonic() - self._heard[key][-1] for key in running)
+        spent = sum(times[-1] - times[0] for times in heard.values())
+        since = sum(time.monotonic() - times[-1] for times in running)
         pending = [spec for key, spec in self._specs.items() if self._shares[key] < 1]
         left = sum(map(self.left_of, pending)) * spent / expected - since
         return max(left, 0.0) / max(1, min(self.slots, len(pending)))
 
     def finish(self, spec: RunSpec, result: str, trained: bool) -> None:
         """A run is over, and how it went; one that was not trained says nothing about the pace."""
-        self._running.discard(spec.key)
         self._shares[spec.key] = 1.0
-        self._ended += 1
         if trained and self._heard[spec.key]:
-            self._trained += 1
             self._heard[spec.key].append(time.monotonic())
         else:
             self._begun[spec.key], self._heard[spec.key] = 1.0, []
@@ -121,9 +121,8 @@ class ProgressBar:
 
     def drop(self, spec: RunSpec) -> None:
         """A run will not be made."""
-        self._running.discard(spec.key)
-        self._heard[spec.key] = []
         del self._specs[spec.key]
+        self._heard[spec.key] = []
 
     def draw(self, waits_for: str = "") -> None:
         """Show all of it, where that is due: with what the batch waits for in the place of the last result."""
@@ -134,7 +133,8 @@ class ProgressBar:
         left, spent = self.left(), self._spent()
         self._bar.total = max(spent + sum(map(self.left_of, self._specs.values())), 1e-9)
         self._bar.n = min(spent, self._bar.total)
-        self._bar.set_description_str(f"{self._ended}/{len(self._specs)} runs", refresh=False)
+        ended = sum(self._shares[key] == 1 for key in self._specs)
+        self._bar.set_description_str(f"{ended}/{len(self._specs)} runs", refresh=False)
         told = [f"{tqdm.format_interval(left)} left" if left is not None else "", waits_for or self._said]
         self._bar.set_postfix_str(", ".join(filter(None, told)), refresh=False)
         self._bar.refresh()
@@ -144,10 +144,8 @@ class ProgressBar:
         specs = self._specs.items()
         return sum(self._clock.seconds(spec) * (self._shares[key] - self._begun[key]) for key, spec in specs)
 
-    def __enter__(self) -> ProgressBar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """Show the end of it."""
         self._due = 0.0
         self.draw(self._waits_for)
         self._bar.close()

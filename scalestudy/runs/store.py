@@ -72,21 +72,21 @@ class RunStore:
 
     @classmethod
     def open(cls) -> RunStore:
-        """The store that `files.runs` names; behind the project's own one stand the committed records."""
-        return cls(files.runs(), *(() if files.named(files.RUNS_VARIABLE) else (files.records(),)))
+        """The store that `files.runs` names, behind which stand the committed records."""
+        return cls(files.runs(), files.records())
 
     def path(self, key: str) -> Path:
         """The file of a key: where it lies, else where it will."""
         paths = [folder / f"{key}.json" for folder in (self.folder, *self.also)]
         return next((path for path in paths if path.exists()), paths[0])
 
-    def checkpoint(self, spec: RunSpec) -> CheckpointFile:
+    def checkpoint(self, key: str) -> CheckpointFile:
         """The file that keeps a run while it is under way, existing or not; `put` removes it."""
-        return self._checkpoint(spec.key)
+        return CheckpointFile(self.folder / f"{key}{CHECKPOINT_SUFFIX}")
 
     def under_way(self) -> dict[str, Progress]:
         """How far the runs are that have a checkpoint and no record, by key."""
-        found = {key: self._checkpoint(key).progress() for key in self._checkpointed() if not self.path(key).exists()}
+        found = {key: self.checkpoint(key).progress() for key in self._checkpointed() if not self.path(key).exists()}
         return {key: progress for key, progress in found.items() if progress}
 
     def shares_done(self) -> dict[str, float]:
@@ -104,13 +104,10 @@ class RunStore:
         content = (json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
         again, reason = _parse(content, record.key)
         if again != record:
-            why = reason or "it reads back differently"
-            raise ValueError(
-                f"record {record.key} does not survive writing and reading ({why}); build it with Record.of"
-            )
+            raise ValueError(f"record must read back as it is, got {record.key} ({reason}); build it with Record.of")
         path = self.folder / f"{record.key}.json"
         write_whole(path, content)
-        self._checkpoint(record.key).remove()
+        self.checkpoint(record.key).remove()
         return path
 
     def keys(self) -> tuple[str, ...]:
@@ -151,8 +148,9 @@ class RunStore:
         for path in self.folder.glob(f"*{_LOCK_SUFFIX}"):
             with self.lock(path.stem):
                 pass
-        for key in filter(lambda key: self.path(key).exists(), self._checkpointed()):
-            self._checkpoint(key).remove()  # whoever stored the record was killed just then
+        for key in self._checkpointed():
+            if self.path(key).exists():
+                self.checkpoint(key).remove()  # whoever stored the record was killed just then
         probe(self.folder)
 
     def merge(self, folder: str | os.PathLike) -> MergeReport:
@@ -185,9 +183,6 @@ class RunStore:
             problems.append(Problem(path.name, reason or "valid now; move it back to use it", path))
         left = {problem.name: problem for problem in self.problems if problem.moved_to is None}
         return [*problems, *left.values()]
-
-    def _checkpoint(self, key: str) -> CheckpointFile:
-        return CheckpointFile(self.folder / f"{key}{CHECKPOINT_SUFFIX}")
 
     def _checkpointed(self) -> list[str]:
         return [path.stem for path in sorted(self.folder.glob(f"*{CHECKPOINT_SUFFIX}"))]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from scalestudy.runs.store import RunStore, StoreError
+from scalestudy.training.device import keep_freed_memory
 from scalestudy.training.record import Record
 from scalestudy.training.spec import RunSpec
 
@@ -27,7 +28,6 @@ DEFAULT_TRAIN = "scalestudy.training.train:train"
 
 _ATTEMPTS = 2
 _DIED = (EOFError, BrokenPipeError, pickle.UnpicklingError)
-_KILLED_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
 _END_SECONDS = 5.0
 
 Answer = tuple[Record, bool] | None
@@ -63,7 +63,7 @@ def make_run(spec: RunSpec, folder: Path | str, device: str, train: str, progres
             return record, False
         progress(0, spec.training.epochs)
         try:
-            record = resolve(train)(spec, device=device, progress=progress, checkpoint=store.checkpoint(spec))
+            record = resolve(train)(spec, device=device, progress=progress, checkpoint=store.checkpoint(spec.key))
             if not isinstance(record, Record) or record.key != spec.key:
                 raise TypeError(f"{train} must return the Record of {spec.key}, got {record!r:.200}")
             store.put(record)
@@ -93,14 +93,15 @@ class Children:
         """`make_run` in the child of this thread; one that dies is replaced once, and the run goes on."""
         for _ in range(_ATTEMPTS):
             try:
-                answer = self._ask(spec, hear)
+                answer = self._ask(getattr(self._mine, "process", None) or self._start(), spec, hear)
             except _DIED:
-                code = _end(self._mine.process)
+                process, self._mine.process = self._mine.process, None
+                ending = _ending(process)
                 continue
             if isinstance(answer, Exception):
                 raise answer
             return answer
-        times = f"ended with {_ending(code)}, {_ATTEMPTS} times"
+        times = f"ended with {ending}, {_ATTEMPTS} times"
         raise RunFailed(f"the worker process of this run {times}; if memory is short, use fewer workers")
 
     def kill(self) -> None:
@@ -113,20 +114,16 @@ class Children:
     def close(self) -> None:
         """Tidy up after `kill`, when no thread asks any more."""
         for process in self._processes.values():
-            _end(process)
+            _ending(process)
 
-    def _ask(self, spec: RunSpec, hear: Hear) -> Any:
-        process = getattr(self._mine, "process", None)
-        if process is not None and process.poll() is not None:
-            _end(process)
-            process = None
-        process = process or self._start()
+    def _ask(self, process: subprocess.Popen, spec: RunSpec, hear: Hear) -> Any:
         pickle.dump(spec, process.stdin)
         process.stdin.flush()
         while (message := pickle.load(process.stdout))[0] == "epochs":
             if not hear(spec.key, *message[1:]):
                 process.kill()
-                _end(process)
+                _ending(process)
+                self._mine.process = None
                 raise CancelledError
         return message[1]
 
@@ -143,11 +140,10 @@ class Children:
         try:
             pickle.load(process.stdout)  # it is ready
         except _DIED:
-            code = _end(process)
-            if code in _KILLED_FROM_OUTSIDE:
-                raise
+            if (ending := _ending(process)) in ("signal SIGKILL", "signal SIGTERM"):
+                raise  # from outside
             why = "before it was ready; its message is on the standard error"
-            raise WorkersUnavailable(f"a worker process ended with {_ending(code)} {why}") from None
+            raise WorkersUnavailable(f"a worker process ended with {ending} {why}") from None
         return process
 
 
@@ -177,8 +173,8 @@ def _environment(device: str, slot: int) -> dict[str, str]:
     return environment
 
 
-def _end(process: subprocess.Popen) -> int:
-    """The exit code of a process that is about to end, or is made to."""
+def _ending(process: subprocess.Popen) -> str:
+    """How a process ended that is about to, or is made to."""
     try:
         process.wait(_END_SECONDS)
     except subprocess.TimeoutExpired:
@@ -187,10 +183,7 @@ def _end(process: subprocess.Popen) -> int:
     for pipe in (process.stdin, process.stdout):
         with suppress(OSError):  # unsent text for a dead process
             pipe.close()
-    return process.returncode
-
-
-def _ending(code: int) -> str:
+    code = process.returncode
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
@@ -205,10 +198,7 @@ def main() -> None:
         pickle.dump(message, answers)
         answers.flush()
 
-    if train == DEFAULT_TRAIN:
-        from scalestudy.training.device import keep_freed_memory
-
-        keep_freed_memory()
+    keep_freed_memory()
     resolve(train)
     threading.Thread(target=_listen, args=(wanted,), daemon=True).start()
     tell("ready")

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_serializer, model_validator
 
 from scalestudy.data.distributions import ScaleDistribution
-from scalestudy.models.systems import SYSTEMS
+from scalestudy.models.systems import IMPORT_VARIABLE, SYSTEMS
 
 CANVAS_SIZE, POOL_SIZE = 168, 42  # pixels: Dynamic Scale MNIST's images (paper, Appendix), Table 1's pooling window
 ENLARGED_SIZE = 56  # pixels of the MNIST-Scale images that the convolutions of Table 5's systems see
@@ -159,7 +159,7 @@ class RunSpec(Part):
     """
 
     recipe: Literal[1] = 1
-    model: Literal[("table1", *SYSTEMS)] = "table1"
+    model: str = "table1"
     order: Literal["relu_norm", "norm_relu"] = "relu_norm"
     scales: ScalesSpec | None = ScalesSpec()
     data: Annotated[
@@ -179,6 +179,9 @@ class RunSpec(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunSpec:
+        if self.model not in ("table1", *SYSTEMS):
+            remedy = f"name the module that registers another one in {IMPORT_VARIABLE}"
+            raise ValueError(f"model must be one of table1, {', '.join(SYSTEMS)}, got {self.model!r}; {remedy}")
         of_model, images, batch_size = f"for the model {self.model!r}", self.data.train_images, self.training.batch_size
         if self.model == "table1":
             if isinstance(self.data, MnistScaleSpec):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,29 +26,21 @@ _SCALES = {
     "spacing": scales.SpacingScales, "direct": scales.DirectScales,
 }  # fmt: skip
 _EVALUATION_BATCH = 250
-_Length = TypeVar("_Length", float, Tensor)
 
 Batches = Iterator[tuple[Tensor, Tensor]]  # images (B, 1, H, H) and labels, int64 (B,)
 
 
-def network_pixels(length: float, shrink: int) -> float:
-    """A length of the paper in pixels of the images that the network gets."""
-    return length / shrink
-
-
-def paper_pixels(length: _Length, shrink: int) -> _Length:
-    """The other way round, as records have it."""
-    return length * shrink
-
-
 class Task:
-    """Images to train on, and tests; training batches are drawn from `generators`, part of the state of a run."""
+    """Images to train on, and tests; training batches are drawn from `generators`, part of the state of a run.
 
-    image_size: ClassVar[int]  # of the images that convolutions see, in the paper's pixels; internal scales fit on it
+    `shrink` divides lengths of the paper, such as internal scales, before a network gets them.
+    """
+
+    image_size: int  # of the images that convolutions see, in the paper's pixels; internal scales fit on it
     shrink = 1
 
-    def __init__(self, splits: dict[str, Any], generators: tuple[torch.Generator, ...]) -> None:
-        self.splits, self.generators = splits, generators
+    def __init__(self, label: str, splits: dict[str, Any], generators: tuple[torch.Generator, ...]) -> None:
+        self.label, self.splits, self.generators = label, splits, generators
 
     @property
     def train_images(self) -> int:
@@ -83,7 +75,7 @@ class DynamicScaleTask(Task):
         data, dtype = spec.data, DTYPES[spec.precision]
         counts = (data.train_images, data.validation_images, data.test_images)
         splits = dynamic_scale_mnist(spec.seed, data.distribution, counts, data.shrink, device, dtype)
-        super().__init__(splits, (torch.Generator().manual_seed(spec.seed),))
+        super().__init__(spec.label, splits, (torch.Generator().manual_seed(spec.seed),))
         self.shrink, self._shown = data.shrink, data.scale_test_images
 
     def further_tests(self, net: nn.Module, wrong: Tensor) -> dict[str, dict[str, float]]:
@@ -107,7 +99,7 @@ class MnistScaleTask(Task):
         counts = (data.train_images, data.validation_images, data.test_images)
         splits = mnist_scale(spec.seed, device, counts, DTYPES[spec.precision])
         augmentation = [random_stream("augmentation", spec.seed)] if data.augmented else []
-        super().__init__(splits, (torch.Generator().manual_seed(spec.seed), *augmentation))
+        super().__init__(spec.label, splits, (torch.Generator().manual_seed(spec.seed), *augmentation))
         self._shown = data.equivariance_images
 
     def further_tests(self, net: nn.Module, wrong: Tensor) -> dict[str, dict[str, float]]:
@@ -140,14 +132,14 @@ def build_model(spec: RunSpec) -> nn.Module:
 
 def _table1(spec: RunSpec) -> Table1Net:
     start, shrink = spec.scales, spec.data.shrink
-    sigmas = _SCALES[start.parameterisation](network_pixels(start.sigma_basis, shrink), start.isr, start.num_scales)
-    image_size, pool_size = (round(network_pixels(size, shrink)) for size in (CANVAS_SIZE, POOL_SIZE))
-    return Table1Net(sigmas, image_size=image_size, pool_size=pool_size, order=spec.order)
+    sigmas = _SCALES[start.parameterisation](start.sigma_basis / shrink, start.isr, start.num_scales)
+    return Table1Net(sigmas, image_size=CANVAS_SIZE // shrink, pool_size=POOL_SIZE // shrink, order=spec.order)
 
 
 def internal_scales(net: nn.Module) -> scales.InternalScales | None:
     """The internal scales that all layers of a network share, or None where it has none."""
-    return net.conv.scales if isinstance(net, Table1Net) else net.scales
+    found = net.conv.scales if isinstance(net, Table1Net) else getattr(net, "scales", None)
+    return found if isinstance(found, scales.InternalScales) else None
 
 
 def random_stream(purpose: str, seed: int) -> torch.Generator:

@@ -5,25 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scalestudy.layers.scales import InternalScales
 from scalestudy.training.device import machine, reproducible, require_precision
 from scalestudy.training.record import Metrics, Provenance, Record
 from scalestudy.training.spec import RunSpec, TrainingSpec
 from scalestudy.training.state import CheckpointFile, History, RunState, source_digest
-from scalestudy.training.tasks import (
-    Task,
-    build_model,
-    internal_scales,
-    network_pixels,
-    paper_pixels,
-    random_stream,
-    task_of,
-)
+from scalestudy.training.tasks import Task, build_model, internal_scales, random_stream, task_of
 
 _READ_AT_EACH_STEP = ("cpu",)  # devices that a step may read from; the others would be waited for: once an epoch
 
@@ -38,6 +32,7 @@ def train(
     device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] | None = None,
     checkpoint: CheckpointFile | None = None,
+    on_step: Callable[[Tensor], object] | None = None,
 ) -> Record:
     """Train and test one network.
 
@@ -45,30 +40,13 @@ def train(
     (released code; the paper does not say).  Deterministic for a given spec, device and number of threads; on a GPU as
     far as its kernels are (the gradient of bilinear resizing is not, which the first layer of SEVF has).
 
-    Parameters
-    ----------
-    spec : RunSpec
-        What to compute.
-    device : str or torch.device
-        Where.
-    progress : callable, optional
-        Called as ``progress(epochs_done, epochs)`` after each epoch.  It may raise to end the run there.
-    checkpoint : CheckpointFile, optional
-        Where the run is kept after an epoch, when that is due and when `progress` raises.  If the file holds this run
-        already, it goes on from there, with the same result bit for bit where the device computes the same each time.
+    ``progress(epochs_done, epochs)`` is called after each epoch and may raise to end the run there.  In `checkpoint`
+    the run is kept after an epoch, when that is due and when `progress` raises; one that holds this run already is gone
+    on from, with the same result bit for bit where the device computes the same each time.  ``on_step(loss)`` is called
+    after each step, with the loss of its batch before it: a tensor () on the device.
 
-    Returns
-    -------
-    Record
-
-    Raises
-    ------
-    ValueError
-        If the device does not have the precision of the run; before anything is loaded.
-    TrainingDiverged
-        If the loss is not finite, or an internal scale is not finite, not positive or larger than the images.
-    scalestudy.data.DataError
-        If MNIST cannot be had.
+    ValueError where the device does not have the precision of the run, before anything is loaded; `TrainingDiverged`;
+    `scalestudy.data.DataError` where MNIST cannot be had.
     """
     began = time.perf_counter()
     device, epochs = torch.device(device), spec.training.epochs
@@ -76,16 +54,16 @@ def train(
     task, net = task_of(spec, device), build_model(spec).to(device)
     made_by = {"run": spec.key, "code": source_digest(), **machine(device)}
     with reproducible(spec.precision, random_stream("dropout", spec.seed).initial_seed(), device) as generators:
-        start, streams = History([_recorded_scales(net, task)]), [*task.generators, *generators]
-        run = RunState(net, make_optimiser(net), streams, start, epochs, made_by, began)
+        loop, streams = Loop(net, task, spec.training, on_step), [*task.generators, *generators]
+        run = RunState(net, loop.optimiser, streams, History([recorded_scales(net, task)]), epochs, made_by, began)
         if checkpoint is not None:
             run.go_on(checkpoint)
         history = run.history
         for epoch in range(len(history.train_loss), epochs):
             clock = time.perf_counter()
-            mean_loss = _train_epoch(net, spec, task, run.optimiser, epoch)
+            mean_loss = loop.epoch(epoch)
             history.train_seconds += time.perf_counter() - clock
-            history.add(net, mean_loss, task.validation_error(net), _recorded_scales(net, task))
+            history.add(net, mean_loss, task.validation_error(net), recorded_scales(net, task))
             stopped = True
             try:
                 if progress is not None:
@@ -101,41 +79,53 @@ def train(
     return Record.of(spec, _metrics(history, tested), Provenance.of(made_by, run.seconds, **cost))
 
 
-def _train_epoch(net: nn.Module, spec: RunSpec, task: Task, optimiser: torch.optim.Adam, epoch: int) -> float:
-    """Mean loss of the epoch.  A GPU is waited for here only: to read that, and whether a scale left its bounds."""
-    total, strayed, shown = _train_steps(net, spec, task, optimiser, epoch)
-    mean_loss = total.item() / shown
-    if strayed or not math.isfinite(mean_loss):
-        raise TrainingDiverged(
-            f"{spec.label}: diverged in epoch {epoch + 1} of {spec.training.epochs} (mean loss {mean_loss:g}; internal "
-            f"scales {_recorded_scales(net, task)}, which must at every step be above 0 and fit on images of "
-            f"{task.image_size} pixels); nothing is recorded"
-        )
-    return mean_loss
+@dataclass
+class Loop:
+    """The steps by which networks learn here, epoch by epoch."""
 
+    net: nn.Module
+    task: Task
+    training: TrainingSpec
+    on_step: Callable[[Tensor], object] | None = None
 
-def _train_steps(
-    net: nn.Module, spec: RunSpec, task: Task, optimiser: torch.optim.Adam, epoch: int
-) -> tuple[Tensor, Tensor, int]:
-    """Make the steps of an epoch without reading anything back from a GPU; on the CPU a scale out of bounds ends it.
+    def __post_init__(self) -> None:
+        self.optimiser = make_optimiser(self.net)
+        self._learned = [scales for scales in scale_modules(self.net) if list(scales.parameters())]
 
-    The sum of the loss over the images, float64 (), whether a scale left its bounds, bool (), and the number of images.
-    """
-    training, scales, device = spec.training, internal_scales(net), next(net.parameters()).device
-    learned = scales is not None and list(scales.parameters())
-    steps_per_epoch = math.ceil(task.train_images / training.batch_size)
-    net.train()
-    total, strayed = (torch.zeros((), dtype=dtype, device=device) for dtype in (torch.float64, torch.bool))
-    shown = 0
-    for step, (images, labels) in enumerate(task.training_batches(training.batch_size), epoch * steps_per_epoch):
-        set_learning_rates(optimiser, learning_rates(training, step, steps_per_epoch), task.shrink)
-        total += train_step(net, optimiser, images, labels) * len(labels)
-        shown += len(labels)
-        if learned:
-            strayed |= _out_of_bounds(net, task)
-        if device.type in _READ_AT_EACH_STEP and strayed:
-            break  # before a huge scale fills the memory
-    return total, strayed, shown
+    def epoch(self, number: int) -> float:
+        """Mean loss of the epoch.  A GPU is waited for here only: to read that, and whether a scale left its bounds."""
+        total, strayed, shown = self.steps(number)
+        mean_loss = total.item() / shown
+        if strayed or not math.isfinite(mean_loss):
+            raise TrainingDiverged(
+                f"{self.task.label}: diverged in epoch {number + 1} of {self.training.epochs} (mean loss "
+                f"{mean_loss:g}; internal scales {recorded_scales(self.net, self.task)}, which must at every step be "
+                f"above 0 and fit on images of {self.task.image_size} pixels)"
+            )
+        return mean_loss
+
+    def steps(self, epoch: int) -> tuple[Tensor, Tensor, int]:
+        """Make the steps of an epoch; nothing is read back from a GPU, on the CPU a scale out of bounds ends it.
+
+        The sum of the loss over the images, float64 (), whether a scale left its bounds, bool (), the number of images.
+        """
+        training, task, device = self.training, self.task, next(self.net.parameters()).device
+        steps_per_epoch = math.ceil(task.train_images / training.batch_size)
+        self.net.train()
+        total, strayed = (torch.zeros((), dtype=dtype, device=device) for dtype in (torch.float64, torch.bool))
+        shown = 0
+        for step, (images, labels) in enumerate(task.training_batches(training.batch_size), epoch * steps_per_epoch):
+            set_learning_rates(self.optimiser, learning_rates(training, step, steps_per_epoch), task.shrink)
+            loss = train_step(self.net, self.optimiser, images, labels)
+            if self.on_step is not None:
+                self.on_step(loss)
+            total += loss * len(labels)
+            shown += len(labels)
+            for scales in self._learned:
+                strayed |= out_of_bounds(scales, task)
+            if device.type in _READ_AT_EACH_STEP and strayed:
+                break  # before a huge scale fills the memory
+        return total, strayed, shown
 
 
 def train_step(net: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> Tensor:
@@ -165,32 +155,37 @@ def make_optimiser(net: nn.Module) -> torch.optim.Adam:
 
     Fused: one kernel per group on a GPU, and less overhead on the CPU.  `set_learning_rates` goes before each step.
     """
-    scales, of_scales, lengths = internal_scales(net), set(), []
-    if scales is not None:
-        of_scales, lengths = set(scales.parameters()), scales.parameters_in_pixels()
+    owners = scale_modules(net)
+    of_scales = {one for scales in owners for one in scales.parameters()}
+    lengths = [one for scales in owners for one in scales.parameters_in_pixels()]
     unitless = [one for one in net.parameters() if one in of_scales - {*lengths}]
     weights = [one for one in net.parameters() if one not in of_scales]
     groups = [{"params": group} for group in (weights, unitless, lengths)]
     return torch.optim.Adam(groups, fused=weights[0].device.type in ("cpu", "cuda"))
 
 
+def scale_modules(net: nn.Module) -> list[InternalScales]:
+    """All internal scales of a network; layers may share some."""
+    return [module for module in net.modules() if isinstance(module, InternalScales)]
+
+
 def set_learning_rates(optimiser: torch.optim.Adam, rates: tuple[float, float], shrink: int) -> None:
     """Set the rates of the groups of `make_optimiser`; that of lengths is a length, by which Adam moves them."""
-    for group, rate in zip(optimiser.param_groups, (*rates, network_pixels(rates[1], shrink)), strict=True):
+    for group, rate in zip(optimiser.param_groups, (*rates, rates[1] / shrink), strict=True):
         group["lr"] = rate
 
 
 @torch.no_grad()
-def _out_of_bounds(net: nn.Module, task: Task) -> Tensor:
+def out_of_bounds(scales: InternalScales, task: Task) -> Tensor:
     """Whether an internal scale, as the record would have it, is NaN, not positive or larger than the images."""
-    pixels = paper_pixels(internal_scales(net)().double(), task.shrink).round(decimals=6)
+    pixels = (scales().double() * task.shrink).round(decimals=6)
     return ~((pixels > 0) & (pixels <= task.image_size)).all()
 
 
-def _recorded_scales(net: nn.Module, task: Task) -> tuple[float, ...]:
+def recorded_scales(net: nn.Module, task: Task) -> tuple[float, ...]:
     """Internal scales in the paper's pixels; none where the network has none."""
     scales = internal_scales(net)
-    return () if scales is None else tuple(round(paper_pixels(value, task.shrink), 6) for value in scales.values())
+    return () if scales is None else tuple(round(value * task.shrink, 6) for value in scales.values())
 
 
 def _metrics(history: History, tested: dict[str, Any]) -> Metrics:

@@ -10,9 +10,7 @@ from scalestudy.data import LogNormal, LogUniform, ScaleDistribution, SingleScal
 RANGES = [
     LogUniform(low=1, high=2.83),
     LogUniform(low=0.5, high=8),
-    LogNormal(mean=1, std=0.5, low=1, high=8),
-    LogNormal(mean=-1, std=0.5, low=1, high=8),
-    LogNormal(mean=-2.4, std=0.5, low=1, high=8),
+    *(LogNormal(mean=mean, std=0.5, low=1, high=8) for mean in (1, -1, -2.4)),
 ]
 ALL = [*RANGES, SingleScale(value=2)]
 

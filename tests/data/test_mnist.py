@@ -26,6 +26,10 @@ NAMES = tuple(module.SHA256)
 LABELS = NAMES[3]
 
 
+def fail(*arguments: object) -> dict[str, bytes]:
+    raise OSError("no route to host")
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder for MNIST, and no source that works."""
@@ -53,10 +57,6 @@ def damaged(originals: dict[str, bytes], folder: Path) -> Path:
     for name, content in originals.items():
         (folder / name).write_bytes(content[:-1] + b"\x09" if name == LABELS else content)
     return folder
-
-
-def fail(*arguments: object) -> dict[str, bytes]:
-    raise OSError("no route to host")
 
 
 def statuses() -> list[str]:

@@ -21,9 +21,7 @@ from scalestudy.models.sevf import (
     ScalarFieldConv,
     VectorFieldConv,
     VectorNorm,
-    interpolated,
     longest_vectors,
-    multiplied,
 )
 from scalestudy.models.si_convnet import rescale
 from scalestudy.models.ss_cnn import SteerableConv
@@ -43,11 +41,14 @@ def layer(kind: type, basis: Tensor, weight: Tensor) -> LiftingConv | GroupConv:
 
 def test_systems_are_scale_convolutions_with_other_bases() -> None:
     """CNN and DSS, whose layers take shorter ways, and SiCNN up to the norm of its kernels."""
+    pixels, apart = torch.eye(7).double(), torch.zeros(13, 7).double()
+    apart[::2] = pixels
+    bases = kernels.pictures([pixels]), kernels.pictures([kernels.centred(pixels, 13), apart])
     weight, x, planes = randn(3, 2, 7, 7), randn(2, 2, 12, 12, seed=1), randn(2, 2, 2, 12, 12, seed=2)
-    plain = layer(LiftingConv, kernels.pixels(), weight).project(x)
+    plain = layer(LiftingConv, bases[0], weight).project(x)
     torch.testing.assert_close(plain, nn.functional.conv2d(x, weight, padding=3))
     dilated = DilatedConv(2, 3).double()
-    torch.testing.assert_close(layer(GroupConv, kernels.dilated_pixels(), dilated.weight)(planes), dilated(planes))
+    torch.testing.assert_close(layer(GroupConv, bases[1], dilated.weight)(planes), dilated(planes))
     enlarged = layer(LiftingConv, kernels.enlarged_pixels(), weight).kernels()
     for column, factor in enumerate(COLUMN_SCALES):
         theirs, ours = resized_kernels(weight, factor), enlarged[:, :, column]
@@ -100,12 +101,6 @@ def test_scale_space() -> None:
 def test_rescaled_images(factor: float) -> None:
     x = randn(1, 2, 28, 28)
     torch.testing.assert_close(rescale(x, factor), rescaled_images(x, factor))
-
-
-@pytest.mark.parametrize("new_size", [5, 8, 13])
-def test_resizing_as_products(new_size: int) -> None:
-    x = randn(1, 1, 8, 8)
-    torch.testing.assert_close(multiplied(x, new_size), interpolated(x, new_size))
 
 
 def test_factors_and_angles() -> None:

@@ -1,6 +1,5 @@
-"""Our runs beside the printed numbers: the right cell beside the right number, a verdict each, and the scorecard."""
+"""Our runs beside the printed numbers: the right cell beside the right number, a verdict each, sizes told apart."""
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,16 +11,14 @@ from fake_training import record_of
 
 from scalestudy.models import systems
 from scalestudy.paper import compare, reported
-from scalestudy.paper.compare import beside, scorecard, table
+from scalestudy.paper.compare import PAPER_SIZE, Comparison
 from scalestudy.paper.effects import welch_interval
 from scalestudy.paper.reported import DISTRIBUTIONS, MIDDLE, RANGES, WIDE
 from scalestudy.paper.study import Study
 from scalestudy.paper.table import best_fixed, runs
-from scalestudy.runs.store import RunStore
 from scalestudy.tolerance import fit_tolerance
 
 ROOT = Path(__file__).resolve().parents[2]
-ITEMS = ["Figure 3", "Table 2", "Table 3", "Table 4", "Table 5", "Table 6"]
 OFFSETS = (-0.006, 0.0, 0.006, 0.0, 0.0, 0.0)  # of the seeds: "reproduced" where the paper's own spread allows it
 
 
@@ -36,10 +33,15 @@ def paper():
 
 
 @pytest.fixture(scope="module")
-def quick():
-    """The study and the committed runs of the quick profile."""
-    study = Study.open("quick")
-    return study, study.records(RunStore(ROOT / "tests" / "records").records())
+def committed():
+    """What the committed records say."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCALESTUDY_RUNS", str(ROOT / "results" / "records"))
+        return Comparison.of(Study.open("overnight"))
+
+
+def at_paper_size(paper, records):
+    return Comparison({PAPER_SIZE: (paper, records)})
 
 
 def made(specs, error, scales=None):
@@ -75,35 +77,19 @@ def cell(frame, **keys):
         ([2.30, 2.31, 2.29], (2.30, 0.01, 3), "reproduced"), ([2.80, 2.81, 2.79], (2.30, 0.01, 3), "different"),
         ([2.35, 2.39, 2.43, 2.35, 2.39, 2.43], (2.30, 0.03, 6), "trivially different"),
         ([2.1, 2.5, 2.3], (2.30, 0.2, 3), "inconclusive"), ([2.9, 2.1, 2.8], (2.30, 0.2, 3), "inconclusive"),
-        ([2.30], (2.30, 0.01, 3), "inconclusive"), ([2.30, 2.31, 2.29], (2.30, np.nan, 1), "inconclusive"),
-        ([], (2.30, 0.01, 3), "not measured"), ([2.30], (np.nan, np.nan, np.nan), "-"),
+        ([2.30], (2.30, 0.01, 3), "one run"), ([2.30, 2.31, 2.29], (2.30, np.nan, 1), "one run"),
+        ([], (2.30, 0.01, 3), ""), ([2.30], (np.nan, np.nan, np.nan), ""),
     ],
 )  # fmt: skip
 def test_verdicts(ours, paper, verdict):
     values = pd.Series(ours, dtype=float)
-    names = ["mean_ours", "std_ours", "n_ours", "mean_paper", "std_paper", "n_paper", "margin", "paper_size"]
-    row = pd.DataFrame([(values.mean(), values.std(), len(values), *paper, 0.11, True)], columns=names)
+    names = ["mean_ours", "std_ours", "n_ours", "mean_paper", "std_paper", "n_paper", "margin"]
+    row = pd.DataFrame([(values.mean(), values.std(), len(values), *paper, 0.11)], columns=names)
     judged = compare.judged(row).iloc[0]
-    assert judged["verdict"] == verdict
+    assert judged["verdict"] == verdict and bool(judged["told"]) == bool(verdict)
     if len(ours) > 1 and paper[2] > 1:
         assert judged["low"] < judged["difference"] < judged["high"]
-    smaller = compare.judged(row.assign(paper_size=False)).iloc[0]
-    assert smaller["verdict"] == (verdict if verdict in ("-", "not measured") else "not comparable")
-    assert compare.judged(row.assign(margin=np.nan)).iloc[0]["verdict"] == ("-" if verdict == "-" else "setting")
-
-
-@pytest.mark.parametrize("item", ITEMS)
-def test_tables_of_the_committed_runs_are_the_committed_ones(quick, item):
-    if not (ROOT / ".git").exists():
-        pytest.skip("not a git checkout")
-    ours = table(item, beside(*quick))
-    if item == "Figure 3":
-        ours = ours[ours["verdict"] != "not measured"]
-    name = item.lower().replace(" ", "")
-    committed = subprocess.run(  # `make reproduce` writes its own over the file in the checkout
-        ["git", "show", f"HEAD:results/quick/tables/{name}.csv"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert ours.to_csv(index=False) == committed.stdout
+    assert compare.judged(row.assign(margin=np.nan)).iloc[0]["verdict"] == "", "a setting"
 
 
 @pytest.mark.parametrize(
@@ -121,46 +107,50 @@ def test_every_cell_stands_beside_its_own_number(paper, item, group):
         return [means[name][of(spec)] for name in names[3:] if of(spec) in means[name]] or (2.0, 6.0)
 
     specs = [spec for spec in paper.groups()[group] if item != "Table 6" or of(spec) in means["scale1"]]
-    wide = table(item, beside(paper, made(specs, lambda spec: means["test_error"].get(of(spec), 1.0), scales)))
-    for title in {column.removesuffix(", ours") for column in wide if column.endswith(", ours")}:
-        pair = wide[[f"{title}, ours", f"{title}, paper"]].apply(lambda column: column.str.split(" ").str[0])
-        pair = pair[(pair != "-").all(axis=1)].astype(float)
+    wide = at_paper_size(paper, made(specs, lambda spec: means["test_error"].get(of(spec), 1.0), scales)).table(item)
+    for title in {column.removesuffix(f", {PAPER_SIZE}") for column in wide if column.endswith(f", {PAPER_SIZE}")}:
+        pair = wide[[f"{title}, {PAPER_SIZE}", f"{title}, paper"]].apply(lambda column: column.str.split(" ").str[0])
+        pair = pair[(pair != "").all(axis=1)].astype(float)
         np.testing.assert_allclose(*pair.to_numpy().T, atol=0.0101)
         assert len(pair) > 5
-    assert set(wide["verdict"]) <= {"reproduced", "inconclusive", "setting"}
+    assert set(wide["verdict"]) <= {"reproduced", "inconclusive", ""}
 
 
 def test_figure_3_and_table_2(paper):
     error = printed("Figure 3", "test_error")
     learned = made([*paper.table2(), *paper.eq5_as_printed()], lambda spec: 2.872)
     fixed = made(paper.figure3(), lambda spec: error[key(spec)], lambda spec: (2.0, 2.0 * spec.scales.isr))
-    both = beside(paper, fixed + learned)
-    row = cell(table("Figure 3", both), distribution=WIDE, isr=5.35)
-    assert row[["test error, ours", "test error, paper"]].tolist() == ["2.81 ± 0.01 (n=3)", "2.81 ± 0.03 (n=3)"]
+    both = at_paper_size(paper, fixed + learned)
+    row = cell(both.table("Figure 3"), distribution=WIDE, isr=5.35)
+    assert row[["test error, paper size", "test error, paper"]].tolist() == ["2.81 ± 0.01 (n=3)", "2.81 ± 0.03 (n=3)"]
     assert row["verdict"] == "reproduced" and row["difference"].startswith(("+0.00 [", "-0.00 ["))
-    wide = table("Table 2", both)
+    wide = both.table("Table 2")
     kinds = ["learned: step ratio (released code)", "learned: Eq. 5 as printed", "best fixed"]
     assert wide["scale learning"].tolist() == kinds * 3
     assert wide["distribution"].tolist() == [name for name in DISTRIBUTIONS for _ in kinds]
     released, by_eq5, fixed = (cell(wide, **{"distribution": WIDE, "scale learning": kind}) for kind in kinds)
     assert released["test error, paper"] == by_eq5["test error, paper"] == "2.87 ± 0.07 (n=3)"
-    assert released["test error, ours"] == by_eq5["test error, ours"] == "2.87 ± 0.01 (n=3)"
-    assert fixed[["isr, ours", "isr, paper", "verdict"]].tolist() == ["5.35 ± 0.00 (n=3)", "5.35 (n=3)", "reproduced"]
+    assert released["test error, paper size"] == by_eq5["test error, paper size"] == "2.87 ± 0.01 (n=3)"
+    assert fixed[["isr, paper size", "isr, paper", "verdict"]].tolist() == [
+        "5.35 ± 0.00 (n=3)",
+        "5.35 (n=3)",
+        "reproduced",
+    ]
 
 
 def test_table_5(paper):
     error = printed("Table 5", "test_error")
     specs = [spec for spec in paper.table5() if spec.model in ("dss", "ours_isr")]
     records = made(specs, lambda spec: error[spec.model, spec.data.augmented] + 0.5 * spec.data.augmented)
-    both = beside(paper, records)
-    wide = table("Table 5", both)
+    both = at_paper_size(paper, records)
+    wide = both.table("Table 5")
     row = cell(wide, model="DSS")
     assert (row["parameters, ours"], row["parameters, paper"]) == ("494,359", "475k")
-    assert row["test error, ours"] == "1.97 ± 0.00 (n=6)" and row["test error, paper"] == "1.97 ± 0.08 (n=6)"
+    assert row["test error, paper size"] == "1.97 ± 0.00 (n=6)" and row["test error, paper"] == "1.97 ± 0.08 (n=6)"
     assert (row["verdict"], row["verdict+"]) == ("reproduced", "different")
     low, high = welch_interval((1.57 + 0.5, pd.Series(OFFSETS).std(), 6), (1.57, 0.09, 6))
     assert row["difference+"] == f"+0.50 [{low:+.2f}, {high:+.2f}]"
-    ours = cell(both, item="Table 5", model="ours_isr", augmented=False, quantity="test_error")
+    ours = cell(both.both, item="Table 5", model="ours_isr", augmented=False, quantity="test_error")
     assert (ours["n_paper"], ours["n_ours"]) == (5, 6)
     assert wide["model"].tolist() == [one.title for one in systems.SYSTEMS.values() if one.in_table5]
 
@@ -168,16 +158,16 @@ def test_table_5(paper):
 def test_table_6(paper):
     scales = {"ours_isr": (1.39, 1.89, 2.572, 3.503), "disco": (1.9, 2.394, 3.021, 3.8)}
     specs = [spec for spec in paper.table5() if spec.model in scales]
-    wide = table("Table 6", beside(paper, made(specs, lambda spec: 1.7, lambda spec: scales[spec.model])))
+    wide = at_paper_size(paper, made(specs, lambda spec: 1.7, lambda spec: scales[spec.model])).table("Table 6")
     row = cell(wide, model="Ours (Learn ISR)")
-    assert (row["scale 4, ours"], row["scale 4, paper"]) == ("3.50 ± 0.00 (n=6)", "3.50 ± 0.34 (n=5)")
+    assert (row["scale 4, paper size"], row["scale 4, paper"]) == ("3.50 ± 0.00 (n=6)", "3.50 ± 0.34 (n=5)")
     assert row[["largest / smallest, paper", "verdict"]].tolist() == ["2.52", "reproduced"]
-    names = ["scale 4, ours", "scale 4, paper", "largest / smallest, ours", "verdict"]
-    assert cell(wide, model="DISCO")[names].tolist() == ["3.80 ± 0.00 (n=6)", "3.60", "2.00 ± 0.00 (n=6)", "setting"]
-    assert cell(wide, model="DISCO+")[["scale 4, paper", "verdict"]].tolist() == ["-", "-"]
+    names = ["scale 4, paper size", "scale 4, paper", "largest / smallest, paper size", "verdict"]
+    assert cell(wide, model="DISCO")[names].tolist() == ["3.80 ± 0.00 (n=6)", "3.60", "2.00 ± 0.00 (n=6)", ""]
+    assert cell(wide, model="DISCO+")[["scale 4, paper", "verdict"]].tolist() == ["", ""]
     # the least favourable scale decides: only the smallest is off, by 0.2 pixels, three margins
     records = made(specs, lambda spec: 1.7, lambda spec: (1.59 + 0.001 * spec.seed, *scales["ours_isr"][1:]))
-    assert cell(table("Table 6", beside(paper, records)), model="Ours (Learn ISR)")["verdict"] == "different"
+    assert cell(at_paper_size(paper, records).table("Table 6"), model="Ours (Learn ISR)")["verdict"] == "different"
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
@@ -190,15 +180,16 @@ def test_a_new_system_is_a_row_of_the_tables(paper, monkeypatch):
         spec = record.spec.model_copy(update={"model": "twelfth"})  # specs know the names of the import
         specs.append(spec)
         records.append(record.model_copy(update={"spec": spec, "key": spec.key}))
-    both = beside(SimpleNamespace(groups=lambda: groups | {"table5": specs}), records)
-    five, six = table("Table 5", both), table("Table 6", both)
+    both = at_paper_size(SimpleNamespace(groups=lambda: groups | {"table5": specs}), records)
+    five, six = both.table("Table 5"), both.table("Table 6")
     titles = ["One learned scale (as NJet-Net)", "Twelfth"]
     assert five["model"].tolist()[11:] == titles
-    told = ["parameters, paper", "test error, paper", "difference", "verdict", "test error+, paper", "verdict+"]
-    assert set(five.iloc[-1][told]) == {"-"} and five.iloc[-1]["test error, ours"] == "2.50 ± 0.00 (n=2)"
+    told = ["parameters, paper", "test error, paper", "test error+, paper"]
+    assert set(five.iloc[-1][told]) == {""} and "verdict" not in five
+    assert five.iloc[-1]["test error, paper size"] == "2.50 ± 0.00 (n=2)"
     assert six["model"].tolist()[5:7] == titles and "CNN" not in set(six["model"])
-    names = ["scale 1, ours", "scale 2, ours", "largest / smallest, ours", "scale 1, paper", "verdict"]
-    assert cell(six, model=titles[0])[names].tolist() == ["1.40 ± 0.00 (n=2)", "-", "1.00 ± 0.00 (n=2)", "-", "-"]
+    names = ["scale 1, paper size", "largest / smallest, paper size", "scale 1, paper"]
+    assert cell(six, model=titles[0])[names].tolist() == ["1.40 ± 0.00 (n=2)", "1.00 ± 0.00 (n=2)", ""]
 
 
 def test_best_fixed_is_the_lowest_mean_and_not_the_best_seed(paper):
@@ -212,9 +203,9 @@ def test_best_fixed_is_the_lowest_mean_and_not_the_best_seed(paper):
     assert nothing.empty and list(nothing.columns) == list(frame.columns)
 
 
-def test_every_printed_number_appears_once(quick, fit):
+def test_every_printed_number_appears_once(committed):
     """Independent of the code under test: the printed means, row by row, all but settings."""
-    rows = scorecard(*quick, fit).numbers
+    rows = committed.numbers
     numbers = reported.numbers()
     means = numbers[numbers["margin"].notna()]["mean"]
     assert rows["paper"].str.split(" ").str[0].tolist() == [*(f"{mean:.2f}" for mean in means), "0.459"]
@@ -223,24 +214,45 @@ def test_every_printed_number_appears_once(quick, fit):
 
 
 def test_tau(paper, fit):
-    row = scorecard(paper, [], replace(fit, tau=0.4596)).numbers.iloc[-1]
+    row = Comparison({PAPER_SIZE: (paper, [])}, fit=replace(fit, tau=0.4596)).numbers.iloc[-1]
     assert row.tolist()[3:] == ["0.460", "0.459", "+0.0006", "different"]
 
 
-def test_records_of_another_study_do_not_count(quick, paper, fit):
-    card = scorecard(paper, quick[1], fit)
-    assert set(card.numbers["verdict"]) == {"not measured", "reproduced"}
-    assert set(card.claims["verdict"]) == {"not measured", "held"}
+def test_only_the_papers_size_has_verdicts(paper):
+    """The same records once more as those of a smaller size: shown beside, never judged."""
+    records, small = made(paper.table2(), lambda spec: 2.5), Study.open("overnight")
+    sizes = Comparison({"overnight": (small, made(small.table2(), lambda spec: 2.5)), PAPER_SIZE: (paper, records)})
+    alone = Comparison({"overnight": sizes.levels["overnight"]})
+    assert alone.numbers["verdict"].eq("").sum() == 226 and "verdict" not in alone.table("Table 2")
+    assert set(sizes.table("Table 2")["verdict"]) - {""}
+    told = [f"test error, {name}" for name in ("overnight", PAPER_SIZE, "paper")]
+    assert cell(sizes.table("Table 2"), distribution=WIDE, **{"scale learning": "learned: step ratio (released code)"})[
+        told
+    ].tolist() == ["2.50 ± 0.01 (n=3)", "2.50 ± 0.01 (n=3)", "2.87 ± 0.07 (n=3)"]
+    assert alone.counted() == "Of 226 printed means 0 have runs of the paper's size."
+    assert "have runs of the paper's size: " in sizes.counted()
 
 
-def test_scorecard_in_words(quick, fit):
-    card = scorecard(*quick, fit)
-    counts = card.counts()
-    assert list(counts.columns) == ["kind", "verdict", "count"]
-    assert counts.groupby("kind")["count"].sum().to_dict() == {"claim": 29, "number": 227}
-    lines = card.text().splitlines()
-    assert lines[0] == "Claims of the paper:" and lines[30] == "Numbers of the paper:"
-    for line, one in zip(lines[1:30], card.claims.itertuples(), strict=True):
-        assert line.startswith(f"  {one.verdict}") and line.endswith(f"  {one.item}: {one.claim}")
-    numbers = card.numbers["verdict"].value_counts()
-    assert lines[31:] == [f"  {count:4d} {verdict}" for verdict, count in numbers.items()]
+def test_sizes_that_stand_beside_a_study(monkeypatch, tmp_path):
+    monkeypatch.setenv("SCALESTUDY_RUNS", str(tmp_path))
+    assert list(Comparison.of(Study.open("quick")).levels) == ["quick", "overnight", PAPER_SIZE]
+    assert list(Comparison.of(Study.open("overnight")).levels) == ["overnight", PAPER_SIZE]
+    assert list(Comparison.of(Study.open("paper")).levels) == ["overnight", PAPER_SIZE]
+    monkeypatch.setenv("SCALESTUDY_ROOT", str(tmp_path))
+    (tmp_path / "params").symlink_to(ROOT / "params")
+    assert list(Comparison.of(Study.open("overnight", {"epochs": 3})).levels) == ["overnight-custom"]
+
+
+def test_systems_that_saw_few_images_are_said_to_train():
+    quick = Study.open("quick")
+    told = Comparison({"quick": (quick, made(quick.table5(), lambda spec: 50.0))}).table("Table 5")["test error, quick"]
+    assert set(told) == {"trains: loss falls from 1.00 to 0.50"}
+
+
+def test_in_words(committed):
+    lines, claims = committed.text().splitlines(), committed.claims()
+    assert lines[1].split() == ["overnight", "paper", "size"] and len(lines) == 2 + 29 + 1
+    for line, one in zip(lines[2:31], claims.itertuples(), strict=True):
+        assert line.startswith(f"  {one.overnight or '-'} ") and line.endswith(f"  {one.item}: {one.claim}")
+    assert lines[31] == committed.counted()
+    assert committed.claims("04")["item"].unique().tolist() == ["Figure 3", "Figure 4"]

@@ -1,10 +1,19 @@
 """Effects beside the spread over seeds, intervals, and what lists of effects say."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from scalestudy.paper.effects import Effect, all_positive, all_similar, effect, majority_positive, welch_interval
+from scalestudy.paper.effects import (
+    Effect,
+    all_positive,
+    all_similar,
+    effect,
+    majority_positive,
+    paired_effect,
+    welch_interval,
+)
 
 NAN = float("nan")
 
@@ -70,3 +79,23 @@ def test_similar_within_a_margin(counts, margin, verdict):
 )
 def test_all_positive(counts, verdict):
     assert all_positive(some_effects(*counts)) == verdict
+
+
+def test_pairs_of_seeds_take_out_what_a_seed_does_to_both_sides():
+    first, second = pd.Series([1.0, 5.0, 9.0], [0, 1, 2]), pd.Series([8.7, 4.9, 0.8], [2, 1, 0])
+    pairs = paired_effect(first, second)
+    assert pairs.paired and pairs.difference == pytest.approx(0.2)
+    assert pairs.spread == pytest.approx(0.1 / np.sqrt(2)) and pairs.sign == 1 and effect(first, second).sign == 0
+    expected = stats.ttest_rel(first, second.sort_index()).confidence_interval()
+    assert (pairs.low, pairs.high) == pytest.approx(tuple(expected))
+    assert str(pairs).startswith("+0.20 (paired seed spread 0.07")
+    for other in ([1.0, 2.0], pd.Series([4.0, 2.0], [2, 7])):  # no seeds, one in common
+        assert paired_effect(first, other) == effect(first, other)
+
+
+@pytest.mark.parametrize(
+    ("direction", "difference", "interval"), [(1, 0.5, (-1, 2)), (-1, -0.5, (-2, 1)), (0, 0, (0, 0))]
+)
+def test_an_effect_seen_in_a_direction(direction, difference, interval):
+    seen = Effect(0.5, 0.3, -1.0, 2.0).along(direction)
+    assert (seen.difference, seen.spread, (seen.low, seen.high)) == (difference, 0.3, interval)

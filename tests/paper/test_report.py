@@ -12,11 +12,13 @@ from urllib.parse import unquote
 import matplotlib as mpl
 import nbformat
 import pytest
+from fake_training import record_of
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from scalestudy import files
-from scalestudy.paper import claims, compare, report
+from scalestudy.paper import compare, report
+from scalestudy.paper.findings import sentences
 from scalestudy.paper.show import save_figure
 from scalestudy.paper.study import Study
 from scalestudy.runs.store import RunStore
@@ -24,7 +26,7 @@ from scalestudy.runs.store import RunStore
 pytest.importorskip("nbconvert", reason="the report needs the extra 'notebooks'")
 mpl.use("Agg")
 
-RECORDS = Path(__file__).resolve().parents[1] / "records"
+SECTIONS = ["#found", "#claims", "#figures", "#notebooks", "#numbers"]
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -95,36 +97,39 @@ def executed(name, heading, answer, shown="", profile="quick", changes=()):
 
 
 def test_empty_project(project):
-    index, card = report.build("quick", {})
+    index, comparison = report.build("quick", {})
     assert index == project / "results" / "quick" / "index.html"
     page, study = Page(index.read_text("utf-8")), Study.open("quick")
-    assert page.links == page.pictures == []
-    assert f"Profile quick, 0 of {len(study.all_specs())} runs. {study.description}" in page.text
+    assert page.pictures == [] and page.links == SECTIONS
+    assert f"Profile quick, 0 of {len(study.all_specs())} runs" in page.text and study.description in page.text
     assert "No figures yet." in page.text and "No notebook has been executed yet." in page.text
-    assert card.numbers["verdict"].value_counts()["not measured"] == 226
+    assert comparison.numbers["verdict"].eq("").sum() == 226
     assert not (project / "runs").exists(), "looking for records creates no store"
 
 
 def test_project(project):
     store, study = RunStore(project / "runs"), Study.open("quick")
     for spec in study.table2():
-        store.put(RunStore(RECORDS).get(spec))
+        store.put(record_of(spec, 20.0 + spec.seed))
     executed("05_learned", "# Scales & <i>learning</i>", "five", "a & b #1")
     executed("04_range", "# {{numbers}} of 04", "four < five", "figure3")
-    index, card = report.build("quick", {})
+    index, comparison = report.build("quick", {})
     text, page = index.read_text("utf-8"), Page(index.read_text("utf-8"))
     assert set(re.findall(r"{{\w+}}", text)) == {"{{numbers}}"}, "the title of a notebook, as it is"
-    assert f"Profile quick, 6 of {len(study.all_specs())} runs. {study.description}" in page.text
-    shown = [card.counts(), card.claims[["item", "claim", "measured", "verdict"]], card.numbers]
-    assert page.cells == [str(cell) for table in shown for cell in table.to_numpy().ravel()]
-    assert len(card.claims) == len(claims.CLAIMS)
+    assert f"Profile quick, 6 of {len(study.all_specs())} runs" in page.text
+    assert page.cells == [str(cell) for cell in comparison.numbers.to_numpy().ravel()]
+    for one in comparison.claims().itertuples():
+        assert one.claim in page.text and one.measured in page.text
+    assert all(sentence in page.text for sentence in sentences(comparison)) and comparison.counted() in page.text
     assert page.links == [
-        "figures/figure3.pdf", "figures/a%20%26%20b%20%231.pdf", "pages/04_range.html", "pages/05_learned.html",
+        *SECTIONS, "figures/figure3.pdf", "figures/a%20%26%20b%20%231.pdf", "pages/04_range.html",
+        "pages/05_learned.html",
     ]  # fmt: skip
     assert page.pictures == ["figures/figure3.png", "figures/a%20%26%20b%20%231.png"]
-    assert all((index.parent / unquote(link)).is_file() for link in page.links + page.pictures)
-    assert ">Scales &amp; &lt;i&gt;learning&lt;/i&gt;</a>" in text and "<i>" not in text
-    assert "<figcaption>A &amp; b #1</figcaption>" in text and ">{{numbers}} of 04</a>" in text
+    linked = page.links[len(SECTIONS) :] + page.pictures
+    assert all((index.parent / unquote(link)).is_file() for link in linked)
+    assert text.count("Scales &amp; &lt;i&gt;learning&lt;/i&gt;") == 3 and "<i>" not in text, "link, caption, alt text"
+    assert ">{{numbers}} of 04</a>" in text
     held = (index.parent / "pages" / "04_range.html").read_text("utf-8")
     assert "four &lt; five" in held and "A question." in held
     assert report.build("quick", {})[0].read_text("utf-8") == text, "the same records give the same page"
@@ -134,12 +139,15 @@ def test_what_belongs_to_other_parameters_is_left_out(project):
     executed("01_data", "# Data", "one", "digits", changes={"train_images": 100})
     executed("02_kernels", "# Kernels", "two", "figure1", changes={"train_images": 300})
     page = built("quick", {"train_images": 300})
-    assert "300 training" in page.text and page.links == ["figures/figure1.pdf", "pages/02_kernels.html"]
+    assert "300 training" in page.text and page.links[len(SECTIONS) :] == [
+        "figures/figure1.pdf",
+        "pages/02_kernels.html",
+    ]
     executed("02_kernels", "# Kernels", "two", "figure1")
-    assert len(built("quick", {}).links) == 2
+    assert len(built("quick", {}).links) == len(SECTIONS) + 2
     later = time.time() + 100
     os.utime(project / "params" / "quick.yaml", (later, later))
-    assert built("quick", {}).links == [], "the profile was edited afterwards"
+    assert built("quick", {}).links == SECTIONS, "the profile was edited afterwards"
 
 
 def test_pages_are_made_again_only_for_newer_notebooks(project, tmp_path):

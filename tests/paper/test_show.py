@@ -8,7 +8,7 @@ from PIL import Image
 
 from scalestudy.paper import plots, show
 
-GREEN, RED, AMBER, GREY = "#1b7837", "#b2182b", "#8a5200", "#5f6b7a"
+GREEN, RED, AMBER = "#1b7837", "#b2182b", "#8a5200"
 
 
 @pytest.fixture(autouse=True)
@@ -97,13 +97,13 @@ class TestTables:
         ("verdict", "colour"),
         [
             ("held", GREEN), ("reproduced", GREEN), ("did not hold", RED), ("different", RED), ("unclear", AMBER),
-            ("trivially different", AMBER), ("inconclusive", AMBER), ("not comparable", GREY), ("<i>", GREY),
+            ("trivially different", AMBER), ("inconclusive", AMBER), ("one run", AMBER), ("<i>", ""), ("", ""),
         ],
     )  # fmt: skip
     def test_colours_of_verdicts(self, verdict, colour):
-        text = show.to_html(pd.DataFrame({"verdict+": [verdict], "other": [verdict]}))
-        assert [text.count(ink) for ink in (colour, *{GREEN, RED, AMBER, GREY} - {colour})] == [1, 0, 0, 0]
-        assert "<i>" not in text
+        text = show.to_html(pd.DataFrame({"overnight": [verdict], "other": [f"it is {verdict}"]}))
+        assert {ink for ink in (GREEN, RED, AMBER) if ink in text} == {colour} - {""}
+        assert text.count("background") == bool(colour) and "<i>" not in text
 
     def test_two_tables_on_one_page_do_not_share_rules(self, table):
         names = {show.to_html(one).split("<table id=")[1][:20] for one in (table, table[:1], table[["isr"]])}

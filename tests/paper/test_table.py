@@ -91,10 +91,10 @@ def test_frames_of_nothing_have_the_same_columns():
 
 class TestSummary:
     def test_committed_one_follows_from_the_committed_records(self, tmp_path):
-        records = RunStore(RESULTS / "runs", RESULTS / "records").records()
+        records = RunStore(RESULTS / "records").records()
         for name, given in (("a", records), ("b", records[::-1])):
             table.write_summary(given, tmp_path / name)
-            assert (tmp_path / name).read_bytes() == (RESULTS / "summary.csv").read_bytes()
+            assert (tmp_path / name).read_bytes() == (RESULTS / "records" / "summary.csv").read_bytes()
 
     def test_what_does_not_apply_is_blank(self, paper):
         rows = table.summary_frame([baseline("ours_isr"), record_of(paper.table2()[0])])

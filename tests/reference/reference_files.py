@@ -10,64 +10,34 @@ import pytest
 import torch
 
 ENVIRONMENT_VARIABLE = "SCALESTUDY_REFERENCE"
-REFERENCE_NAMES = (
-    "basis_vectors.npz",
-    "disco_basis.npz",
-    "disco_released_basis.npz",
-    "dynamic_scale_mnist_vectors.npz",
-    "mnist_scale_hashes.json",
-    "mnist_scale_vectors.npz",
-    "params.json",
-    "table1_net_vectors.npz",
-    "table5_vectors.npz",
-    "tolerance.json",
-)
 _HERE = Path(__file__).resolve().parent
-_BESIDE_CHECKOUT = _HERE.parents[2] / "shared" / "reference"
 
 
-def reference_folder() -> Path:
-    """The first folder that is searched: the one that ``SCALESTUDY_REFERENCE`` names, else this one.
+def _folders() -> list[Path]:
+    """The one that ``SCALESTUDY_REFERENCE`` names, else this one, then that beside the checkout (for large files).
 
     A name that cannot be meant is refused: nothing would be tested.
     """
     named = os.environ.get(ENVIRONMENT_VARIABLE)
     if not named:
-        return _HERE
+        return [_HERE, _HERE.parents[2] / "shared" / "reference"]
     folder = Path(named).expanduser()
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{ENVIRONMENT_VARIABLE}={named!r} is no folder: name the one of the reference files.")
-    if not any((folder / name).is_file() for name in REFERENCE_NAMES):
-        raise FileNotFoundError(
-            f"{ENVIRONMENT_VARIABLE}={named!r} holds none of {list(REFERENCE_NAMES)}: name the folder that does."
-        )
-    return folder
-
-
-def _folders() -> list[Path]:
-    """All folders that are searched, in this order."""
-    named = os.environ.get(ENVIRONMENT_VARIABLE)
-    return [reference_folder()] if named else [reference_folder(), _BESIDE_CHECKOUT]
+    if not any(path.suffix in (".npz", ".json") for path in folder.glob("*")):
+        raise FileNotFoundError(f"{ENVIRONMENT_VARIABLE}={named!r} holds no reference files: name the folder that does")
+    return [folder]
 
 
 def reference_file(name: str) -> Path:
-    """The path of one reference file; skips the calling test where it cannot be found.
-
-    ``SCALESTUDY_REFERENCE`` overrides every other place; without it, this folder is searched, then the folder of
-    reference files beside the checkout (for files too large to be kept with the tests).
-    """
-    folders = _folders()
-    for folder in folders:
-        if (folder / name).is_file():
-            return folder / name
-    pytest.skip(
-        f"reference file {name!r} is in none of {[str(folder) for folder in folders]}; "
-        f"set {ENVIRONMENT_VARIABLE} to a folder that holds it"
-    )
+    """The path of one reference file; skips the calling test where it cannot be found."""
+    found = reference_paths(name)
+    if not found:
+        folders = ", ".join(map(str, _folders()))
+        pytest.skip(f"there is no {name!r} in {folders}; set {ENVIRONMENT_VARIABLE} to a folder that holds it")
+    return found[0]
 
 
 def reference_paths(pattern: str) -> list[Path]:
-    """The paths of all reference files whose name matches, sorted by name; the places of `reference_file`."""
+    """The paths of all reference files whose name matches, sorted by name."""
     found = {path.name: path for folder in reversed(_folders()) for path in folder.glob(pattern)}
     return [found[name] for name in sorted(found)]
 

@@ -21,8 +21,6 @@ from scalestudy.models.dss import blur_taps
 from scalestudy.models.kernels import log_radial_harmonics
 from scalestudy.models.sesn import disco
 
-NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-
 
 @dataclass(frozen=True)
 class Reference:
@@ -77,11 +75,8 @@ def _matching(patterns: Mapping, name: str):
 
 
 def _blocks(prefix: str, convs: tuple, norms: tuple) -> dict[str, str]:
-    numbered = [
-        *((part, f"conv{i}") for i, part in enumerate(convs, 1)),
-        *((p, f"norm{i}") for i, p in enumerate(norms, 1)),
-    ]
-    return {f"{prefix}{part}": ours for part, ours in numbered}
+    numbered = {part: f"conv{i}" for i, part in enumerate(convs, 1)} | {p: f"norm{i}" for i, p in enumerate(norms, 1)}
+    return {f"{prefix}{part}": ours for part, ours in numbered.items()}
 
 
 def _head(prefix: str, parts: tuple) -> dict[str, str]:
@@ -92,12 +87,22 @@ LINEAR = _head("1.linear.", (0, 1, 4))
 FC = _head("1.", ("fc1", "fc1bn", "fc2"))
 MAIN = _blocks("1.main.", (0, 4, 8), (3, 7, 11)) | LINEAR
 NAMED = _blocks("1.", ("conv1", "conv2", "conv3"), ("bn1", "bn2"))
-DSS_TAPS = {r"1\.main\.0\.kernel[xy]_0": lambda: blur_taps()}
+DSS_TAPS = {r"1\.main\.0\.kernel[xy]_0": blur_taps}
+
+
+def _dss(name: str, norms: tuple, convs: tuple, computed: Mapping) -> Reference:
+    tensors = {f"1.main.{part}.weights": f"conv{i}.weight" for i, part in enumerate(convs, 1)}
+    return Reference(
+        partial(build, name), _blocks("1.main.", (), norms) | LINEAR, tensors, computed=DSS_TAPS | dict(computed)
+    )
 
 
 def _diagonal_taps(channels: int) -> Tensor:
     """The blur of the scalar DSS as a dense convolution without mixing of channels, (C, C, 9)."""
     return torch.eye(channels)[:, :, None] * blur_taps()
+
+
+DIAGONAL = {rf"1\.main\.{at}\.kernel[xy]_0": partial(_diagonal_taps, channels) for at, channels in ((6, 32), (12, 63))}
 
 
 def _steered() -> dict[str, str]:
@@ -110,6 +115,9 @@ def _half(number: int, weight: Tensor) -> Tensor:
     return weight.unflatten(2, (2, 3, 9))[:, :, number].permute(2, 0, 1, 3)
 
 
+FILTER = r"1\.conv\d\.steer_conv\.filter"
+
+
 def _harmonics(part: int) -> Tensor:
     return log_radial_harmonics()[part]
 
@@ -120,10 +128,8 @@ def _sesn(norm3: str) -> dict[str, str]:
 
 OURS = _blocks("main.", ("conv_1", "conv_4", "conv_7"), ("BatchNorm_3", "BatchNorm_6")) | {"final_class.3": "norm3"}
 OURS |= _head("final_class.", (5, 6, 9))
-SHARED_SCALES = {
-    r"main\.conv_\d\.scales_param": "scales_parameter",
-    r"main\.conv_\d\.basis_min_param": "basis_min_scale",
-}
+SHARED_SCALES = {r"main\.conv_\d\.scales_param": "scales_parameter"}
+SHARED_SCALES |= {r"main\.conv_\d\.basis_min_param": "basis_min_scale"}
 STEPPED = {"scales_parameter": "scales.gamma", "basis_min_scale": "scales.sigma_basis"}
 
 
@@ -137,32 +143,15 @@ REFERENCES: dict[str, Reference] = {
     "SI-ConvNet": Reference(partial(build, "si_convnet"), MAIN),
     "SEVF_vector": Reference(partial(build, "sevf"), NAMED | FC),
     "SEVF_scalar": Reference(partial(build, "sevf_scalar"), NAMED | FC),
-    "DSS_vector": Reference(
-        partial(build, "dss"),
-        _blocks("1.main.", (), (4, 8, 12)) | LINEAR,
-        tensors={f"1.main.{part}.weights": f"conv{i}.weight" for i, part in enumerate((1, 5, 9), 1)},
-        computed=DSS_TAPS,
-    ),
-    "DSS_scalar": Reference(
-        partial(build, "dss_scalar"),
-        _blocks("1.main.", (), (5, 11, 17)) | LINEAR,
-        tensors={f"1.main.{part}.weights": f"conv{i}.weight" for i, part in enumerate((1, 7, 13), 1)},
-        computed=DSS_TAPS
-        | {
-            r"1\.main\.6\.kernel[xy]_0": partial(_diagonal_taps, 32),
-            r"1\.main\.12\.kernel[xy]_0": partial(_diagonal_taps, 63),
-        },
-    ),
+    "DSS_vector": _dss("dss", (4, 8, 12), (1, 5, 9), {}),
+    "DSS_scalar": _dss("dss_scalar", (5, 11, 17), (1, 7, 13), DIAGONAL),
     "SS-CNN": Reference(
         partial(build, "ss_cnn"),
         _blocks("1.", (), ("bn1", "bn2", "bn3_mag")) | {"1.bn3": "unused_norm"} | FC,
         tensors=_steered(),
         parts={rf"1\.conv\d\.steer_conv\.mult_{name}": partial(_half, i) for i, name in enumerate(("real", "imag"))},
-        computed={
-            r"1\.conv\d\.steer_conv\.filter_real": partial(_harmonics, 0),
-            r"1\.conv\d\.steer_conv\.filter_imag": partial(_harmonics, 1),
-        },
-        frozen=(r"1\.conv\d\.steer_conv\.filter_(real|imag)",),
+        computed={rf"{FILTER}_{name}": partial(_harmonics, i) for i, name in enumerate(("real", "imag"))},
+        frozen=(f"{FILTER}_(real|imag)",),
     ),
     "SESN_hermite": Reference(partial(build, "sesn"), _sesn("main.13")),
     "SESN_hermite_plus": Reference(partial(build, "sesn", augmented=True), _sesn("main.13")),
@@ -174,10 +163,7 @@ REFERENCES: dict[str, Reference] = {
         partial(build, "ours_direct"),
         OURS,
         tensors={"scales_parameter": "scales.sigmas"},
-        copies={
-            r"main\.conv_\d\.scales_param": "scales_parameter",
-            r"main\.conv_\d\.basis_min_param": "basis_min_scale",
-        },
+        copies=SHARED_SCALES,
         frozen=("basis_min_scale",),
     ),
 }

@@ -63,10 +63,9 @@ def our_name(theirs: str, mode: str) -> str | None:
     return f"{LAYERS[layer]}.{parameter}"
 
 
-def scales_of(case: dict[str, np.ndarray]) -> InternalScales:
-    mode = str(case["mode"])
-    assert mode in SCALES, f"mode {mode!r} has no mapping: add one to this test"
-    return SCALES[mode](float(case["init_sigma"]), float(case["init_isr"]), len(case["scales"]))
+def scales_of(case: dict[str, np.ndarray], kind: type[InternalScales] | None = None) -> InternalScales:
+    kind = kind or SCALES[str(case["mode"])]
+    return kind(float(case["init_sigma"]), float(case["init_isr"]), len(case["scales"]))
 
 
 def network(
@@ -102,13 +101,12 @@ def eval_logits(net: Table1Net) -> Tensor:
 
 def check_gradients(net: Table1Net, case: dict[str, np.ndarray], prefix: str) -> None:
     gradients = {name: parameter.grad for name, parameter in net.named_parameters()}
-    for key, expected in case.items():
-        if key.startswith(prefix):
-            name = our_name(key.removeprefix(prefix), str(case["mode"]))
-            if name is None:
-                assert not expected.any(), f"{key}: a gradient where we have no parameter"
-            else:
-                assert deviation(gradients.pop(name).reshape(expected.shape), expected) < GRADIENT, key
+    for key in [key for key in case if key.startswith(prefix)]:
+        name, expected = our_name(key.removeprefix(prefix), str(case["mode"])), case[key]
+        if name is None:
+            assert not expected.any(), f"{key}: a gradient where we have no parameter"
+        else:
+            assert deviation(gradients.pop(name).reshape(expected.shape), expected) < GRADIENT, key
     assert not gradients, f"{prefix}: the case lacks {sorted(gradients)}"
 
 
@@ -161,17 +159,6 @@ def test_scales_kernel_size_basis_and_keys(name: str) -> None:
     assert rest <= CHECKED, f"{name}: no check knows {sorted(rest - CHECKED)}: add one to this test"
 
 
-def test_a_mode_without_a_mapping_fails() -> None:
-    with pytest.raises(AssertionError, match="mode 'CUBED' has no mapping"):
-        scales_of({"mode": np.array("CUBED")})
-
-
-@pytest.mark.parametrize("mode", sorted(SCALES))
-def test_every_mode_can_be_built(mode: str) -> None:
-    case = {"mode": np.array(mode), "init_sigma": 2.0, "init_isr": 3.0, "scales": np.zeros(4)}
-    assert scales_of(case).values() == pytest.approx([2, 2 * 3 ** (1 / 3), 2 * 3 ** (2 / 3), 6], rel=1e-6)
-
-
 @EVERY_CASE
 def test_negative_controls(name: str) -> None:
     """Each slip must show in the logits, most of them far above the tolerance."""
@@ -196,13 +183,6 @@ def test_negative_controls(name: str) -> None:
             net = network(case)
             net.conv.weight.data = slip
             assert deviation(eval_logits(net), expected) > 1e-2
-
-
-@EVERY_CASE
-def test_eq_5_as_printed_is_another_network(name: str) -> None:
-    """With the released code's gamma, ISR = 1 + gamma^2 is not the range that the code used."""
-    case = case_of(name)
-    if str(case["mode"]) != "SINGLE_RATIO_SQUARED" or len(case["scales"]) < 3:
-        return
-    printed = parameterisations.IsrScales(float(case["init_sigma"]), float(case["init_isr"]), len(case["scales"]))
-    assert deviation(eval_logits(network(case, scales=printed)), case["logits_eval"]) > 100 * LOGITS
+    if str(case["mode"]) == "SINGLE_RATIO_SQUARED" and len(case["scales"]) > 2:  # Eq. 5 as printed: another range
+        printed = scales_of(case, parameterisations.IsrScales)
+        assert deviation(eval_logits(network(case, scales=printed)), expected) > 100 * LOGITS

@@ -8,13 +8,12 @@ import functools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from reference_files import arrays, deviation, reference_file, reference_paths
-from table5_mapping import REFERENCES, Reference
+from reference_files import arrays, deviation, or_skipped, reference_file, reference_paths
+from table5_mapping import REFERENCES
 from torch import nn
 
 STATE_FILES = "table5_state_*.npz"
@@ -38,38 +37,28 @@ def in_double_precision(net: nn.Module) -> nn.Module:
     return net
 
 
-def learns_scales(net: nn.Module) -> bool:
-    return net.scales is not None and any(True for _ in net.scales.parameters())
-
-
 def state_names() -> list:
     """Names of all networks that have a state file; one skipped stand-in where there is none."""
     names = [path.stem.removeprefix("table5_state_") for path in reference_paths(STATE_FILES)]
-    reason = f"no {STATE_FILES} beside the checkout: set SCALESTUDY_REFERENCE to the folder that holds them"
-    return names or [pytest.param("", marks=pytest.mark.skip(reason=reason))]
-
-
-def parameter_names() -> list:
-    """Names of all networks of Table 5 in the parameter lists."""
-    return [name for name in parameter_lists() if not name.startswith("Table1_")]
+    return names or or_skipped(lambda: [reference_file(STATE_FILES)])
 
 
 @functools.lru_cache
 def parameter_lists() -> dict:
-    return json.loads(reference_file(PARAMETERS).read_text())
+    """By the names of all networks of Table 5."""
+    listed = json.loads(reference_file(PARAMETERS).read_text())
+    return {name: value for name, value in listed.items() if not name.startswith("Table1_")}
 
 
-def reference_of(name: str) -> Reference:
-    assert name in REFERENCES, f"there is no mapping for {name!r}: add one to REFERENCES in table5_mapping.py"
-    return REFERENCES[name]
+EVERY_STATE = pytest.mark.parametrize("name", state_names())
 
 
 def loaded(name: str) -> tuple[nn.Module, dict[str, np.ndarray]]:
     """Our network with the authors' state, without dropout; and what else the state file holds."""
     state = dict(arrays(f"table5_state_{name}.npz"))
     extra = {key: state.pop(key) for key in list(state) if key.startswith("__")}
-    net = reference_of(name).make()
-    reference_of(name).load(net, state)
+    net = REFERENCES[name].make()
+    REFERENCES[name].load(net, state)
     for module in net.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -77,13 +66,10 @@ def loaded(name: str) -> tuple[nn.Module, dict[str, np.ndarray]]:
 
 
 @functools.lru_cache
-def after_backward(
-    name: str, prepare: Callable[[nn.Module], nn.Module] | None = None
-) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+def after_backward(name: str, double: bool = False) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     """Network with gradients, logits and loss in training mode on the images of the vectors."""
     net, _ = loaded(name)
-    if prepare is not None:
-        net = prepare(net)
+    net = in_double_precision(net) if double else net
     images = torch.from_numpy(arrays(VECTORS)["images"]).to(next(net.head.parameters()).dtype)
     logits = net.train()(images)
     loss = nn.functional.cross_entropy(logits, torch.from_numpy(arrays(VECTORS)["labels"]))
@@ -91,11 +77,18 @@ def after_backward(
     return net, logits, loss
 
 
+def with_gradients(name: str) -> nn.Module:
+    """The network whose gradients are compared."""
+    net, _, _ = after_backward(name)
+    learns_scales = net.scales is not None and any(True for _ in net.scales.parameters())
+    return after_backward(name, double=True)[0] if learns_scales else net
+
+
 def expected_of(name: str) -> dict[str, np.ndarray]:
     return {key.removeprefix(f"{name}/"): value for key, value in arrays(VECTORS).items() if key.startswith(f"{name}/")}
 
 
-@pytest.mark.parametrize("name", state_names())
+@EVERY_STATE
 def test_evaluation_mode(name: str) -> None:
     net, extra = loaded(name)
     assert set(extra) == {"__images__", "__logits_eval__"}, f"no check knows all of {sorted(extra)}: add one"
@@ -106,33 +99,30 @@ def test_evaluation_mode(name: str) -> None:
             assert deviation(net(torch.from_numpy(arrays(VECTORS)["images"])), expected["logits_eval"]) < EVAL_ATOL
 
 
-@pytest.mark.parametrize("name", state_names())
+@EVERY_STATE
 def test_training_mode(name: str) -> None:
-    net, logits, loss = after_backward(name)
+    _, logits, loss = after_backward(name)
     expected = expected_of(name)
     if not expected:
         pytest.skip(f"{VECTORS} has nothing on {name}")
     assert deviation(logits, expected.pop("logits_train_nodropout")) < TRAIN_ATOL
     assert loss.item() == pytest.approx(float(expected.pop("loss_train_nodropout")), rel=LOSS_RTOL)
-    if learns_scales(net):
-        net, _, _ = after_backward(name, in_double_precision)
+    net = with_gradients(name)
     parameters = dict(net.named_parameters())
     for key in [key for key in expected if key.startswith("grad/")]:
         theirs = key.removeprefix("grad/")
-        gradient = reference_of(name).part(theirs, parameters[reference_of(name).ours(theirs)].grad)
+        gradient = REFERENCES[name].part(theirs, parameters[REFERENCES[name].ours(theirs)].grad)
         assert deviation(gradient, expected.pop(key)) < GRADIENT_ATOL
     if "scales" in expected:
         assert net.scales.values() == pytest.approx(expected.pop("scales").tolist(), rel=1e-6)
     assert set(expected) == {"logits_eval"}, f"{name}: no check knows all of {sorted(expected)}: add one"
 
 
-@pytest.mark.parametrize("name", state_names())
+@EVERY_STATE
 def test_gradient_norms(name: str) -> None:
     """The norm of every gradient that is not rounding noise; parameters that get none in the released code get none."""
-    net, _, _ = after_backward(name)
-    if learns_scales(net):
-        net, _, _ = after_backward(name, in_double_precision)
-    listed, reference = parameter_lists()[name], reference_of(name)
+    net = with_gradients(name)
+    listed, reference = parameter_lists()[name], REFERENCES[name]
     norms, parameters = listed["grad_norms_train_nodropout"], dict(net.named_parameters())
     for layer in listed["layers"]:
         gradient = parameters[reference.ours(layer["name"])].grad
@@ -143,9 +133,9 @@ def test_gradient_norms(name: str) -> None:
             assert gradient.norm().item() == pytest.approx(norms[layer["name"]], rel=1e-3), layer["name"]
 
 
-@pytest.mark.parametrize("name", parameter_names())
+@pytest.mark.parametrize("name", or_skipped(lambda: list(parameter_lists())))
 def test_parameters_layer_by_layer(name: str) -> None:
-    reference, listed = reference_of(name), parameter_lists()[name]
+    reference, listed = REFERENCES[name], parameter_lists()[name]
     ours = {key: parameter.numel() for key, parameter in reference.make().named_parameters()}
     theirs: Counter[str] = Counter()
     for layer in listed["layers"]:
@@ -159,7 +149,7 @@ def test_parameters_layer_by_layer(name: str) -> None:
 
 def test_negative_controls() -> None:
     """A state that is not used up, or does not fill the network, or differs from what we compute, must not pass."""
-    reference = reference_of("DSS_vector")
+    reference = REFERENCES["DSS_vector"]
     listed = parameter_lists()["DSS_vector"]
     net = reference.make()
     shapes = {entry["name"]: entry["shape"] for entry in (*listed["layers"], *listed["buffers"])}
@@ -171,5 +161,3 @@ def test_negative_controls() -> None:
         reference.load(net, {name: value for name, value in state.items() if name != "1.main.12.bias"})
     with pytest.raises(AssertionError, match="not close"):
         reference.load(net, state | {"1.main.0.kernelx_0": np.full((1, 1, 1, 9), 1 / 9, np.float32)})
-    with pytest.raises(AssertionError, match="there is no mapping for 'SEVF_matrix'"):
-        reference_of("SEVF_matrix")

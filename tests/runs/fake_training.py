@@ -42,7 +42,7 @@ def record_of(spec: RunSpec, test_error: float | None = None, device: str = "cpu
 
 def keep(store, spec: RunSpec, epochs_done: int, epochs: int = 2, code: str | None = None) -> RunSpec:
     """As if the run had been stopped after so many epochs, by default with this code."""
-    store.checkpoint(spec).write(Progress(epochs_done, epochs, {"code": code or source_digest()}), b"")
+    store.checkpoint(spec.key).write(Progress(epochs_done, epochs, {"code": code or source_digest()}), b"")
     return spec
 
 

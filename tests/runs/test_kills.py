@@ -137,7 +137,8 @@ def test_workers_do_not_outlive_the_batch(store, marks, start, number):
 
 
 COMMAND = """
-import scalestudy.data, scalestudy.runs.batch
+import signal, scalestudy.data, scalestudy.runs.batch
+signal.signal(signal.SIGINT, signal.default_int_handler)
 scalestudy.data.fetch_mnist = lambda folder=None: None
 scalestudy.runs.batch.DEFAULT_TRAIN = "fake_training:endless"
 from scalestudy.cli import main
@@ -145,16 +146,17 @@ main(["run", "--workers", "2", "--device", "cpu"])
 """
 
 
-def test_sigterm_ends_the_command_and_its_workers_at_once_with_code_143(tmp_path, store):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_the_command_and_its_workers_at_once(tmp_path, store, number, code):
     environment = ours(SCALESTUDY_RUNS=str(store.folder), TQDM_DISABLE="1")
     command = [sys.executable, "-c", COMMAND]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: logged(tmp_path).total() > 4)
         workers = children(process.pid)
         assert len(workers) == 2
-        process.terminate()
+        process.send_signal(number)
         _, error = process.communicate(timeout=60)
-    assert process.returncode == 143
+    assert process.returncode == code
     assert error == "Interrupted; finished runs are stored, the same command goes on from there.\n"
     assert all(gone(pid) for pid in workers)
 

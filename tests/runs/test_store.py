@@ -1,8 +1,6 @@
 """The run store: whole or absent, validated, and nothing ever silently used, lost or deleted."""
 
-import errno
 import json
-import os
 import random
 import subprocess
 import sys
@@ -45,25 +43,22 @@ def test_round_trip_without_a_warning(store):
 
 def test_put_refuses_what_does_not_read_back(store):
     bad = record_of(spec_of(0)).model_copy(update={"checksum": "0"})
-    with pytest.raises(ValueError, match=r"does not survive writing and reading \(record: .*build it with Record.of"):
+    with pytest.raises(ValueError, match=r"must read back as it is, got .* \(record: .*build it with Record.of"):
         store.put(bad)
     assert not store.folder.exists()
-
-
-def _edit(text):
-    return text.replace('"test_error": 0.0', '"test_error": 0.1')
 
 
 DAMAGE = {
     "truncated": (lambda text: text[: len(text) // 2], "truncated or not JSON"),
     "empty": (lambda text: "", "empty"),
     "not a record": (lambda text: "[1, 2]", "Input should be an object"),
-    "edited metric": (_edit, "checksum .* does not match .* edited or damaged"),
+    "edited metric": (
+        lambda text: text.replace(": 0.0", ": 0.1", 1),
+        "checksum .* does not match .* edited or damaged",
+    ),
     "edited spec": (lambda text: text.replace('"seed": 0', '"seed": 9'), "record says key .*, but its spec has key"),
-    "edited provenance": (lambda text: text.replace('"torch": "2"', '"torch": "3"'), "checksum"),
     "unknown field": (lambda text: text.replace('"key"', '"extra": 1,\n "key"', 1), "extra: Extra inputs"),
     "other recipe": (lambda text: text.replace('"recipe": 1', '"recipe": 7'), "recipe 7, this version .* recipe 1"),
-    "binary": (lambda text: "\x00\x01", "truncated or not JSON"),
 }
 
 
@@ -81,16 +76,12 @@ def test_damaged_record_is_named_and_moved_aside(store, damage):
     assert moved.read_text() == changed
     assert [(problem.name, problem.moved_to) for problem in store.problems] == [(path.name, moved)]
     assert store.damaged()[0].reason == store.problems[0].reason
+    store.put(record_of(spec_of(0))).write_text("second")
+    with pytest.warns(DamagedRecordWarning):
+        assert store.records() == []
+    assert {path.read_text() for path in moved.parent.iterdir()} == {changed, "second"}
     store.put(record_of(spec_of(0)))
     assert store.get(spec_of(0)) is not None
-
-
-def test_second_damaged_file_of_a_name_does_not_replace_the_first(store):
-    for text in ("first", "second"):
-        store.put(record_of(spec_of(0))).write_text(text)
-        with pytest.warns(DamagedRecordWarning):
-            assert store.records() == []
-    assert sorted(path.read_text() for path in (store.folder / "damaged").iterdir()) == ["first", "second"]
 
 
 def test_what_is_no_record(store):
@@ -108,20 +99,6 @@ def test_what_is_no_record(store):
         store.get(spec_of(2))
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_full_disk_or_interrupt_leaves_no_half_file(store, monkeypatch, call):
-    kept = store.put(record_of(spec_of(0)))
-    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    for raised, expected in ((error, StoreError), (KeyboardInterrupt(), KeyboardInterrupt)):
-        with monkeypatch.context() as patch:
-            patch.setattr(files.os, call, lambda *arguments, raised=raised: (_ for _ in ()).throw(raised))
-            with pytest.raises(expected) as told:
-                store.put(record_of(spec_of(1)))
-        assert expected is KeyboardInterrupt or "No space left on device; free some space" in str(told.value)
-    assert names(store) == [kept.name]
-    assert store.get(spec_of(0)) is not None
-
-
 def test_merge(store, tmp_path):
     other = RunStore(tmp_path / "other")
     store.put(record_of(spec_of(0)))
@@ -129,11 +106,10 @@ def test_merge(store, tmp_path):
     for record in (record_of(spec_of(0), seconds=9.0), record_of(spec_of(1), test_error=2.0), record_of(spec_of(2))):
         other.put(record)
     edited = other.put(record_of(spec_of(3), test_error=0.0))
-    edited.write_text(_edit(edited.read_text()))
+    edited.write_text(edited.read_text().replace(": 0.0", ": 0.1", 1))
     before = {path.name: path.read_bytes() for path in other.folder.iterdir()}
 
     report = store.merge(other.folder)
-
     both, only_ours_is_kept, copied = ((spec_of(seed).key,) for seed in range(3))
     assert (report.copied, report.already, report.conflicts) == (copied, both, only_ours_is_kept)
     assert [problem.name for problem in report.damaged] == [edited.name]
@@ -142,14 +118,9 @@ def test_merge(store, tmp_path):
     assert store.get(spec_of(2)) == record_of(spec_of(2))
     assert store.get(spec_of(3)) is None
     assert {path.name: path.read_bytes() for path in other.folder.iterdir()} == before
-
-
-def test_merge_refuses_nothing_and_itself(store, tmp_path):
-    with pytest.raises(ValueError, match=r"folder must be another run store, got .*holds no <key>.json files"):
-        store.merge(tmp_path)
-    store.put(record_of(spec_of(0)))
-    with pytest.raises(ValueError, match=r"is this store itself"):
-        store.merge(store.folder)
+    for folder, what in ((tmp_path, "holds no <key>.json files"), (store.folder, "is this store itself")):
+        with pytest.raises(ValueError, match=f"folder must be another run store, got {folder}, which {what}; name"):
+            store.merge(folder)
 
 
 # Committed records
@@ -202,21 +173,16 @@ def test_a_store_that_is_named_holds_what_is_in_it(project, tmp_path, monkeypatc
 # Runs under way
 
 
-def test_the_record_replaces_the_checkpoint(store):
-    keep(store, spec_of(0), 1)
-    assert {key: progress.epochs_done for key, progress in store.under_way().items()} == {spec_of(0).key: 1}
-    store.put(record_of(spec_of(0)))
-    assert (store.under_way(), names(store)) == ({}, [f"{spec_of(0).key}.json"])
-
-
 def test_what_killed_processes_leave_is_cleared(store):
-    """A checkpoint beside its record, a lock that nobody holds; those of other runs stay."""
+    """A checkpoint beside its record, which else goes with it; a lock that nobody holds; those of other runs stay."""
+    keep(store, spec_of(0), 1)
     store.put(record_of(spec_of(0)))
+    assert names(store) == [f"{spec_of(0).key}.json"]
     keep(store, spec_of(0), 1)
     keep(store, spec_of(1), 1)
     (store.folder / f"{spec_of(2).key}.lock").touch()
     with store.lock(spec_of(1).key):
-        assert list(store.under_way()) == [spec_of(1).key]
+        assert {key: progress.epochs_done for key, progress in store.under_way().items()} == {spec_of(1).key: 1}
         store.require_writable()
         assert leftovers(store.folder) == sorted(f"{spec_of(1).key}.{kind}" for kind in ("checkpoint", "lock"))
 

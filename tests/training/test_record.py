@@ -84,11 +84,7 @@ NAN, INFINITE = float("nan"), float("inf")
 REFUSED = [("metrics", {name: value}) for name in ("test_error", "validation_error") for value in (-0.1, 100.1, NAN)]
 REFUSED += [("metrics", {"selected_epoch": 0}), ("metrics", {"accuracy": 1.0}), ("metrics", {"test_error": INFINITE})]
 REFUSED += [("metrics", {"internal_scales": (NAN,)}), ("metrics", {"train_loss_history": (NAN,)})]
-REFUSED += [
-    ("provenance", {"host": "here"}),
-    ("provenance", {"train_ms_per_image": -1}),
-    ("provenance", {"resumed": 0}),
-]
+REFUSED += [("provenance", fields) for fields in ({"host": "here"}, {"train_ms_per_image": -1}, {"resumed": 0})]
 
 
 @pytest.mark.parametrize(("part", "fields"), REFUSED)
@@ -105,8 +101,11 @@ def test_provenance_is_of_this_process():
 
 
 @pytest.fixture
-def git(tmp_path, monkeypatch):
-    """Run git in a folder; `commit` believes that it lies in ``proj/scalestudy``, and is asked anew."""
+def committed(tmp_path, monkeypatch):
+    """Make a repository with a commit of some paths: how records name it; `commit` is asked anew, of a copy.
+
+    It believes that it lies in ``proj/scalestudy``.
+    """
     if shutil.which("git") is None:
         pytest.skip("there is no git")
     package = tmp_path / "proj" / "scalestudy"
@@ -116,24 +115,18 @@ def git(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "commit", module.commit.__wrapped__)
     monkeypatch.setenv("HOME", str(tmp_path))
 
-    def run(folder, *arguments):
-        name = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        command = ["git", "-C", str(folder), *name, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    def make(folder, *paths):
+        commit = ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "first"]
+        for arguments in (["init", "-q"], ["add", *paths], commit, ["rev-parse", "--short=12", "HEAD"]):
+            command = ["git", "-C", str(folder), *arguments]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
 
-    return run
-
-
-def committed(git, folder, *paths):
-    """A repository with a commit of some paths, and how records name it."""
-    git(folder, "init", "-q")
-    git(folder, "add", *paths)
-    git(folder, "commit", "-q", "--allow-empty", "-m", "first")
-    return git(folder, "rev-parse", "--short=12", "HEAD")
+    return make
 
 
-def test_the_commit_of_the_packages_own_checkout(git, tmp_path):
-    own = committed(git, tmp_path / "proj", "scalestudy")
+def test_the_commit_of_the_packages_own_checkout(committed, tmp_path):
+    own = committed(tmp_path / "proj", "scalestudy")
     assert module.commit() == own
     (tmp_path / "proj" / "notes").write_text("beside the package")
     assert module.commit() == own
@@ -141,21 +134,21 @@ def test_the_commit_of_the_packages_own_checkout(git, tmp_path):
     assert module.commit() == f"{own}-dirty"
 
 
-def test_not_that_of_another_checkout(git, tmp_path, caplog):
+def test_not_that_of_another_checkout(committed, tmp_path, caplog):
     """Around the package, or where the package lies untracked: installed with ``pip install --target``."""
     assert module.commit() is None
-    committed(git, tmp_path)
+    committed(tmp_path)
     assert module.commit() is None
     (tmp_path / "proj" / ".gitignore").write_text("scalestudy\n")
-    committed(git, tmp_path / "proj", ".gitignore")
+    committed(tmp_path / "proj", ".gitignore")
     assert module.commit() is None
     assert caplog.text == ""
 
 
-def test_not_the_one_that_the_environment_names(git, tmp_path, monkeypatch):
-    own = committed(git, tmp_path / "proj", "scalestudy")
+def test_not_the_one_that_the_environment_names(committed, tmp_path, monkeypatch):
+    own = committed(tmp_path / "proj", "scalestudy")
     (tmp_path / "other").mkdir()
-    assert committed(git, tmp_path / "other") != own
+    assert committed(tmp_path / "other") != own
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "other"))
     assert module.commit() == own
@@ -166,8 +159,8 @@ def test_not_the_one_that_the_environment_names(git, tmp_path, monkeypatch):
     [('GIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec {} "$@"', "dubious ownership"), (None, "No such file")],
     ids=["belongs to somebody else", "no git"],
 )
-def test_a_checkout_that_git_does_not_read_is_logged(does, reason, git, tmp_path, monkeypatch, caplog):
-    committed(git, tmp_path / "proj", "scalestudy")
+def test_a_checkout_that_git_does_not_read_is_logged(does, reason, committed, tmp_path, monkeypatch, caplog):
+    committed(tmp_path / "proj", "scalestudy")
     (tmp_path / "bin").mkdir()
     if does:
         (tmp_path / "bin" / "git").write_text(f"#!/bin/sh\n{does.format(shutil.which('git'))}\n")

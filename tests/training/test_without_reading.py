@@ -17,7 +17,7 @@ from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales, Spaci
 from scalestudy.models import Table1Net
 from scalestudy.training import tasks
 from scalestudy.training.spec import DataSpec, RunSpec, ScalesSpec, TrainingSpec
-from scalestudy.training.train import TrainingDiverged, train_step
+from scalestudy.training.train import Loop, TrainingDiverged, out_of_bounds, train_step
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 SPEC = RunSpec(
@@ -30,9 +30,9 @@ SPEC = RunSpec(
 class Gain(nn.Module):
     """Averages of 8 x 8 pixels, with the mean of the scales as a gain, batch norm, a linear layer."""
 
-    def __init__(self, scales):
+    def __init__(self, scales=None):
         super().__init__()
-        self.scales = scales
+        self.scales = scales or IsrScales(2.0, 3.0, 3)
         self.norm = nn.BatchNorm2d(1)
         self.linear = nn.Linear(49, 10)
 
@@ -82,14 +82,14 @@ class Batches(tasks.DynamicScaleTask):
     """The batches of a split, without MNIST and without tests."""
 
     def __init__(self, split):
-        tasks.Task.__init__(self, {"train": split}, (torch.Generator().manual_seed(0),))
+        tasks.Task.__init__(self, "run", {"train": split}, (torch.Generator().manual_seed(0),))
         self.shrink = 3
 
 
 def epoch_on(device, net):
     net = net.to(device)
     split = DYNAMIC if device == CPU else on_meta(DYNAMIC)
-    return training._train_steps(net, SPEC, Batches(split), training.make_optimiser(net), 0)
+    return Loop(net, Batches(split), SPEC.training).steps(0)
 
 
 @pytest.mark.parametrize("kind", [FixedScales, IsrScales, StepRatioScales, SpacingScales, DirectScales])
@@ -106,13 +106,13 @@ def test_an_epoch_of_table_1_reads_nothing(kind):
 
 @pytest.mark.parametrize(("kind", "message"), [(Reads, r"item\(\) cannot be called on meta"), (Asks, "meta")])
 def test_a_network_that_reads_is_found(kind, message):
-    epoch_on(CPU, kind(IsrScales(2.0, 3.0, 3)))
+    epoch_on(CPU, kind())
     with pytest.raises((RuntimeError, NotImplementedError), match=message):
-        epoch_on(META, kind(IsrScales(2.0, 3.0, 3)))
+        epoch_on(META, kind())
 
 
 def test_a_step_moves_the_network_and_returns_the_loss_before_it():
-    net, (images, labels) = Gain(IsrScales(2.0, 3.0, 3)), DYNAMIC.batch(slice(0, 16))
+    net, (images, labels) = Gain(), DYNAMIC.batch(slice(0, 16))
     optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
     expected, before = nn.functional.cross_entropy(net(images), labels).item(), net.linear.weight.detach().clone()
     loss = train_step(net, optimiser, images, labels)
@@ -147,27 +147,21 @@ def test_random_factors_cross_once_an_epoch(monkeypatch):
 
 
 def test_evaluation_reads_after_the_last_batch_only():
-    seen = []
-
-    def batches():
-        for images, labels in on_meta(DYNAMIC).batches(16):
-            seen.append(len(labels))
-            yield images, labels
-
+    batches = on_meta(DYNAMIC).batches(16)
     with pytest.raises(NotImplementedError, match="meta"):  # the one copy to the CPU
-        tasks.wrong_predictions(Gain(IsrScales(2.0, 3.0, 3)).to(META), batches())
-    assert seen == [16, 16, 8]
+        tasks.wrong_predictions(Gain().to(META), batches)
+    assert next(batches, None) is None
 
 
 @pytest.mark.parametrize("value", [0.0, -0.1, 56.01, float("nan"), float("inf")])
 def test_scales_out_of_bounds(value):
     """The flag that is kept on a GPU says what the record's numbers say: 168 pixels of the paper are 56 here."""
-    task, net = Batches(DYNAMIC), Gain(DirectScales(2.0, 3.0, 3))
-    assert not training._out_of_bounds(net, task)
-    net.scales.sigmas.data[2] = 56.0
-    assert not training._out_of_bounds(net, task)
-    net.scales.sigmas.data[2] = value
-    assert training._out_of_bounds(net, task)
+    task, scales = Batches(DYNAMIC), DirectScales(2.0, 3.0, 3)
+    assert not out_of_bounds(scales, task)
+    scales.sigmas.data[2] = 56.0
+    assert not out_of_bounds(scales, task)
+    scales.sigmas.data[2] = value
+    assert out_of_bounds(scales, task)
 
 
 @pytest.mark.parametrize(
@@ -187,5 +181,5 @@ def test_a_scale_that_strayed_and_came_back_is_found(read, steps, scales, monkey
     net = Gain(DirectScales(2.0, 3.0, 3))
     message = rf"internal scales \({scales}\), which must at every step .* 168 pixels"
     with pytest.raises(TrainingDiverged, match=message):
-        training._train_epoch(net, SPEC, Batches(DYNAMIC), training.make_optimiser(net), 0)
+        Loop(net, Batches(DYNAMIC), SPEC.training).epoch(0)
     assert len(made) == steps
