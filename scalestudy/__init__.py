@@ -5,7 +5,27 @@ LiftingConv``.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what __getattr__ below imports when it is asked for
+    from scalestudy.layers.basis import SampledBasis as SampledBasis
+    from scalestudy.layers.basis import VaryingOrderBasis as VaryingOrderBasis
+    from scalestudy.layers.basis import VaryingSigmaBasis as VaryingSigmaBasis
+    from scalestudy.layers.conv import GroupConv as GroupConv
+    from scalestudy.layers.conv import LiftingConv as LiftingConv
+    from scalestudy.layers.conv import ScaleProjection as ScaleProjection
+    from scalestudy.layers.equivariance import assert_equivariant as assert_equivariant
+    from scalestudy.layers.scales import DirectScales as DirectScales
+    from scalestudy.layers.scales import FixedScales as FixedScales
+    from scalestudy.layers.scales import IsrScales as IsrScales
+    from scalestudy.layers.scales import SpacingScales as SpacingScales
+    from scalestudy.layers.scales import StepRatioScales as StepRatioScales
+    from scalestudy.models.systems import System as System
+    from scalestudy.models.systems import build as build
+    from scalestudy.models.systems import register as register
+    from scalestudy.models.table1 import Table1Net as Table1Net
+    from scalestudy.paper.study import Study as Study
+    from scalestudy.training.fit import fit as fit
 
 __version__ = "0.1.0"
 

@@ -70,6 +70,15 @@ def test_public_names_are_there():
         scalestudy.LiftingConvolution  # noqa: B018
 
 
+def test_type_checkers_see_the_public_names():
+    """In the block that is never run: without it they would take each name for anything."""
+    tree = ast.parse(Path(scalestudy.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.asname: node.module for node in block.body for alias in node.names if alias.name == alias.asname}
+    assert seen == {name: f"scalestudy.{home}" for name, home in scalestudy._HOME.items()}
+    assert (Path(scalestudy.__file__).parent / "py.typed").is_file()
+
+
 @pytest.mark.parametrize("module", ["scalestudy", "scalestudy.models", "scalestudy.cli"])
 def test_importing_does_not_import_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

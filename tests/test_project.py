@@ -144,9 +144,10 @@ def test_hooks_use_the_tools_of_the_environment():
 
 
 def test_package_data_is_declared_and_found():
-    patterns = pyproject()["tool"]["setuptools"]["package-data"]["scalestudy.paper"]
+    given = pyproject()["tool"]["setuptools"]["package-data"]
     package = Path(str(resources.files("scalestudy")))
-    declared = {path for pattern in patterns for path in (package / "paper").glob(pattern)}
+    folders = {name: package.joinpath(*name.split(".")[1:]) for name in given}
+    declared = {path for name, folder in folders.items() for pattern in given[name] for path in folder.glob(pattern)}
     inside = {path for path in package.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}}
     assert any(path.parent.name == "reported_data" for path in declared)
     assert inside == declared, "[tool.setuptools.package-data] must name each file to install"

@@ -10,12 +10,16 @@ Section 3 describes them only in words; everything is differentiable in the scal
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from scalestudy.layers.scales import require_integer
+from scalestudy.layers.scales import is_finite, require_integer
 
 
 def hermite_gaussians(sigmas: Tensor, num_orders: int, half_width: int) -> Tensor:
@@ -35,22 +39,25 @@ def hermite_gaussians(sigmas: Tensor, num_orders: int, half_width: int) -> Tenso
 
 def require_odd(name: str, value: object) -> None:
     """Refuse what is no kernel size."""
-    if not isinstance(value, int) or value < 3 or value % 2 == 0:
+    if not isinstance(value, Integral) or value < 3 or value % 2 == 0:
         raise ValueError(f"{name} must be an odd integer >= 3 pixels, got {value!r}")
 
 
-def dynamic_size(scales: Tensor, extent: float = 4.0) -> int:
-    """Dynamic kernel size (Eq. 6): l = 2 ceil(k s_max) + 1 pixels, at least 3, for scales (S,) and k = extent.
+def dynamic_size(scales: Sequence[float], extent: float = 4.0) -> int:
+    """Dynamic kernel size (Eq. 6): l = 2 ceil(k s_max) + 1 pixels, at least 3, for scales in pixels and k = extent.
 
-    The brackets of Eq. 6 are lost in print; the released code rounds up, and has k = 4.  NaN scales give 3, so that a
-    diverged network still runs and shows its NaN.
+    The brackets of Eq. 6 are lost in print; the released code rounds up, and has k = 4.  So the last bit decides: a
+    largest scale of 6 has kernels of 49 pixels, the next number above it 51.  Parameterisations that start at the same
+    scales may differ by two pixels, and so may a network and its ``.double()``.  NaN scales give 3, so that a diverged
+    network still runs and shows its NaN.
     """
-    largest = scales.detach().max().item()
-    return 3 if math.isnan(largest) else max(3, 2 * math.ceil(extent * largest) + 1)
+    if any(math.isnan(scale) for scale in scales):
+        return 3
+    return max(3, 2 * math.ceil(extent * max(scales)) + 1)
 
 
 def dynamic_size_on_device(scales: Tensor, extent: float = 4.0) -> Tensor:
-    """`dynamic_size` without waiting for the device: a tensor () in double precision; NaN for NaN scales."""
+    """`dynamic_size` of scales (S,) without waiting for the device: () in double precision; NaN for NaN scales."""
     return (2 * torch.ceil(extent * scales.detach().max().double()) + 1).clamp(min=3)
 
 
@@ -80,6 +87,7 @@ class SeparableBasis:
     rows: tuple[int, ...]  # (F,)
     cols: tuple[int, ...]  # (F,)
     supports: tuple[int, ...] | None  # (S,), half-widths in pixels; None where only the device knows them
+    resample: Callable[[Tensor], Tensor]  # makes `functions` of `scales`
 
     def dense(self) -> Tensor:
         """The basis as pictures, (F, S, K, K)."""
@@ -113,9 +121,13 @@ class HermiteBasis:
 
     def __init__(self, effective_size: int, num_orders: int, multipliers: tuple[float, ...]) -> None:
         self.effective_size = effective_size
-        self._num_orders = num_orders
+        self.num_orders = num_orders
         self._multipliers = multipliers
         self.rows, self.cols = zip(*self._pairs(), strict=True)
+
+    def __repr__(self) -> str:
+        given = f"effective_size={self.effective_size}, num_orders={self.num_orders}, multipliers={self._multipliers}"
+        return f"{type(self).__name__}({given})"
 
     @property
     def num_functions(self) -> int:
@@ -144,15 +156,20 @@ class HermiteBasis:
         return self._sample(scales, size, window, None)
 
     def _sample(self, scales: Tensor, size: int | Tensor, half: int, known: tuple[int, ...] | None) -> SeparableBasis:
+        resample = partial(self._functions, size=size, half=half)
+        functions = resample(scales)
+        norms = torch.linalg.vector_norm(functions[:, 0], dim=-1)
+        orders = tuple(range(self.num_orders + 2)) * len(self._multipliers)
+        return SeparableBasis(scales, functions, norms, orders, self.rows, self.cols, known, resample)
+
+    def _functions(self, scales: Tensor, size: int | Tensor, half: int) -> Tensor:
+        """Unnormalised 1-D functions (M = J * (orders + 2), S, 2 half + 1)."""
         multipliers = torch.tensor(self._multipliers, dtype=torch.float64, device=scales.device)
         sigmas = scales.double() / multipliers[:, None]  # (J, S)
-        functions = hermite_gaussians(sigmas, self._num_orders + 2, half)  # (orders + 2, J, S, K)
+        functions = hermite_gaussians(sigmas, self.num_orders + 2, half)  # (orders + 2, J, S, K)
         offsets = torch.arange(-half, half + 1, device=scales.device).abs()
         functions = functions * (offsets <= supports(scales, size)[:, None])
-        functions = functions.transpose(0, 1).flatten(0, 1)  # (M = J * (orders + 2), S, K)
-        norms = torch.linalg.vector_norm(functions[:, 0], dim=-1)
-        orders = tuple(range(self._num_orders + 2)) * len(self._multipliers)
-        return SeparableBasis(scales, functions, norms, orders, self.rows, self.cols, known)
+        return functions.transpose(0, 1).flatten(0, 1)
 
 
 class VaryingOrderBasis(HermiteBasis):
@@ -194,14 +211,14 @@ class VaryingSigmaBasis(HermiteBasis):
     def __init__(self, effective_size: int, max_order: int = 4, mult: float = 1.4) -> None:
         require_integer("effective_size", effective_size)
         require_integer("max_order", max_order, 0)
-        if not (math.isfinite(mult) and mult > 1):
+        if not (is_finite(mult) and mult > 1):
             raise ValueError(f"mult (ratio of adjacent sub-sigmas) must be finite and > 1, got {mult!r}")
         per_sigma = (max_order + 1) * (max_order + 2) // 2
         multipliers = tuple(mult**j for j in range(math.ceil(effective_size**2 / per_sigma)))
         super().__init__(effective_size, num_orders=max_order + 1, multipliers=multipliers)
 
     def _pairs(self) -> list[tuple[int, int]]:
-        orders, step = range(self._num_orders), self._num_orders + 2  # 1-D functions of one sub-sigma
+        orders, step = range(self.num_orders), self.num_orders + 2  # 1-D functions of one sub-sigma
         offsets = [j * step for j in range(len(self._multipliers))]
         pairs = [(at + row, at + col) for at in offsets for col in orders for row in orders[: len(orders) - col]]
         return pairs[: self.effective_size**2]
@@ -226,9 +243,22 @@ class SampledBasis(nn.Module):
         shape = tuple(functions.shape)
         if len(shape) != 4 or shape[2] != shape[3] or shape[2] % 2 == 0:
             raise ValueError(f"functions must have the shape (F, S, K, K) with K odd, got {shape}")
+        if functions.is_meta:
+            raise ValueError("functions must have values, got a meta tensor: make it under torch.device('cpu')")
         if not bool(torch.isfinite(functions).all()):
             raise ValueError("functions must be finite, got values that are not")
-        self.register_buffer("functions", functions.detach().clone(), persistent=False)
+        self._values = functions.detach().clone()
+        self.register_buffer("functions", self._values, persistent=False)
+
+    def _apply(self, *arguments: Any, **options: Any) -> SampledBasis:
+        if not self.functions.is_meta:
+            self._values = self.functions
+        super()._apply(*arguments, **options)
+        self.functions = self._values.to(self.functions)  # whatever `to_empty` made of them
+        return self
+
+    def extra_repr(self) -> str:
+        return "{} functions, {} scales, {} x {} pixels".format(*self.functions.shape)
 
     @property
     def num_functions(self) -> int:

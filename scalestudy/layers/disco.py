@@ -54,10 +54,11 @@ def disco_basis(
     """
     if not (math.isfinite(sigma) and sigma > 0):
         raise ValueError(f"sigma (pixels of the small kernel) must be finite and > 0, got {sigma!r}; DISCO's is 1.9")
-    bank = disco_bank(scales) if bank is None else bank.double()
-    size = math.isqrt(len(bank))
-    hermite = VaryingSigmaBasis(size, mult=mult)
-    pixels = hermite.sample(torch.tensor([sigma], dtype=torch.float64), size).dense().flatten(1)  # (F, n^2)
+    with torch.device("cpu"):  # also where a network is made on another device, such as meta
+        bank = disco_bank(scales) if bank is None else bank.double()
+        size = math.isqrt(len(bank))
+        hermite = VaryingSigmaBasis(size, mult=mult)
+        pixels = hermite.sample(torch.tensor([sigma], dtype=torch.float64), size).dense().flatten(1)  # (F, n^2)
     basis = torch.einsum("fp,pskl->fskl", pixels, bank)
     return basis / torch.linalg.vector_norm(basis[:, :1], dim=(2, 3), keepdim=True)
 

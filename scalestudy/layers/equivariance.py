@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from scalestudy.layers.scales import require_integer
+from scalestudy.layers.scales import is_finite, require_integer
 
 Images = Callable[[float], Tensor]
 """Renders one and the same batch of scenes (B, C, H, W) enlarged by any factor about the image centre."""
@@ -97,6 +97,8 @@ def enlarge(maps: Tensor, factor: float) -> Tensor:
     widens to cut frequencies that the result cannot hold.
     """
     _require_positive("factor", factor)
+    if not maps.is_floating_point():
+        raise ValueError(f"maps must be of a floating point type, got {maps.dtype}: call maps.float() first")
     rows, columns = (_interpolation(length, factor).to(maps) for length in maps.shape[-2:])
     return rows @ maps @ columns.mT
 
@@ -257,7 +259,7 @@ def _interior(shape: Sequence[int], margin: int, factor: float) -> tuple[Ellipsi
 
 def _require_positive(name: str, *values: float) -> None:
     for value in values:
-        if not (math.isfinite(value) and value > 0):
+        if not (is_finite(value) and value > 0):
             raise ValueError(f"{name} must be finite and > 0, got {value!r}")
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import wraps
-from typing import Any
 
 import torch
-from torch import Tensor
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
@@ -16,17 +13,6 @@ def full_precision(device: torch.device) -> AbstractContextManager[None]:
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()  # a device without autocasting, meta for example
-
-
-def in_full_precision(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate the backward pass ``backward(ctx, grad)``, which may run inside a caller's autocasting."""
-
-    @wraps(backward)
-    def guarded(ctx: Any, grad: Tensor) -> Any:
-        with full_precision(grad.device):
-            return backward(ctx, grad)
-
-    return guarded
 
 
 @contextmanager

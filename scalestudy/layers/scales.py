@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from scalestudy.layers.described import Described
+
 
 def require_integer(name: str, value: object, least: int = 1) -> None:
     """Refuse what is no integer, or too small."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+
+
+def is_finite(value: object) -> bool:
+    """Whether it is a number, and neither NaN nor infinite."""
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def log_spaced_scales(sigma_basis: float, isr: float, num_scales: int) -> tuple[float, ...]:
@@ -26,13 +35,13 @@ def log_spaced_scales(sigma_basis: float, isr: float, num_scales: int) -> tuple[
     [2.0, 3.464, 6.0]
     """
     require_integer("num_scales", num_scales)
-    if not (math.isfinite(sigma_basis) and sigma_basis > 0):
+    if not (is_finite(sigma_basis) and sigma_basis > 0):
         raise ValueError(f"sigma_basis must be finite and > 0 pixels, got {sigma_basis!r}; the paper uses 1 to 4")
     if num_scales == 1:
         if isr != 1:
             raise ValueError(f"a single scale spans no range: isr must be 1 with num_scales=1, got {isr!r}")
         return (float(sigma_basis),)
-    if not (math.isfinite(isr) and isr > 1):
+    if not (is_finite(isr) and isr > 1):
         raise ValueError(
             f"isr (largest over smallest internal scale) must be finite and > 1, got {isr!r}; "
             "the paper uses 1.5 to 7.56"
@@ -48,7 +57,7 @@ def _two_or_more(sigma_basis: float, isr: float, num_scales: int) -> tuple[float
     return scales
 
 
-class InternalScales(nn.Module):
+class InternalScales(Described):
     """Base class: a module whose forward pass returns the internal scales, shape (S,), in pixels."""
 
     num_scales: int  # S
@@ -70,14 +79,20 @@ class InternalScales(nn.Module):
         """Present internal scales in pixels, as Python floats."""
         return self().detach().double().tolist()
 
+    def description(self) -> str:
+        return f"{type(self).__name__} of {self.num_scales} scales"
+
     def extra_repr(self) -> str:
+        if any(tensor.is_meta for tensor in (*self.parameters(), *self.buffers())):
+            return f"{self.num_scales} internal scales without values"
         return "internal_scales=[" + ", ".join(f"{sigma:.4g}" for sigma in self.values()) + "]"
 
 
 class FixedScales(InternalScales):
     """Fixed internal scales (Eq. 2 without learning).
 
-    Kept in double precision, as the official code computes its fixed bases; a later ``.float()`` rounds them.
+    Kept in double precision, as the official code computes its fixed bases; a later ``.float()`` rounds them.  Compiled
+    and exported graphs hold what was given, moved or loaded last: make other scales rather than fill the buffer.
 
     Parameters
     ----------
@@ -96,7 +111,7 @@ class FixedScales(InternalScales):
     @classmethod
     def from_values(cls, values: Sequence[float]) -> FixedScales:
         """Fixed scales given one by one, in pixels, each > 0 (not in the paper; SESN rounds its scales so)."""
-        if len(values) == 0 or not all(math.isfinite(value) and value > 0 for value in values):
+        if len(values) == 0 or not all(is_finite(value) and value > 0 for value in values):
             raise ValueError(f"values must be one or more finite sigmas > 0 pixels, got {list(values)!r}")
         scales = cls.__new__(cls)
         nn.Module.__init__(scales)
@@ -105,10 +120,27 @@ class FixedScales(InternalScales):
 
     def _set(self, values: Sequence[float]) -> None:
         self.num_scales = len(values)
+        self._known = [float(value) for value in values]
         self.register_buffer("internal_scales", torch.tensor(values, dtype=torch.float64))
 
     def forward(self) -> Tensor:
         return self.internal_scales
+
+    def values(self) -> list[float]:
+        if self.internal_scales.is_meta or torch.compiler.is_compiling():
+            return list(self._known)
+        return super().values()
+
+    def _apply(self, *arguments: Any, **options: Any) -> FixedScales:
+        values = torch.tensor(self.values(), dtype=torch.float64, device="cpu")
+        super()._apply(*arguments, **options)
+        values = values.to(self.internal_scales.dtype)
+        self._known, self.internal_scales = values.tolist(), values.to(self.internal_scales.device)  # after to_empty
+        return self
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._known = self.values()
 
 
 class IsrScales(InternalScales):
@@ -124,11 +156,10 @@ class IsrScales(InternalScales):
         self.num_scales = len(_two_or_more(sigma_basis, isr, num_scales))
         self.sigma_basis = nn.Parameter(torch.tensor(float(sigma_basis)))
         self.gamma = nn.Parameter(torch.tensor(math.sqrt(isr - 1.0)))
-        steps = torch.arange(num_scales, dtype=torch.float64) / (num_scales - 1)
-        self.register_buffer("exponents", steps.to(self.gamma.dtype), persistent=False)
 
     def forward(self) -> Tensor:
-        return self.sigma_basis * (1 + self.gamma.square()) ** self.exponents
+        steps = torch.arange(self.num_scales, dtype=torch.float64, device=self.gamma.device) / (self.num_scales - 1)
+        return self.sigma_basis * (1 + self.gamma.square()) ** steps.to(self.gamma.dtype)
 
     def parameters_in_pixels(self) -> list[nn.Parameter]:
         return [self.sigma_basis]
@@ -176,7 +207,7 @@ class StepRatioScales(SpacingScales):
 class DirectScales(InternalScales):
     """Each internal scale is its own parameter (Section 4.2, parameterisation 3): no order, no bound.
 
-    As in the released code nothing keeps a scale positive; a network whose scale crosses 0 has diverged.
+    As in the released code nothing keeps a scale positive; a layer refuses those that it cannot sample.
 
     Created with the initial values, as `FixedScales`.
     """

@@ -5,7 +5,6 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -124,14 +123,15 @@ def assert_same_as_dense(layer: nn.Module, x: Tensor, tolerance: float = 1e-10) 
     assert_same(outcome(layer, x), outcome(by_dense(layer), x), tolerance)
 
 
-def assert_right_derivatives(layer: nn.Module, x: Tensor, **options) -> None:
+def assert_right_derivatives(layer: nn.Module, x: Tensor, second: bool = False, **options) -> None:
     """Against finite differences, in input and parameters; of float64, with scales away from the steps of supports."""
     names, parameters = zip(*layer.named_parameters(), strict=True)
 
     def function(x: Tensor, *values: Tensor) -> Tensor:
         return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x,))
 
-    assert torch.autograd.gradcheck(function, (x.detach().clone().requires_grad_(), *parameters), **options)
+    check = torch.autograd.gradgradcheck if second else torch.autograd.gradcheck
+    assert check(function, (x.detach().clone().requires_grad_(), *parameters), **options)
 
 
 def assert_any_set_of_gradients(layer: nn.Module, x: Tensor) -> None:
@@ -149,11 +149,3 @@ def assert_any_set_of_gradients(layer: nn.Module, x: Tensor) -> None:
         for wanted, expected in zip(need, everything, strict=True):
             if wanted:
                 torch.testing.assert_close(found.pop(0), expected, rtol=1e-10, atol=1e-10)
-
-
-def assert_second_derivatives_are_refused(layer: nn.Module, x: Tensor) -> None:
-    """They would be wrong: the backward pass is not differentiable."""
-    x = x.detach().clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()

@@ -61,7 +61,7 @@ def test_derivative_in_the_logarithm_of_the_scale(sigma: float) -> None:
     ],
 )
 def test_dynamic_size(scales: list[float], extent: float, expected: int) -> None:
-    assert dynamic_size(torch.tensor(scales), extent) == expected
+    assert dynamic_size(torch.tensor(scales).tolist(), extent) == expected
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_supports(scales: tuple[float, ...], size: int, expected: list[int]) -> 
 )
 @pytest.mark.parametrize("scales", [(4.0,), (4.0, 5.6, 8.0), (8.0, 4.0)])
 def test_unit_norm_at_the_first_scale_and_natural_amplitude_after(basis: HermiteBasis, scales) -> None:
-    size = dynamic_size(double(*scales))
+    size = dynamic_size(scales)
     dense = basis.sample(double(*scales), size).dense()
     assert dense.shape == (basis.num_functions, len(scales), size, size)
     assert basis.num_functions == basis.effective_size**2

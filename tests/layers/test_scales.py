@@ -82,21 +82,6 @@ def test_gradients_by_hand() -> None:
     assert gradient(DirectScales(2.0, 4.0, 3), [1, 2, 3]) == {"sigmas": pytest.approx([1.0, 2.0, 3.0])}
 
 
-def test_printed_isr_and_step_ratio_learn_differently() -> None:
-    """Same scales, other gradient: the reason for two classes."""
-    printed, code = IsrScales(2.0, 3.0, 3), StepRatioScales(2.0, 3.0, 3)
-    assert printed.values() == pytest.approx(code.values(), rel=1e-6)
-    a, b = (gradient(scales, [0, 0, 1])["gamma"][0] for scales in (printed, code))
-    assert abs(a - b) > 0.5 * abs(b)
-
-
-def test_squared_range_never_falls_below_one() -> None:
-    for kind, gamma in itertools.product((IsrScales, StepRatioScales, SpacingScales), (-2.0, 0.0, 0.5)):
-        scales = kind(2.0, 3.0, 3)
-        scales.gamma.data.fill_(gamma)
-        assert scales.isr >= 1
-
-
 def test_fixed_scales_from_values() -> None:
     scales = FixedScales.from_values([1.5, 1.89, 2.38, 3.0])
     assert (scales.values(), scales.num_scales, scales().dtype) == ([1.5, 1.89, 2.38, 3.0], 4, torch.float64)

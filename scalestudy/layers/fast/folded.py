@@ -52,7 +52,7 @@ def at_distances(functions: Tensor, length: int) -> Tensor:
 
 
 def correlate_plainly(x: Tensor, weight: Tensor, functions: Tensor, pairs: Sequence[Pair]) -> Tensor:
-    """Planes (B, I, H, W) to (B, O, H, W), by weights (O, I, F) of pairs of functions (M, K): for readers and tests."""
+    """Planes (B, I, H, W) to (B, O, H, W), by weights (O, I, F) of pairs of functions (M, K)."""
     rows, cols = zip(*pairs, strict=True)
     down, across = toeplitz(functions[list(rows)], x.shape[2]), toeplitz(functions[list(cols)], x.shape[3])
     products = torch.einsum("fhi,bcij,fwj->bcfhw", down, x, across)
@@ -103,6 +103,10 @@ class Workspace:
         if name not in self._blocks or len(self._blocks[name]) < count:
             self._blocks[name] = self._empty.new_empty(count)
         return self._blocks[name][:count].view(shape)
+
+    def clear(self) -> None:
+        """Give the memory back."""
+        self._blocks.clear()
 
 
 def circle(height: int, half_width: int) -> int:

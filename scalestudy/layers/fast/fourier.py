@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from scalestudy.layers.precision import full_precision, in_full_precision
+from scalestudy.layers.fast.plain import by_hand, graph_wanted, plain_steps_wanted
+from scalestudy.layers.precision import full_precision
 
 # half-way transforms of images held at once: many images, because the spectra of kernels are made for each chunk
 _CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 4 << 30}
@@ -55,6 +55,12 @@ class PlaneTransform:
         """Both steps: (B, C, H, W) -> (V U, 2, B, C)."""
         along = self.along_columns(plane_lines(planes))
         return torch.bmm(self.rows.flatten(0, 1).expand(len(along), -1, -1), along).view(-1, 2, *planes.shape[:2])
+
+    def adjoint(self, spectrum: Tensor) -> Tensor:
+        """Adjoint of `apply`: (V U, 2, B, C) -> (B, C, H, W)."""
+        (batch, channels), count = spectrum.shape[2:], len(self.cols)
+        along = self.rows.flatten(0, 1).T @ spectrum.reshape(count, 2 * len(self.rows), -1)  # (V, 2 H, B C)
+        return self.from_columns(along).reshape(-1, batch, channels, self.cols.shape[-1]).permute(1, 2, 0, 3)
 
 
 def plane_lines(planes: Tensor) -> Tensor:
@@ -138,9 +144,7 @@ class FourierPlan:
         return grad_c, grad_d
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # plans are kept, and may serve a training step later
-def plan_for(size: tuple[int, int], half_width: int, dtype: torch.dtype, device: torch.device) -> FourierPlan:
+def make_plan(size: tuple[int, int], half_width: int, dtype: torch.dtype, device: torch.device) -> FourierPlan:
     """Plan for planes (H, W) and kernels of half-width h, all in pixels; the transform of kernels is in float64."""
     (height, width), h = size, half_width
     period = width + h
@@ -156,6 +160,10 @@ def plan_for(size: tuple[int, int], half_width: int, dtype: torch.dtype, device:
     )
 
 
+# plans are kept, and may serve a training step later
+plan_for = lru_cache(maxsize=64)(torch.inference_mode(False)(make_plan))
+
+
 def correlate_fourier(x: Tensor, weight: Tensor, basis: Tensor) -> Tensor:
     """Scale convolution with kernels that are weights (O, I, F) times a basis (F, S, K, K), K odd (Eq. 3 and 4).
 
@@ -168,15 +176,31 @@ def correlate_fourier(x: Tensor, weight: Tensor, basis: Tensor) -> Tensor:
         half_width = basis.shape[-1] // 2
         excess = max(0, half_width - max(x.shape[-2:]) + 1)
         basis = functional.pad(basis, (-excess,) * 4)
-        plan = plan_for(tuple(x.shape[-2:]), half_width - excess, dtype, x.device)
+        plain = plain_steps_wanted()
+        make = make_plan if plain else plan_for  # what is traced is not to be kept
+        plan = make(tuple(x.shape[-2:]), half_width - excess, dtype, x.device)
         spectrum = plan.kernel.apply(basis.double().transpose(0, 1))  # (V U, 2, S, F)
-        return _FourierCorrelation.apply(x.to(dtype), weight.to(dtype), spectrum.permute(2, 1, 0, 3).to(dtype), plan)
+        x, weight, spectrum = x.to(dtype), weight.to(dtype), spectrum.permute(2, 1, 0, 3).to(dtype)
+        if plain:
+            return _correlate_plainly(x, weight, spectrum, plan).transpose(1, 2)
+        with torch.set_grad_enabled(graph_wanted()):
+            return _FourierCorrelation.apply(x, weight, spectrum, plan).transpose(1, 2)
+
+
+def _correlate_plainly(x: Tensor, weight: Tensor, spectrum: Tensor, plan: FourierPlan) -> Tensor:
+    """What `_FourierCorrelation` computes."""
+    responses = []
+    for scale, functions in enumerate(spectrum):  # (2, V U, F)
+        c, d = torch.einsum("kqf,oif->kqio", functions, weight)
+        a, b = plan.analysis.apply(plane_of(x, scale)).unbind(1)  # (V U, B, I)
+        responses.append(plan.synthesis.adjoint(torch.stack([a @ c + b @ d, b @ c - a @ d], 1)))
+    return torch.stack(responses, 1)
 
 
 class _FourierCorrelation(torch.autograd.Function):
     """Y(frequency)[b, o, s] = sum over i of X(frequency)[b, i(, s)] conj(sum over f of weight[o, i, f] basis_f).
 
-    `spectrum` is that of the basis, (S, 2, V U, F).
+    `spectrum` is that of the basis, (S, 2, V U, F); the response is (B, S, O, H, W).
     """
 
     @staticmethod
@@ -197,13 +221,11 @@ class _FourierCorrelation(torch.autograd.Function):
                     plan.multiply(along[part], count, c, d, response[part])
                 planes = plan.synthesis.from_columns(response)  # (H B O, W)
                 y[chunk, scale] = planes.view(height, count, outs, width).permute(1, 2, 0, 3)
-        return y.transpose(1, 2)
+        return y
 
     @staticmethod
-    @once_differentiable
-    @in_full_precision
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, spectrum = ctx.saved_tensors
+    @by_hand(lambda ctx, *saved: _correlate_plainly(*saved, ctx.plan), inputs=3)
+    def backward(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, spectrum: Tensor) -> tuple[Tensor | None, ...]:
         plan: FourierPlan = ctx.plan
         need_x, _, need_spectrum = ctx.needs_input_grad[:3]
         outs, ins = weight.shape[:2]
@@ -216,7 +238,7 @@ class _FourierCorrelation(torch.autograd.Function):
             for chunk in chunks(x, 4 * len(plan.analysis.cols) * height * (ins + outs), _CHUNK_BYTES):
                 count = len(x[chunk])
                 along = plan.analysis.along_columns(plane_lines(plane_of(x[chunk], scale)))
-                response = plan.synthesis.along_columns(plane_lines(grad[chunk, :, scale]))
+                response = plan.synthesis.along_columns(plane_lines(grad[chunk, scale]))
                 for part, place in plan.blocks(count, ins, outs):
                     c, d = _kernels(spectrum[scale], place, columns, ins)
                     grads = plan.multiply_backward(along[part], count, c, d, response[part], need_x)

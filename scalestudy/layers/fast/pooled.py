@@ -12,17 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.nn import functional
 from torch.nn.modules.module import _has_any_global_hook
 
 from scalestudy.layers.basis import SeparableBasis
 from scalestudy.layers.fast.folded import fold, unfold
-from scalestudy.layers.fast.separable import ScaleMaximum, SeparableLayer, split_by_winner
-from scalestudy.layers.precision import full_precision, in_full_precision
+from scalestudy.layers.fast.plain import by_hand, graph_wanted
+from scalestudy.layers.fast.separable import ScaleMaximum, SeparableLayer, responses_plainly, split_by_winner
+from scalestudy.layers.precision import full_precision
 
 
 def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
@@ -31,8 +33,8 @@ def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
     return type(layer) is kind and "forward" not in vars(layer) and not any(hooks) and not _has_any_global_hook()
 
 
-def can_pool_folded(x: Tensor, channels: int, layers: Sequence[nn.Module]) -> bool:
-    """Whether `project_relu_norm_pool` does all that these layers [relu, norm, pool] do to so many responses to x.
+def can_pool_folded(x: Tensor, weight: Tensor, layers: Sequence[nn.Module]) -> bool:
+    """Whether `project_relu_norm_pool` does all that these layers [relu, norm, pool] do to responses to x.
 
     Windows must tile both halves of each side.  No images: torch then leaves the running statistics as they are.
     """
@@ -43,7 +45,8 @@ def can_pool_folded(x: Tensor, channels: int, layers: Sequence[nn.Module]) -> bo
     window = pool.kernel_size
     return (
         x.numel() > 0
-        and norm.num_features == channels
+        and norm.num_features == len(weight)
+        and weight.dtype in (torch.float32, torch.float64)
         and norm.track_running_stats
         and all(part is not None for part in (norm.weight, norm.bias, norm.running_mean, norm.momentum))
         and isinstance(window, int)
@@ -63,10 +66,9 @@ def project_relu_norm_pool(
     dtype = torch.promote_types(x.dtype, weight.dtype)
     with full_precision(x.device):
         weight = basis.normalise(weight.to(dtype))
-        track = torch.is_grad_enabled()
-        return _ProjectPool.apply(
-            x.to(dtype), weight, basis.scales, norm.weight, norm.bias, basis.detached(), norm, window, track
-        )
+        with torch.set_grad_enabled(graph_wanted()):
+            inputs = (x.to(dtype), weight, basis.scales, norm.weight, norm.bias)
+            return _ProjectPool.apply(*inputs, basis.detached(), norm, window, torch.is_grad_enabled())
 
 
 def _statistics(norm: nn.BatchNorm2d, sums: Tensor, squares: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -126,6 +128,25 @@ def _rectified_maximum(
     return maximum.values, maximum.wins, projected
 
 
+def _pooled_again(
+    ctx: Any,
+    x: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    gain: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    *_: Tensor,
+) -> Tensor:
+    maps = responses_plainly(x, weight, ctx.basis.resample(scales), ctx.basis, project=True).relu()
+    if ctx.training:
+        var, mean = torch.var_mean(maps, (0, 2, 3), correction=0)
+        inverse = (var + ctx.eps).rsqrt()
+    normed = (maps - _per_channel(mean)) * _per_channel(inverse)
+    return functional.max_pool2d(normed * _per_channel(gain) + _per_channel(bias), ctx.window)
+
+
 class _ProjectPool(torch.autograd.Function):
     """Max pooling of (m - mean) * inverse * gain + bias, m the maximum over all scales and 0."""
 
@@ -140,7 +161,7 @@ class _ProjectPool(torch.autograd.Function):
         sign = torch.where(gain < 0, -1.0, 1.0).to(x.dtype)
         sums, squares = x.new_zeros(2, channels, dtype=torch.float64)
         pooled = x.new_empty(batch, channels, height // window, width // window)
-        ctx.kept = []
+        kept: list[Tensor] = []  # of each chunk
         for chunk in layer.chunks(x):
             maps, wins, projected = _rectified_maximum(layer, x[chunk], len(scales), track)
             lines = maps.view(height, channels, -1)
@@ -152,23 +173,22 @@ class _ProjectPool(torch.autograd.Function):
             windows = _FoldedWindows(signed, channels, chunk.stop - chunk.start, window)
             unfold(windows.maxima().flatten(2), pooled[chunk])
             if track:
-                ctx.kept.append((maps, wins, projected, windows.places()))
+                kept += [maps, windows.places(), *wins, *projected]
         if norm.training:
             mean, var = _statistics(norm, sums, squares, batch * height * width)
         else:
             mean, var = norm.running_mean.clone(), norm.running_var
         inverse = (var + norm.eps).rsqrt()
         normed = (pooled * _per_channel(sign) - _per_channel(mean)) * _per_channel(inverse)
-        ctx.save_for_backward(x, weight, scales, gain, mean, inverse, normed)
-        ctx.layer, ctx.training = layer, norm.training
+        ctx.save_for_backward(x, weight, scales, gain, bias, mean, inverse, normed, *kept)
+        ctx.layer, ctx.basis, ctx.window, ctx.training, ctx.eps = layer, basis, window, norm.training, norm.eps
+        ctx.one_at_a_time = Lock()  # passes share the layer
         return normed * _per_channel(gain) + _per_channel(bias)
 
     @staticmethod
-    @once_differentiable
-    @in_full_precision
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, scales, gain, mean, inverse, normed = ctx.saved_tensors
-        need_x, _, need_scales = ctx.needs_input_grad[:3]
+    @by_hand(_pooled_again, inputs=5)
+    def backward(ctx: Any, grad: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scales, gain, _, mean, inverse, normed, *kept = saved
         grad_bias, grad_gain = grad.sum((0, 2, 3)), (grad * normed).sum((0, 2, 3))
         slope = level = torch.zeros_like(mean)
         if ctx.training:
@@ -176,21 +196,34 @@ class _ProjectPool(torch.autograd.Function):
             slope = -gain * inverse.square() * grad_gain / count
             level = -gain * inverse * grad_bias / count - slope * mean
         grad = grad * _per_channel(gain * inverse)
-        layer = ctx.layer
-        layer.begin_gradients()
-        grad_x = torch.zeros_like(x) if need_x else None
-        for chunk, (maps, wins, projected, places) in zip(layer.chunks(x), ctx.kept, strict=True):
-            lines = maps.view(x.shape[2], len(weight), -1)
-            gradient = layer.space.take("gradient", *maps.shape)
-            torch.addcmul(level[:, None], lines, slope[:, None], out=gradient.view_as(lines))
-            gradient.view(-1).index_add_(0, places.flatten(), fold(grad[chunk]).flatten())
-            parts = split_by_winner(gradient, wins, layer.space)
-            for scale, part in zip(reversed(range(len(scales))), parts, strict=True):
-                spectrum = layer.accumulate(projected[scale], part, scale)
-                if need_x:
-                    layer.add_adjoint(spectrum, scale, grad_x[chunk])
-        grad_weight, grad_scales = layer.gradients(scales)
-        return grad_x, grad_weight, grad_scales if need_scales else None, grad_gain, grad_bias, None, None, None, None
+        with ctx.one_at_a_time:
+            grads = _to_inputs(ctx, (x, weight, scales), grad, slope, level, kept)
+        return *grads, grad_gain, grad_bias, None, None, None, None
+
+
+def _to_inputs(
+    ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], grad: Tensor, slope: Tensor, level: Tensor, kept: list[Tensor]
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """Gradients in images, weights, scales, from those in window maxima and ``slope * map + level`` in all pixels."""
+    (x, weight, scales), (need_x, _, need_scales), layer = inputs, ctx.needs_input_grad[:3], ctx.layer
+    num_scales = len(scales)
+    layer.begin_gradients()
+    grad_x = torch.zeros_like(x) if need_x else None
+    for number, chunk in enumerate(layer.chunks(x)):
+        maps, places, *others = kept[number * 2 * (1 + num_scales) :][: 2 * (1 + num_scales)]
+        wins, projected = others[:num_scales], others[num_scales:]
+        lines = maps.view(x.shape[2], len(weight), -1)
+        gradient = layer.space.take("gradient", *maps.shape)
+        torch.addcmul(level[:, None], lines, slope[:, None], out=gradient.view_as(lines))
+        gradient.view(-1).index_add_(0, places.flatten(), fold(grad[chunk]).flatten())
+        parts = split_by_winner(gradient, wins, layer.space)
+        for scale, part in zip(reversed(range(num_scales)), parts, strict=True):
+            spectrum = layer.accumulate(projected[scale], part, scale)
+            if need_x:
+                layer.add_adjoint(spectrum, scale, grad_x[chunk])
+    grad_weight, grad_scales = layer.gradients(scales)
+    layer.space.clear()
+    return grad_x, grad_weight, grad_scales if need_scales else None
 
 
 def _per_channel(values: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from scalestudy.layers.basis import HermiteBasis, SeparableBasis
 from scalestudy.layers.fast.folded import (
@@ -28,13 +27,15 @@ from scalestudy.layers.fast.folded import (
     ScaleCorrelation,
     Workspace,
     circle,
+    correlate_plainly,
     even_first,
     fold,
     unfold,
     vertical_spectra,
 )
 from scalestudy.layers.fast.fourier import chunks, plane_of
-from scalestudy.layers.precision import full_precision, in_full_precision
+from scalestudy.layers.fast.plain import by_hand, graph_wanted, plain_steps_wanted
+from scalestudy.layers.precision import full_precision
 
 # responses of one scale held at once: about the caches of two cores, or a small part of a GPU's memory
 _CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 512 << 20}
@@ -49,9 +50,20 @@ def correlate_separable(x: Tensor, weight: Tensor, basis: SeparableBasis, *, pro
     """
     dtype = torch.promote_types(x.dtype, weight.dtype)
     with full_precision(x.device):
-        weight = basis.normalise(weight.to(dtype))
-        track = torch.is_grad_enabled()
-        return _SeparableCorrelation.apply(x.to(dtype), weight, basis.scales, basis.detached(), project, track)
+        x, weight = x.to(dtype), basis.normalise(weight.to(dtype))
+        if plain_steps_wanted():
+            return responses_plainly(x, weight, basis.functions, basis, project)
+        with torch.set_grad_enabled(graph_wanted()):
+            track = torch.is_grad_enabled()
+            return _SeparableCorrelation.apply(x, weight, basis.scales, basis.detached(), project, track)
+
+
+def responses_plainly(x: Tensor, weight: Tensor, functions: Tensor, basis: SeparableBasis, project: bool) -> Tensor:
+    """`correlate_separable` by weights (O, I, F) of products of these functions (M, S, K)."""
+    pairs, of_scales = tuple(zip(basis.rows, basis.cols, strict=True)), functions.to(x.dtype).unbind(1)
+    responses = [correlate_plainly(plane_of(x, scale), weight, part, pairs) for scale, part in enumerate(of_scales)]
+    y = torch.stack(responses, 2)
+    return y.max(dim=2).values if project else y
 
 
 def separable_cost(
@@ -184,6 +196,10 @@ def split_by_winner(gradient: Tensor, wins: list[Tensor], space: Workspace) -> I
         yield part
 
 
+def _correlation_again(ctx: Any, x: Tensor, weight: Tensor, scales: Tensor, *_: Tensor) -> Tensor:
+    return responses_plainly(x, weight, ctx.basis.resample(scales), ctx.basis, ctx.project)
+
+
 class _SeparableCorrelation(torch.autograd.Function):
     """y[b, o, s] = sum over i and pairs (r, c) of weight[o, i, (r, c)] * (R_r x[b, i(, s)] C_c^T)."""
 
@@ -193,8 +209,7 @@ class _SeparableCorrelation(torch.autograd.Function):
     ) -> Tensor:
         size, num_scales = x.shape[-2:], basis.functions.shape[1]
         layer = SeparableLayer(weight, basis, size)
-        y = x.new_empty(len(x), len(weight), *(() if project else (num_scales,)), *size)
-        ctx.wins = []
+        y, wins = x.new_empty(len(x), len(weight), *(() if project else (num_scales,)), *size), []
         for chunk in layer.chunks(x):
             planes = _folded_for_scales(x[chunk], num_scales)
             responses = (layer.respond(layer.project(folded, scale), scale) for scale, folded in enumerate(planes))
@@ -203,19 +218,19 @@ class _SeparableCorrelation(torch.autograd.Function):
                 for response in responses:
                     maximum.add(response)
                 unfold(maximum.values, y[chunk])
-                ctx.wins.append(maximum.wins)
+                wins += maximum.wins
             else:
                 for scale, response in enumerate(responses):
                     unfold(response, y[chunk, :, scale])
-        ctx.save_for_backward(x, weight, scales)
-        ctx.basis = basis
+        ctx.save_for_backward(x, weight, scales, *wins)
+        ctx.basis, ctx.project = basis, project
         return y
 
     @staticmethod
-    @once_differentiable
-    @in_full_precision
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, scales = ctx.saved_tensors
+    @by_hand(_correlation_again, inputs=3)
+    def backward(
+        ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, scales: Tensor, *wins: Tensor
+    ) -> tuple[Tensor | None, ...]:
         need_x, _, need_scales = ctx.needs_input_grad[:3]
         num_scales = len(scales)
         layer = SeparableLayer(weight, ctx.basis, x.shape[-2:], derivatives=need_scales)
@@ -223,7 +238,8 @@ class _SeparableCorrelation(torch.autograd.Function):
         grad_x = torch.zeros_like(x) if need_x else None
         for number, chunk in enumerate(layer.chunks(x)):
             planes = _folded_for_scales(x[chunk], num_scales)
-            gradients = _gradients_for_scales(grad[chunk], ctx.wins[number] if ctx.wins else None, layer.space)
+            of_chunk = wins[number * (num_scales - 1) :][: num_scales - 1] if ctx.project else None
+            gradients = _gradients_for_scales(grad[chunk], of_chunk, layer.space)
             for scale, gradient in zip(reversed(range(num_scales)), gradients, strict=True):
                 spectrum = layer.accumulate(layer.project(planes[scale], scale), gradient, scale)
                 if need_x:

@@ -161,21 +161,6 @@ def test_a_shorter_circle_wraps_round(size: tuple[int, int], half_width: int) ->
     assert error(*correlation_of(size, half_width, period=enough - 1), "all", size) > 1e-3
 
 
-@pytest.mark.parametrize("parity", [0, 1])
-@pytest.mark.parametrize("axis", [0, 1])
-def test_every_function_counts(axis: int, parity: int) -> None:
-    """Negative control: without the even or the odd functions of one axis the responses are others."""
-    size, pairs = (6, 7), PAIR_SETS["all"]
-    correlation, functions = correlation_of(size, 3)
-    x, weight = random(2, 2, *size), random(3, 2, len(pairs), seed=1)
-    kept = torch.tensor([ORDERS[pair[axis]] % 2 != parity for pair in pairs])
-    projected = correlation.project(fold(x), 2)
-    found = unfolded(correlation.respond(projected, correlation.mixing(weight * kept, pairs)), 2, 3, *size)
-    expected = correlate_plainly(x, weight, functions, pairs)
-    assert (found - expected).abs().max() > 0.1 * expected.abs().max()
-    torch.testing.assert_close(found, correlate_plainly(x, weight * kept, functions, pairs))
-
-
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_adjoints(size: tuple[int, int]) -> None:
     """<respond(x), g> = <x, adjoint(g)> = <weight, moments(g, x)>; `spectrum` leaves what was projected alone."""
@@ -194,18 +179,3 @@ def test_adjoints(size: tuple[int, int]) -> None:
     assert (x * adjoint).sum().item() == pytest.approx(expected, rel=1e-12)
     assert moments.shape == weight.shape
     assert (weight * moments).sum().item() == pytest.approx(expected, rel=1e-12)
-
-
-def test_moments_with_pairs_that_are_not_mixed() -> None:
-    """A layer that learns its scales mixes a part of the pairs and asks for the moments of all."""
-    size, mixed, wanted = (7, 6), PAIR_SETS["some"], PAIR_SETS["all"]
-    correlation, functions = correlation_of(size, 3)
-    x, g = random(2, 2, *size), random(2, 3, *size, seed=2)
-    weight = random(3, 2, len(mixed), seed=1)
-    y = unfolded(correlation.respond(correlation.project(fold(x), 2), correlation.mixing(weight, mixed)), *g.shape)
-    torch.testing.assert_close(y, correlate_plainly(x, weight, functions, mixed))
-    projected = correlation.project(fold(x), 2)
-    moments = correlation.moments(torch.bmm(projected, correlation.spectrum(fold(g), 3).mT), 3, wanted)
-    everywhere = torch.zeros(3, 2, len(wanted), dtype=torch.float64, requires_grad=True)
-    (expected,) = torch.autograd.grad((correlate_plainly(x, everywhere, functions, wanted) * g).sum(), everywhere)
-    torch.testing.assert_close(moments, expected)

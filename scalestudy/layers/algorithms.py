@@ -1,0 +1,69 @@
+"""The exact algorithms of a scale convolution, and which is the fastest.
+
+All compute the same numbers, to float rounding.  "dense" builds the K x K kernel of every scale and convolves, as the
+released code does: the reference.  "separable" uses that basis functions are products, "fourier" goes through spectra
+of planes (see the modules of these names in `fast`); the cost of both hardly depends on the scales.  "auto" takes the
+one with fewer multiplications: "separable" where few channels come in, else "fourier".
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from scalestudy.layers.basis import HermiteBasis, SampledBasis, SeparableBasis
+from scalestudy.layers.fast.fourier import correlate_fourier, fourier_cost
+from scalestudy.layers.fast.separable import correlate_separable, separable_cost
+from scalestudy.layers.precision import full_precision
+
+Algorithm = Literal["auto", "separable", "fourier", "dense"]
+SEPARABLE_ORDERS = 32  # products of the norms of higher ones leave the range of float32
+_FOURIER_HANDICAP = 1.5  # a multiplication of "fourier" takes so much longer than others (measured on a CPU)
+
+
+def is_separable(basis: HermiteBasis | SampledBasis) -> bool:
+    """Whether "separable" can compute with it."""
+    return isinstance(basis, HermiteBasis) and basis.num_orders <= SEPARABLE_ORDERS
+
+
+def fastest(
+    basis: HermiteBasis | SampledBasis, in_channels: int, out_channels: int, size: tuple[int, int], kernel_size: int
+) -> Algorithm:
+    """The algorithm with fewer multiplications, for planes (H, W)."""
+    channels, half_width = (in_channels, out_channels), min(kernel_size // 2, max(size) - 1)
+    fourier = _FOURIER_HANDICAP * fourier_cost(*channels, size, half_width)
+    if isinstance(basis, SampledBasis):
+        dense = math.prod(channels) * kernel_size**2 * math.prod(size)
+        return "dense" if dense < fourier else "fourier"
+    separable = is_separable(basis) and separable_cost(basis, *channels, size, half_width) <= fourier
+    return "separable" if separable else "fourier"
+
+
+def correlate(
+    algorithm: Algorithm, x: Tensor, weight: Tensor, basis: SeparableBasis | SampledBasis, project: bool
+) -> Tensor:
+    """Scale convolution, or its maximum over scales with `project`; see `correlate_separable`."""
+    if algorithm == "separable":
+        return correlate_separable(x, weight, basis, project=project)
+    dense = algorithm == "dense"
+    y = correlate_dense(x, weight, basis) if dense else correlate_fourier(x, weight, basis.dense())
+    return y.max(dim=2).values if project else y
+
+
+def dense_kernels(weight: Tensor, basis: SeparableBasis | SampledBasis) -> Tensor:
+    """Kernels (S, O, I, K, K): weights (O, I, F) times the basis."""
+    with full_precision(weight.device):
+        return torch.einsum("oif,fshw->soihw", weight, basis.dense().to(weight.dtype))
+
+
+def correlate_dense(x: Tensor, weight: Tensor, basis: SeparableBasis | SampledBasis) -> Tensor:
+    """Scale convolution by K x K kernels, as the released code computes it; see `correlate_separable`."""
+    kernels = dense_kernels(weight, basis)
+    inputs, padding = x.unbind(2) if x.dim() == 5 else [x] * len(kernels), kernels.shape[-1] // 2
+    with full_precision(x.device):
+        responses = [functional.conv2d(x, kernel, padding=padding) for x, kernel in zip(inputs, kernels, strict=True)]
+    return torch.stack(responses, 2)
