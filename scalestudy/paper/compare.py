@@ -207,7 +207,8 @@ class Comparison:
     def counted(self) -> str:
         """One line: how many numbers have runs of the paper's size, and what these say."""
         verdicts = self.numbers["verdict"].iloc[:-1]
-        counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts[verdicts != ""].value_counts().items())
+        judged_ones = verdicts[verdicts != ""].replace("one run", "by a single run").value_counts()
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in judged_ones.items())
         measured = (verdicts != "").sum()
         return (
             f"Of {len(verdicts)} printed means {measured} have runs of the paper's size{': ' * bool(counts)}{counts}."

@@ -6,19 +6,20 @@ import pandas as pd
 
 from scalestudy.paper import reported
 from scalestudy.paper.compare import PAPER_SIZE, Comparison
-from scalestudy.paper.effects import text
+from scalestudy.paper.effects import HELD, NOT_HELD, NOT_MEASURED, UNCLEAR, text
 from scalestudy.paper.reported import LEARNED, START
 from scalestudy.paper.systems import run_sizes
 from scalestudy.paper.table import best_fixed, runs
 
-_NOT_MEASURED = "not measured"
+_SAID = {HELD: HELD, NOT_HELD: NOT_HELD, UNCLEAR: "are unclear", NOT_MEASURED: "were not measured"}
 
 
 def sentences(comparison: Comparison) -> list[str]:
     """The verdicts in numbers; best, fitted and learned ISR beside the paper's; what runs of the paper's size say."""
     name, (study, records) = comparison.main, comparison.levels[comparison.main]
-    found, verdicts = runs(records), comparison.claims()[name].replace("", _NOT_MEASURED).value_counts()
-    told = [f"Of the paper's {verdicts.sum()} claims in words, {_listed(_counted(verdicts))} at the size `{name}`."]
+    found, verdicts = runs(records), comparison.claims()[name].replace("", NOT_MEASURED).value_counts()
+    counted = _listed(f"{verdicts.get(verdict, 0)} {said}" for verdict, said in _SAID.items())
+    told = [f"Of the paper's {verdicts.sum()} claims in words, at the size {name}, {counted}."]
     labels = [one.label for one in study.distributions if one.label in set(found["distribution"])]
     if len(fixed := best_fixed(found)):
         ours = fixed.groupby("distribution")["init_isr"].first()

@@ -16,9 +16,9 @@ from scalestudy.training.device import machine
 from scalestudy.training.record import Provenance, Record
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-STORED = [path for folder in ("results/runs", "tests/records") for path in sorted((CHECKOUT / folder).glob("*.json"))]
+STORED = sorted((CHECKOUT / "results" / "records").glob("*.json"))
 
-STORED_ONE = Record.model_validate_json((CHECKOUT / "tests" / "records" / "07928354e4a28ca0.json").read_text())
+STORED_ONE = Record.model_validate_json((CHECKOUT / "tests" / "reference" / "quick_run.json").read_text())
 LATER_METRICS = {"equivariance_error": {"0.5000": 0.25}, "prediction_change": {"0.5000": 12.5}}
 LATER_PROVENANCE = {"train_ms_per_image": 4.5, "inference_ms_per_image": 0.0, "resumed": 2}
 
