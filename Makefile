@@ -22,13 +22,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help reproduce test bench notebooks lab lint pins clean
 
 help:  ## Show this help
-	@echo "make TARGET [PROFILE=quick|paper] [ARGS='...'] [PYTHON=python3]"
+	@echo "make TARGET [PROFILE=quick|overnight|paper] [ARGS='...'] [PYTHON=python3]"
 	@echo
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-12s%s\n", $$1, $$2}'
 	@echo
 	@echo "Each target makes $(VENV) when it is missing: Python $(PYTHON_FLOOR) or newer with the packages pinned in constraints.txt."
 
-reproduce: $(STAMP)  ## Run the study and build the report: PROFILE=quick or paper, ARGS="--notebook 04"
+reproduce: $(STAMP)  ## Run the study and build the report: PROFILE=quick, overnight or paper; ARGS="--notebook 04"
 	$(BIN)/scalestudy reproduce --profile $(PROFILE) $(ARGS)
 
 test: $(STAMP)  ## Run the unit tests, doctests, reference vectors and notebook regression (nbval)

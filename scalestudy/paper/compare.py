@@ -232,7 +232,9 @@ def _ours(study: Study, records: list[Record]) -> pd.DataFrame:
     for place, name in enumerate(_SCALES):
         frame[name] = [scales[place] if place < len(scales) else np.nan for scales in frame["internal_scales"]]
     parts = [(item, frame[frame["key"].isin([spec.key for spec in groups[group]])]) for item, group in _GROUPS]
-    parts.append(("Table 2", best_fixed(parts[0][1]).assign(init_isr=np.nan)))
+    fixed = parts[0][1]
+    whole = fixed.groupby("distribution")["init_isr"].transform("nunique") == len(study.isrs)  # else there is no best
+    parts.append(("Table 2", best_fixed(fixed[whole]).assign(init_isr=np.nan)))
     long = pd.concat([part.assign(item=item) for item, part in parts], ignore_index=True)
     long["init_isr"] = long["init_isr"].round(2)  # as the paper prints it
     long = long.melt(["item", *KEYS], ["test_error", "sigma_basis", "isr", *_SCALES], "quantity")

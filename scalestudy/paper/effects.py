@@ -5,10 +5,11 @@ compared groups.  With three seeds that is a weak test, so most findings also st
 
 Paired, which is the criterion for comparisons of our own runs: runs of one seed share digits, quantiles of the data
 scales, order of batches and initial weights, so what a seed does to both sides says nothing about their difference.
-Where at least two seeds are on both sides, the effect is the mean of the differences of these seeds, the spread of one
+Where three seeds or more are on both sides, the effect is the mean of the differences of these seeds, the spread of one
 seed is their standard deviation (ddof 1) / sqrt(2), as it would be if the sides had nothing in common, and the interval
 is that of a paired t-test.  Everything else is unchanged.  Written down when the unpaired verdicts on about half of the
-records of the profile `overnight` had been seen, and no paired one; the unpaired verdict stays beside it.
+records of the profile `overnight` had been seen, and no paired one; the unpaired verdict stays beside it.  Two common
+seeds were enough at first; a verdict that hung on two showed that they are not.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 HELD, NOT_HELD, UNCLEAR, NOT_MEASURED = "held", "did not hold", "unclear", "not measured"
+
+_PAIRS = 3  # fewer common seeds have no spread that says anything
 
 Side = tuple[ArrayLike, ArrayLike, ArrayLike]
 """Mean, standard deviation (ddof 1) and number of values; numbers, or arrays for many comparisons at once."""
@@ -81,8 +84,8 @@ class Effect:
 
     @property
     def sign(self) -> int:
-        """+1 or -1 where the difference is larger than the spread, else 0; 0 where the spread is unknown."""
-        return int(np.sign(self.difference)) if abs(self.difference) > self.spread else 0
+        """+1 or -1 where the difference is larger than the spread, beyond rounding, else 0; 0 where it is unknown."""
+        return int(np.sign(self.difference)) if abs(self.difference) > self.spread * (1 + 1e-9) else 0
 
     def __str__(self) -> str:
         spread = f"{self.spread:.2f}" if np.isfinite(self.spread) else "unknown"
@@ -109,7 +112,7 @@ def paired_effect(first: Sequence[float], second: Sequence[float]) -> Effect:
     """Effect of `first` over `second`, values by seed (the index), over the seeds of both; else `effect`."""
     both = [one for one in (first, second) if isinstance(one, pd.Series)]
     differences = (both[0] - both[1]).dropna() if len(both) == 2 else []
-    if len(differences) < 2:
+    if len(differences) < _PAIRS:
         return effect(first, second)
     mean, spread, count = summary(differences)
     half_width = float(stats.t.ppf(0.975, count - 1)) * spread / np.sqrt(count)

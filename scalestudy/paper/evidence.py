@@ -100,6 +100,7 @@ class Evidence:
 
     def system(self, column: str, name: str, augmented: bool) -> pd.Series:
         """A column of the runs of a system on MNIST-Scale, not empty, by realisation."""
+        need(self.runs["augmented"].eq(True).any(), 'no runs with random rescaling ("+"), which this claim needs, too')
         rows = self.runs[(self.runs["model"] == name) & (self.runs["augmented"] == augmented)]
         need(not rows.empty, f"no runs of {SYSTEMS[name].title}{'+' * augmented}")
         return rows.set_index("seed")[column].astype(float)

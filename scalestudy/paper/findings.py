@@ -11,6 +11,7 @@ from scalestudy.paper.reported import LEARNED, START
 from scalestudy.paper.systems import run_sizes
 from scalestudy.paper.table import best_fixed, runs
 
+_NO_RUNS = "(no runs)"
 _SAID = {HELD: HELD, NOT_HELD: NOT_HELD, UNCLEAR: "are unclear", NOT_MEASURED: "were not measured"}
 
 
@@ -34,12 +35,14 @@ def sentences(comparison: Comparison) -> list[str]:
     if len(_learned(found)):
         theirs = reported.numbers("Table 2").query("mode == @LEARNED and quantity == 'isr'").set_index("distribution")
         told.append(
-            f"Learned from (2, 3), the ISR ends at {_listed(_ends(found, labels))} there; in the paper at "
+            f"Learned from (2, 3), the ISR ends at {_listed(_ends(found, labels))} on the same; in the paper at "
             f"{_listed(theirs['mean'][labels].map('{:.2f}'.format))}."
         )
     if PAPER_SIZE in comparison.levels:
         large = runs(comparison.levels[PAPER_SIZE][1])
-        learned = f" One learned ISR: {_ends(large, labels[-1:])[0]} on {labels[-1]}." if len(_learned(large)) else ""
+        ends = dict(zip(labels, _ends(large, labels), strict=True))
+        told_ends = [f"{end} on {label}" for label, end in ends.items() if end != _NO_RUNS]
+        learned = f" Learned ISR at that size: {_listed(told_ends)}." if told_ends else ""
         told.append(comparison.counted() + learned)
     return told
 
@@ -62,7 +65,7 @@ def _learned(found: pd.DataFrame) -> pd.DataFrame:
 
 def _ends(found: pd.DataFrame, labels: list[str]) -> list[str]:
     learned = _learned(found)
-    return [text(learned.loc[learned["distribution"] == label, "isr"]) or "(no runs)" for label in labels]
+    return [text(learned.loc[learned["distribution"] == label, "isr"]) or _NO_RUNS for label in labels]
 
 
 def _counted(verdicts: pd.Series) -> list[str]:

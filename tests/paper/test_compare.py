@@ -138,6 +138,14 @@ def test_figure_3_and_table_2(paper):
     ]
 
 
+def test_a_part_of_the_grid_has_no_best_isr(paper):
+    part = [spec for spec in paper.figure3() if spec.scales.isr > 2 and spec.data.distribution.label == WIDE]
+    rest = [spec for spec in paper.figure3() if spec.data.distribution.label == MIDDLE]
+    wide = at_paper_size(paper, made(part + rest, lambda spec: 3.0)).table("Table 2")
+    told = wide[wide["scale learning"] == "best fixed"].set_index("distribution")["test error, paper size"]
+    assert told[WIDE] == "" and told[MIDDLE]
+
+
 def test_table_5(paper):
     error = printed("Table 5", "test_error")
     specs = [spec for spec in paper.table5() if spec.model in ("dss", "ours_isr")]
@@ -180,7 +188,7 @@ def test_a_new_system_is_a_row_of_the_tables(paper, monkeypatch):
         spec = record.spec.model_copy(update={"model": "twelfth"})  # specs know the names of the import
         specs.append(spec)
         records.append(record.model_copy(update={"spec": spec, "key": spec.key}))
-    both = at_paper_size(SimpleNamespace(groups=lambda: groups | {"table5": specs}), records)
+    both = at_paper_size(SimpleNamespace(groups=lambda: groups | {"table5": specs}, isrs=paper.isrs), records)
     five, six = both.table("Table 5"), both.table("Table 6")
     titles = ["One learned scale (as NJet-Net)", "Twelfth"]
     assert five["model"].tolist()[11:] == titles
