@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
+
 from scalestudy.paper.study import Study
 from scalestudy.paper.table import write_summary
 from scalestudy.runs.estimate import Clock
@@ -38,8 +40,19 @@ def table(name: str) -> str:
     return (ROOT / "results" / "overnight" / "tables" / f"{name}.md").read_text(encoding="utf-8").strip()
 
 
+def more_images() -> str:
+    """Where learned scales end on the paper's number of images, from a table that notebook 05 has written."""
+    rows = pd.read_csv(ROOT / "results" / "overnight" / "tables" / "table2_more_images.csv", index_col=0)
+    (column,) = (name for name in rows if name.startswith("ISR, 10000 images"))
+    return ", ".join(f"{isr} on {name.removeprefix('log-uniform ')}" for name, isr in rows[column].items())
+
+
 BLOCKS = {
-    "README.md": {"findings": lambda: table("findings"), "claims": lambda: table("claims_by_item")},
+    "README.md": {
+        "findings": lambda: table("findings"),
+        "claims": lambda: table("claims_by_item"),
+        "more_images": more_images,
+    },
     "docs/running.md": {
         "throughput": throughput,
         "overnight_hours": lambda: hours("overnight", "cpu"),
