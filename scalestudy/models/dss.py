@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from scipy.special import ive
@@ -27,6 +27,12 @@ def blur_taps() -> Tensor:
     return taps / taps.sum()
 
 
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # kept, and may serve a training step later
+def _taps(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return blur_taps().to(device, dtype)
+
+
 class DilatedConv(nn.Module):
     """Semigroup correlation with one scale per kernel, no bias: level l sees level l, dilated by 2^l.
 
@@ -40,11 +46,10 @@ class DilatedConv(nn.Module):
         self.project = project
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, KERNEL_SIZE, KERNEL_SIZE))
         nn.init.normal_(self.weight, std=math.sqrt(2 / (KERNEL_SIZE**2 * in_channels)))
-        self.register_buffer("taps", blur_taps(), persistent=False)
 
     def lift(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The two levels, (B, I, H, W) each."""
-        planes, taps = x.flatten(0, 1).unsqueeze(1), self.taps.to(x.dtype)
+        planes, taps = x.flatten(0, 1).unsqueeze(1), _taps(x.dtype, x.device)
         rows = functional.conv2d(planes, taps.view(1, 1, 1, -1), padding=(0, BLUR_HALF_WIDTH))
         return x, functional.conv2d(rows, taps.view(1, 1, -1, 1), padding=(BLUR_HALF_WIDTH, 0)).view_as(x)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -9,6 +11,16 @@ from torch.nn import functional
 from scalestudy.layers.fast.fourier import correlate_fourier
 from scalestudy.models.frame import BlockNet
 from scalestudy.models.kernels import COLUMN_SCALES, enlarged_pixels, kernel_bank
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # kept, and may serve a training step later
+def _functions(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, list[int]]:
+    """Enlarged pixels (49, 7, 23, 23), and how many rows at the edge of each column's kernels are zero."""
+    functions = enlarged_pixels()
+    covered = functions.any(0).any(-1).int()  # rows of each column's kernel that are not zero, (7, 23)
+    edges = torch.minimum(covered.argmax(1), covered.flip(1).argmax(1)).tolist()
+    return functions.to(device, dtype), edges
 
 
 class ColumnConv(nn.Module):
@@ -21,18 +33,16 @@ class ColumnConv(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.weight = kernel_bank(in_channels, out_channels)
-        self.register_buffer("functions", enlarged_pixels(), persistent=False)
-        covered = self.functions.any(0).any(-1).int()  # rows of each column's kernel that are not zero, (7, 23)
-        self._edges = torch.minimum(covered.argmax(1), covered.flip(1).argmax(1)).tolist()
 
     def forward(self, x: Tensor) -> Tensor:
         weight, lifting = self.weight.flatten(2), x.shape[1] == self.weight.shape[1]
         norm, responses = weight.abs().sum(2), []
+        functions, edges = _functions(weight.dtype, weight.device)
         columns = [x] * len(COLUMN_SCALES) if lifting else x.chunk(len(COLUMN_SCALES), 1)
-        for q, (column, edge) in enumerate(zip(columns, self._edges, strict=True)):
-            end = self.functions.shape[-1] - edge  # without the zeros around small kernels
-            basis = self.functions[:, q, edge:end, edge:end]
-            kernels = torch.einsum("oif,fyx->oiyx", weight, basis.to(weight.dtype))
+        for q, (column, edge) in enumerate(zip(columns, edges, strict=True)):
+            end = functions.shape[-1] - edge  # without the zeros around small kernels
+            basis = functions[:, q, edge:end, edge:end]
+            kernels = torch.einsum("oif,fyx->oiyx", weight, basis)
             gain = norm / kernels.abs().sum((2, 3))
             if lifting:  # from few channels, kernels are quicker than spectra
                 responses.append(functional.conv2d(column, kernels * gain[..., None, None], padding=len(basis[0]) // 2))

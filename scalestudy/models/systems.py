@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "scalestudy.systems"  # their modules, and those that the variable names, register systems
 IMPORT_VARIABLE = "SCALESTUDY_IMPORT"
+GROUPS = ("table5", "variants")  # how `baseline_models` of a profile calls those of the paper's table, and all others
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,12 @@ def register(name: str, system: System) -> None:
     Raises
     ------
     ValueError
-        If the name stands for something else already.
+        If the name stands for something else already, or the row is none.
     """
-    if name == "table1" or SYSTEMS.rows.get(name, system) != system:
-        raise ValueError(f"name must be new, got {name!r}, which is another network's; choose another name")
+    if not isinstance(system, System) or ":" not in system.factory:
+        raise ValueError(f"system must be a System whose factory is 'package.module:callable', got {system!r}")
+    if not name or name in ("table1", *GROUPS) or SYSTEMS.rows.get(name, system) != system:
+        raise ValueError(f"name must be new, got {name!r}, which stands for something else; choose another name")
     SYSTEMS.rows[name] = system
 
 

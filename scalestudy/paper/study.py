@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from scalestudy import files
 from scalestudy.data.distributions import LogUniform
 from scalestudy.models.systems import SYSTEMS
-from scalestudy.paper.parameters import check_names, complaints, parse_changes, read_profile
+from scalestudy.paper.parameters import check_names, complaints, parse_changes, profiles, read_profile
 from scalestudy.paper.reported import LEARNED, START
 from scalestudy.runs.batch import plan, run_all
 from scalestudy.runs.store import RunStore
@@ -104,7 +104,7 @@ class Study(BaseModel):
         -------
         Study
             Where the changes change anything, its `profile` is ``<profile>-custom``, so that the results of the
-            profile itself are not overwritten; a change of ``profile`` names it otherwise.
+            profile itself are not overwritten; a change of ``profile`` to a new name names it otherwise.
 
         Raises
         ------
@@ -134,7 +134,12 @@ class Study(BaseModel):
         except ValidationError as error:
             where = f"profile {profile}{', runs on MNIST-Scale' * bool(prefix)}"
             raise ValueError(f"{where}: {complaints(error, given, prefix)}") from error
-        if "profile" not in changes and study != unchanged:
+        taken = {*profiles(), *(folder().name for folder in (files.records, files.runs, files.benchmarks))}
+        if study.profile != profile and study.profile in taken:
+            raise ValueError(
+                f"profile among the changes must be a new name, got {study.profile!r}; its results are others"
+            )
+        if study.profile == profile and study != unchanged:
             study = study.model_copy(update={"profile": f"{profile}-custom"})
         study._options = shlex.join([f"--profile={profile}", *(f"-p{name}={value}" for name, value in changes.items())])
         return study

@@ -80,5 +80,19 @@ def test_a_name_stands_for_one_system(monkeypatch):
         register("mine", System("My system", "mine_nets:Mine"))
     assert SYSTEMS["mine"].panel == SYSTEMS["single_scale"].panel
     for name in ("mine", "cnn", "table1"):
-        with pytest.raises(ValueError, match=f"name must be new, got '{name}', which is another network's; choose"):
+        with pytest.raises(ValueError, match=f"name must be new, got '{name}', which stands for something else; choose"):
             register(name, System("Another", "mine_nets:Mine"))
+
+
+@pytest.mark.parametrize(
+    ("name", "system", "message"),
+    [
+        ("five", 5, "system must be a System whose factory is 'package.module:callable', got 5"),
+        ("five", System("Five", "five"), "system must be a System whose factory is"),
+        ("table5", System("Five", "five:Five"), "name must be new, got 'table5'"),
+        ("", System("Five", "five:Five"), "name must be new, got ''"),
+    ],
+)
+def test_mistaken_rows(name, system, message):
+    with pytest.raises(ValueError, match=message):
+        register(name, system)

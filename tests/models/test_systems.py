@@ -272,3 +272,12 @@ def test_other_scales_and_bases() -> None:
     sampled = ScaleAxisNet(FixedScales(1.0, 2.0, 2), SampledBasis(torch.rand(4, 2, 5, 5)), kernel_size=5)
     for net in (learned(IsrScales(1.5, 2.0, 3), mult=1.6, like_sesn=True), sampled):
         assert net.eval()(images(1)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_network_made_on_meta_computes_what_its_state_was_saved_from(name):
+    """What is no parameter is not left behind."""
+    saved, images = build(name).eval(), torch.rand(2, 1, 28, 28)
+    empty = build(name).to("meta").to_empty(device="cpu").eval()
+    empty.load_state_dict(saved.state_dict())
+    assert torch.equal(empty(images), saved(images))

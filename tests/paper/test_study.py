@@ -219,7 +219,7 @@ class TestProfiles:
         [
             ([], "quick"), (["epochs=6", "isrs=[1.5, 3, 7.56]"], "quick"), (["epochs=1"], "quick-custom"),
             ({"epochs": 1}, "quick-custom"), (["epochs=1", "profile=mine"], "mine"), (["profile=mine"], "mine"),
-            (["epochs=1", "profile=quick"], "quick"),
+            (["epochs=1", "profile=quick"], "quick-custom"),
         ],
     )  # fmt: skip
     def test_changed_values_do_not_go_under_the_name_of_the_profile(self, changes, name):
@@ -284,6 +284,8 @@ class TestChanges:
             ("equivariance_images=40000", "equivariance_images must be at most test_images = .* got 40000"),
             ("baseline_train_images=33", "MNIST-Scale: batch_size must not leave a last batch of one image.* got 16"),
             ("shrink=4", "shrink: Input should be 1, 2 or 3, got 4"),
+            ("profile=overnight", "profile among the changes must be a new name, got 'overnight'"),
+            ("profile=records", "profile among the changes must be a new name, got 'records'"),
             ("profile=../x", "profile must be a plain name of .* got '../x'"),
             ("epochs", "a parameter must be written name=value, got 'epochs'; for example"),
             ("seeds=[0", r"seeds must be a number, a text or a list like \[0, 1\], got '\[0'"),
