@@ -33,9 +33,12 @@ class NotebookResult(NamedTuple):
 def check(names: Sequence[str], parameters: Iterable[str]) -> list[Path]:
     """The notebooks whose names begin so (none: all), each of which declares the parameters: papermill only warns."""
     try:
+        import nbconvert  # noqa: F401  (for the report: told before anything runs)
         from papermill import inspect_notebook
     except ImportError as error:
-        raise RuntimeError("executing notebooks needs papermill; pip install 'scalestudy[notebooks]'") from error
+        raise RuntimeError(
+            "executing notebooks needs papermill and nbconvert; pip install 'scalestudy[notebooks]'"
+        ) from error
     available = sorted(files.notebooks().glob("*.ipynb"))
     if not available:
         raise ValueError(

@@ -243,8 +243,8 @@ class Study(BaseModel):
 
     def stored(self, group: str = "") -> list[Record]:
         """Records of a group of runs (none: of all) in the user's store and among the committed ones."""
-        store, specs = RunStore.open(), self.groups()[group] if group else self.all_specs()
-        return [record for spec in specs if (record := store.get(spec)) is not None]
+        store = RunStore.open()
+        return [record for spec in self._group(group) if (record := store.get(spec)) is not None]
 
     def read(self, group: str = "") -> tuple[list[Record], str]:
         """`stored`, for a notebook, and a line about what is missing.
@@ -252,7 +252,7 @@ class Study(BaseModel):
         That is trained first where it takes no longer than `PATIENCE` on this machine; else the line says how long it
         would take, and which command does it.
         """
-        store, specs = RunStore.open(), self.groups()[group] if group else self.all_specs()
+        store, specs = RunStore.open(), self._group(group)
         missing = [spec for spec in specs if store.get(spec) is None]
         seconds = plan(missing, store, device="cpu")["seconds"].sum()
         if 0 < seconds <= PATIENCE * min(usable_cores(), len(missing)):
@@ -286,6 +286,14 @@ class Study(BaseModel):
         groups = self.groups()
         keys = {s.key for name in names for group in NOTEBOOK_GROUPS.get(name[:2], ()) for s in groups[group]}
         return [spec for spec in self.all_specs() if spec.key in keys]
+
+    def _group(self, name: str) -> list[RunSpec]:
+        groups = {"": self.all_specs(), **self.groups()}
+        if name not in groups:
+            raise ValueError(
+                f"group must be one of {', '.join(filter(None, groups))}, got {name!r}; leave it out for all"
+            )
+        return groups[name]
 
     def _tables_2_to_4(self) -> list[RunSpec]:
         telling = self._fixed(isr for isr in self.isrs if isr in TELLING_ISRS)

@@ -80,7 +80,9 @@ def test_a_name_stands_for_one_system(monkeypatch):
         register("mine", System("My system", "mine_nets:Mine"))
     assert SYSTEMS["mine"].panel == SYSTEMS["single_scale"].panel
     for name in ("mine", "cnn", "table1"):
-        with pytest.raises(ValueError, match=f"name must be new, got '{name}', which stands for something else; choose"):
+        with pytest.raises(
+            ValueError, match=f"name must be new, got '{name}', which stands for something else; choose"
+        ):
             register(name, System("Another", "mine_nets:Mine"))
 
 

@@ -172,6 +172,10 @@ class TestReading:
         )
         assert overnight.read()[0] == records and len(store.keys()) == 2
 
+    def test_no_such_group(self, store):
+        with pytest.raises(ValueError, match=r"group must be one of table2, .* got 'tableX'; leave it out for all"):
+            Study.open("overnight").read("tableX")
+
     def test_committed_records_count_behind_those_of_the_user(self, store):
         study = Study.open("overnight")
         for place, error in ((RunStore(files.records()), 3.0), (store, 5.0)):
