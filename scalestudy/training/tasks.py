@@ -62,8 +62,8 @@ class Task:
         return {"test_error": percent(wrong), **self.further_tests(net, wrong)}, milliseconds
 
     def further_tests(self, net: nn.Module, wrong: Tensor) -> dict[str, dict[str, float]]:
-        """Tests of one data set only; `wrong` says which test images were not classified."""
-        raise NotImplementedError
+        """Tests of one data set only, here of none; `wrong` says which test images were not classified."""
+        return {}
 
 
 class DynamicScaleTask(Task):

@@ -5,12 +5,21 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from scalestudy.layers.basis import HermiteBasis, SampledBasis, VaryingOrderBasis
 from scalestudy.layers.conv import GroupConv, LiftingConv, ScaleProjection, run_layers
-from scalestudy.layers.scales import InternalScales, IsrScales
+from scalestudy.layers.scales import (
+    DirectScales,
+    FixedScales,
+    InternalScales,
+    IntervalScales,
+    IsrScales,
+    SpacingScales,
+    StepRatioScales,
+)
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -39,6 +48,10 @@ class OneStep(nn.Sequential):
 
 
 KINDS = ("lift", "project", "group", "pool")
+EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
+EVERY = pytest.mark.parametrize("algorithm", ["separable", "fourier", "dense"])
+BY_HAND = pytest.mark.parametrize("algorithm", ["separable", "fourier"])  # whose way back is written by hand
+PARAMETERISATIONS = [FixedScales, IsrScales, DirectScales, StepRatioScales, SpacingScales, IntervalScales]
 
 
 def layer_of(

@@ -5,7 +5,10 @@ import copy
 import pytest
 import torch
 from agreement import (
-    KINDS,
+    BY_HAND,
+    EVERY,
+    EVERY_KIND,
+    PARAMETERISATIONS,
     assert_any_set_of_gradients,
     assert_right_derivatives,
     assert_same,
@@ -23,17 +26,9 @@ from scalestudy.layers.fast import folded, fourier, pooled, separable
 from scalestudy.layers.fast.separable import SeparableLayer
 from scalestudy.layers.scales import (
     DirectScales,
-    FixedScales,
-    IntervalScales,
     IsrScales,
     SpacingScales,
-    StepRatioScales,
 )
-
-EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
-PARAMETERISATIONS = [FixedScales, IsrScales, DirectScales, StepRatioScales, SpacingScales, IntervalScales]
-BY_HAND = pytest.mark.parametrize("algorithm", ["separable", "fourier"])  # whose way back is written by hand
-EVERY = pytest.mark.parametrize("algorithm", ["separable", "fourier", "dense"])
 
 
 @EVERY_KIND

@@ -7,7 +7,10 @@ import pickle
 import pytest
 import torch
 from agreement import (
-    KINDS,
+    BY_HAND,
+    EVERY,
+    EVERY_KIND,
+    PARAMETERISATIONS,
     assert_same,
     by_dense,
     images_for,
@@ -23,17 +26,12 @@ from torch.nn.utils import prune
 from scalestudy.layers.basis import SampledBasis, VaryingOrderBasis, VaryingSigmaBasis
 from scalestudy.layers.conv import GroupConv, LiftingConv, ScaleProjection
 from scalestudy.layers.scales import (
-    DirectScales,
     FixedScales,
-    IntervalScales,
     IsrScales,
     SpacingScales,
     StepRatioScales,
 )
 
-EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
-EVERY = pytest.mark.parametrize("algorithm", ["separable", "fourier", "dense"])
-BY_HAND = pytest.mark.parametrize("algorithm", ["separable", "fourier"])
 TORCH_WARNS = pytest.mark.filterwarnings("ignore")  # of its own ways
 LIFT_AND_GROUP = pytest.mark.parametrize("kind", ["lift", "group"])
 FIXED = FixedScales.from_values([0.9, 1.4, 2.07])
@@ -204,9 +202,6 @@ def test_outputs_are_ordinary_tensors(kind, algorithm) -> None:
     assert y.is_contiguous() and torch.equal(nn.ReLU(inplace=True)(layer(x)), y.relu())
     with torch.inference_mode(), torch.enable_grad():
         torch.testing.assert_close(layer.eval()(x.clone()), by_dense(layer)(x), rtol=1e-12, atol=1e-12)
-
-
-PARAMETERISATIONS = [FixedScales, IsrScales, DirectScales, StepRatioScales, SpacingScales, IntervalScales]
 
 
 @pytest.mark.parametrize("kind", PARAMETERISATIONS)
