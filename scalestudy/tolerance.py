@@ -17,14 +17,10 @@ import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import rel_entr
 
-PAPER_RANGES = ((1.0, 2.83), (1.0, 4.76), (1.0, 8.0))  # of the three distributions of data scales (section 4)
 TAIL_OCTAVES = 0.4  # standard deviation of the data's tails (section 3: 0.4; released notebook: in octaves)
 # Released notebook: reference scale, ISR and tau where the joint fit starts, and their lower bounds.
 START = (1.0, 2.0, 0.1)
 MIN_REFERENCE, MIN_ISR, MIN_TAU = 0.5, 1.5, 0.1
-# Fig. 2: range of the data scales and ISR, which stays fixed (caption), number of scales and start (released notebook).
-FIG2_RANGE, FIG2_ISR = (0.6, 2.0), 2.0
-FIG2_NUM_SCALES, FIG2_START = 4, (1.25, 2.0, 0.1)
 _ZERO_DENSITY = 1e-100  # released notebook: replaces exact zeros of the data density
 
 
@@ -162,7 +158,7 @@ class ToleranceFit:
 
 
 def fit_tolerance(
-    ranges: Sequence[tuple[float, float]] = PAPER_RANGES,
+    ranges: Sequence[tuple[float, float]],
     num_scales: int = 3,
     fixed_isr: float | None = None,
     start: tuple[float, float, float] = START,

@@ -9,6 +9,7 @@ from reference_files import reference_file
 from scipy.optimize import minimize
 
 from scalestudy import tolerance
+from scalestudy.paper.reported import RANGES
 from scalestudy.tolerance import ToleranceGrid, data_density, fit_tolerance, kl_divergence, tolerance_density
 
 COARSE = ToleranceGrid(points=1_000)
@@ -16,7 +17,7 @@ COARSE = ToleranceGrid(points=1_000)
 
 @pytest.fixture(scope="module")
 def joint():
-    return fit_tolerance()
+    return fit_tolerance(RANGES)
 
 
 def parameters(fit):
@@ -74,7 +75,7 @@ def test_joint_fit_gives_the_printed_tau_at_a_minimum_in_every_direction(joint, 
 
 @pytest.mark.parametrize("start", [(2.0, 3.0, 0.3), (0.6, 6.0, 0.8), (1.5, 1.5, 1.5)])
 def test_other_starts_find_the_same_optimum(joint, start):
-    np.testing.assert_allclose(parameters(fit_tolerance(start=start)), parameters(joint), atol=1e-4)
+    np.testing.assert_allclose(parameters(fit_tolerance(RANGES, start=start)), parameters(joint), atol=1e-4)
 
 
 def test_scipy_default_tolerances_end_at_the_same_printed_digits(joint, objective):
@@ -85,8 +86,7 @@ def test_scipy_default_tolerances_end_at_the_same_printed_digits(joint, objectiv
 
 
 def test_fig2_keeps_its_isr():
-    settings = ([tolerance.FIG2_RANGE], tolerance.FIG2_NUM_SCALES, tolerance.FIG2_ISR)
-    starts = (tolerance.FIG2_START, (0.6, 2.0, 1.5))
+    settings, starts = ([(0.6, 2.0)], 4, 2.0), ((1.25, 2.0, 0.1), (0.6, 2.0, 1.5))
     fit, other = (fit_tolerance(*settings, start, tolerance.FIG2_GRID) for start in starts)
     assert fit.isrs == (2.0,) and len(fit.internal_scales[0]) == 4
     assert fit.internal_scales[0][-1] / fit.internal_scales[0][0] == pytest.approx(2.0)
@@ -123,4 +123,4 @@ def test_frame_has_a_row_per_distribution(joint):
 )
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        fit_tolerance(**arguments)
+        fit_tolerance(**{"ranges": RANGES} | arguments)

@@ -111,7 +111,7 @@ class ScaleConv(Described):
 
         For tracing, ONNX and other programs; it learns kernels, not scales, and costs what dense kernels cost.
         """
-        kernels = dense_kernels(self.weight, self._sampled(self.scales()))
+        kernels = self.kernels().movedim(2, 0)
         padding = kernels.shape[-1] // 2 if self.padding == "same" else 0
         lifts = "S" not in self._axes
         return DenseConv(kernels, self.bias, lifts, stride=self.stride, groups=self.groups, padding=padding)
@@ -253,7 +253,8 @@ class ScaleConv(Described):
             raise ValueError(f"{name} takes real tensors of the type of its weights, {own}, got {x.dtype}; {remedy}")
 
     def description(self) -> str:
-        return f"a convolution with {self.basis!r}"
+        size = f"extent {self.extent:g}" if self.fixed_size is None else f"kernels of {self.fixed_size} pixels"
+        return f"a convolution with {self.basis!r} and {size}"
 
     def extra_repr(self) -> str:
         usual = {"stride": 1, "padding": "same", "groups": 1, "algorithm": "auto"}

@@ -75,8 +75,11 @@ class LiftingConv(ScaleConv):
 
     def project(self, x: Tensor) -> Tensor:
         """``ScaleProjection()(conv(x))``, (B, O, H, W), without keeping the response of every scale in memory."""
-        if type(self) is LiftingConv and not is_plain(self, LiftingConv):
-            return ScaleProjection()(self(x))  # hooks see the call
+        if not is_plain(self, LiftingConv):
+            return ScaleProjection()(self(x))  # hooks see the call, and a subclass may compute something else
+        return self._projected(x)
+
+    def _projected(self, x: Tensor) -> Tensor:
         return self._with_bias(self._correlate(x, project=True))
 
 

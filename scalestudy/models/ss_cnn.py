@@ -31,7 +31,7 @@ class SteerableConv(LiftingConv):
         self.const_real = nn.Parameter(torch.empty(out_channels, in_channels).uniform_(-1e-5, 1e-5))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.project(x)
+        return self._projected(x)
 
 
 class SSCNN(BlockNet):

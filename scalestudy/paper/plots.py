@@ -1,4 +1,4 @@
-"""What the figures share: the house style, colours, axes of factors, and the pair of panels "ours | the paper"."""
+"""What the figures share: the house style, colours, axes of factors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 STYLE = ["default", "scalestudy.paper.scalestudy"]
@@ -33,14 +32,6 @@ def factor_axis(axes: Axes, ticks: Sequence[float], label: str = "") -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel(label)
-
-
-def ours_and_paper(ours: str, paper: str, figsize: tuple[float, float], **axes: object) -> tuple[Figure, Axes, Axes]:
-    """A pair of panels, our numbers on the left and the paper's on the right; `ours` and `paper` tell the sizes."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=figsize, **axes)
-    left.set_title(f"ours: {ours}")
-    right.set_title(f"the paper: {paper}")
-    return figure, left, right
 
 
 def picture(axes: Axes, image: np.ndarray, title: str = "", signed: bool = False) -> None:

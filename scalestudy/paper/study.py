@@ -253,16 +253,17 @@ class Study(BaseModel):
         would take, and which command does it.
         """
         store, specs = RunStore.open(), self._group(group)
-        missing = [spec for spec in specs if store.get(spec) is None]
+        there = {record.key: record for spec in specs if (record := store.get(spec)) is not None}
+        missing = [spec for spec in specs if spec.key not in there]
         seconds = plan(missing, store, device="cpu")["seconds"].sum()
         if 0 < seconds <= PATIENCE * min(usable_cores(), len(missing)):
-            run_all(missing, store).require_complete()
+            there |= {record.key: record for record in run_all(missing, store).require_complete().done}
             missing = []
         told = f"{len(specs) - len(missing)} of {len(specs)} runs"
         if missing:
             command = f"scalestudy run {self._options}{f' --filter {group}' * bool(group)}"
             told += f"; the others take about {seconds / 3600:.1f} hours of a CPU core: {command}"
-        return self.stored(group), told
+        return [there[spec.key] for spec in specs if spec.key in there], told
 
     def select(self, text: str) -> list[RunSpec]:
         """Runs whose group or label contains `text`, or else matches it as a regular expression; case is ignored."""

@@ -63,6 +63,8 @@ def fit(
             "images must be a floating point tensor of shape (n, C, H, W) and labels one of shape (n,), n >= 2, got "
             f"{images.dtype} {tuple(images.shape)} and {tuple(labels.shape)}; convert them, one label for each image"
         )
+    if labels.dtype != torch.int64:
+        raise ValueError(f"labels must be classes as torch.int64, got {labels.dtype}; call labels.long()")
     if count % batch_size == 1:
         raise ValueError(
             "batch_size must not leave a last batch of one image, which batch norm refuses, got "

@@ -272,6 +272,8 @@ def lifting(scales=FIXED, size: int | None = 3, **options) -> LiftingConv:
             lifting(size=None, basis=VaryingSigmaBasis(3)),
             "with VaryingOrderBasis.* does not fit .*VaryingSigmaB",
         ),
+        (lifting(), lifting(extent=3.0), "and extent 4 and does not fit .* and extent 3"),
+        (lifting(), lifting(kernel_size=9), "does not fit .* and kernels of 9 pixels"),
         (lifting(IsrScales(1.0, 2.0, 3)), lifting(StepRatioScales(1.0, 2.0, 3)), "scales was saved from IsrScales"),
     ],
 )

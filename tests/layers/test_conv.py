@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from agreement import random
-from torch import nn
+from torch import Tensor, nn
 
 from scalestudy.layers.basis import SampledBasis, VaryingSigmaBasis
 from scalestudy.layers.conv import GroupConv, LiftingConv, ScaleProjection
@@ -103,6 +103,16 @@ def test_scale_projection() -> None:
     y.sum().backward()
     assert torch.equal(y, x.amax(2))
     assert torch.equal(x.grad, (x == x.amax(2, keepdim=True)).double())
+
+
+def test_projection_of_a_subclass_is_that_of_its_own_response() -> None:
+    class Doubled(LiftingConv):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    layer = Doubled(1, 2, FixedScales.from_values([1.0, 1.5, 2.3]), effective_size=2)
+    x = random(2, 1, 9, 9, dtype=torch.float32)
+    assert torch.equal(layer.project(x), layer(x).amax(2))
 
 
 def test_repr_tells_the_layer() -> None:

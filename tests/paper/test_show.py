@@ -60,7 +60,7 @@ class TestFigures:
         assert (folder / "plain.png").read_bytes() == (folder / "own.png").read_bytes()
 
     def test_axes(self):
-        figure, left, right = plots.ours_and_paper("2 runs", "6 runs", (4, 2))
+        figure, (left, right) = plt.subplots(1, 2, figsize=(4, 2))
         plots.factor_axis(left, [1.5, 3], "ISR")
         left.plot([1, 4], [1, 5000])
         left.set_yscale("log")

@@ -56,6 +56,12 @@ def test_a_system_on_images_of_its_own_in_double_precision() -> None:
         (images().to(torch.uint8), LABELS, {}, r"floating point tensor of shape \(n, C, H, W\).* torch.uint8 \(40, 2,"),
         (images()[:, 0], LABELS, {}, r"got torch.float32 \(40, 16, 16\) and \(40,\); convert"),
         (images(), LABELS[:39], {}, "one label for each image"),
+        (
+            images(),
+            LABELS.float(),
+            {},
+            r"labels must be classes as torch.int64, got torch.float32",
+        ),
         (images(), LABELS, {"batch_size": 13}, "a last batch of one image, .* got 13 with 40 images"),
         (images(), LABELS, {"learning_rat": 1}, "learning_rat\n.*not permitted"),
     ],
