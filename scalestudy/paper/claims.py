@@ -35,10 +35,9 @@ from scalestudy.paper.effects import (
     summary,
     text,
 )
-from scalestudy.paper.evidence import Evidence, NotMeasured, need
+from scalestudy.paper.evidence import Evidence, NotMeasured, lowest, need
 from scalestudy.paper.reported import DISTRIBUTIONS, LEARNED, MARGIN, NARROW, START, TAU, WIDE
 from scalestudy.paper.systems import MARKS
-from scalestudy.paper.table import CURVE_COLUMNS, best_fixed
 from scalestudy.tolerance import ToleranceFit
 
 MODES = (LEARNED, "spacing", "direct")
@@ -54,10 +53,9 @@ Finding = tuple[str, str]
 
 
 class Claim(NamedTuple):
-    """Where the paper makes a claim, the notebook that tests it, the claim in our words, and its check."""
+    """Where the paper makes a claim, the claim in our words, and its check."""
 
     item: str
-    notebook: str
     says: str
     check: Callable[[Evidence], Finding]
 
@@ -65,42 +63,36 @@ class Claim(NamedTuple):
 CLAIMS: dict[str, Claim] = {}
 """All claims by name, in the order of sections 4.1 to 4.3."""
 
-_NOTEBOOKS = {
+NOTEBOOKS = {
     "Figure 3": "04", "Figure 4": "04", "Section 4.1": "03", "Figure 5": "03", "Table 2": "05", "Table 3": "06",
     "Figure 6": "06", "Table 4": "07", "Table 5": "08", "Table 6": "08",
 }  # fmt: skip
+"""The notebook that tests the claims of an item."""
 
 
 def claim(item: str, says: str) -> Callable:
     """Register the check of a claim."""
 
     def register(check: Callable[[Evidence], Finding]) -> Callable[[Evidence], Finding]:
-        CLAIMS[check.__name__] = Claim(item, _NOTEBOOKS[item], says, check)
+        CLAIMS[check.__name__] = Claim(item, says, check)
         return check
 
     return register
 
 
-def judge(
-    runs: pd.DataFrame, curves: pd.DataFrame | None = None, fit: ToleranceFit | None = None, notebook: str = ""
-) -> pd.DataFrame:
-    """Judge every claim, or those of a notebook (the beginning of its name, such as "04").
+def judge(runs: pd.DataFrame, curves: pd.DataFrame, fit: ToleranceFit | None) -> pd.DataFrame:
+    """Judge every claim by `runs` and `curves` of `scalestudy.paper.table` and the fit to the paper's distributions.
 
-    `runs` and `curves` as from `scalestudy.paper.table`, `fit` to the three data scale distributions; without curves
-    the claims on Fig. 4 are not measured.  A row per claim: id, item, claim, notebook, measured (a sentence with
-    numbers), verdict (held, did not hold, unclear, not measured), unpaired (the verdict without pairing of seeds).
+    A row per claim: id, item, claim, measured (a sentence with numbers), verdict (held, did not hold, unclear, not
+    measured), unpaired (the verdict without pairing of seeds).
     """
-    chosen = {name: one for name, one in CLAIMS.items() if one.notebook == notebook[:2] or not notebook}
-    if not chosen:
-        allowed = sorted({one.notebook for one in CLAIMS.values()})
-        raise ValueError(f"notebook must begin with one of {', '.join(allowed)}, got {notebook!r}")
-    evidence = Evidence(runs, pd.DataFrame(columns=CURVE_COLUMNS) if curves is None else curves, fit)
+    evidence = Evidence(runs, curves, fit)
     rows = []
-    for name, one in chosen.items():
+    for name, one in CLAIMS.items():
         verdict, measured = _finding(one, evidence)
-        unpaired = _finding(one, replace(evidence, paired=False))
-        rows.append((name, one.item, one.says, one.notebook, measured, verdict, unpaired[0]))
-    return pd.DataFrame(rows, columns=["id", "item", "claim", "notebook", "measured", "verdict", "unpaired"])
+        unpaired, _ = _finding(one, replace(evidence, paired=False))
+        rows.append((name, one.item, one.says, measured, verdict, unpaired))
+    return pd.DataFrame(rows, columns=["id", "item", "claim", "measured", "verdict", "unpaired"])
 
 
 def _finding(one: Claim, evidence: Evidence) -> Finding:
@@ -136,24 +128,23 @@ def best_isr_grows_with_width(e: Evidence) -> Finding:
 def _swap_costs(e: Evidence, first: str, second: str) -> bool:
     """Whether using the other distribution's best ISR costs more than the spread on either distribution."""
     for here, other in ((first, second), (second, first)):
-        errors, own, swapped = e.errors_by_isr(here), e.best_isr(here), e.best_isr(other)
-        if swapped in errors and e.effect(errors[swapped].dropna(), errors[own].dropna()).sign > 0:
+        errors, swapped = e.errors_by_isr(here), e.best_isr(other)
+        if swapped in errors and e.effect(errors[swapped], errors[lowest(errors)]).sign > 0:
             return True
     return False
 
 
 def _preferred_half(e: Evidence, on: str, narrow: bool) -> Finding:
     """Best ISR of each half of the grid (split at its geometric middle), claimed half against the other."""
-    table = e.errors_by_isr(on)
-    isrs, means = table.columns.to_numpy(dtype=float), table.mean()
-    middle = np.sqrt(isrs[0] * isrs[-1])
-    below, above = means[isrs < middle].idxmin(), means[isrs > middle].idxmin()
-    claimed, other, opposite_end = (below, above, isrs[-1]) if narrow else (above, below, isrs[0])
-    gap = e.effect(table[other].dropna(), table[claimed].dropna())
-    cost = e.effect(table[opposite_end].dropna(), table[claimed].dropna())
+    errors = e.errors_by_isr(on)
+    smallest, *_, largest = errors
+    below = lowest({isr: values for isr, values in errors.items() if isr**2 < smallest * largest})
+    above = lowest({isr: values for isr, values in errors.items() if isr**2 > smallest * largest})
+    claimed, other, opposite_end = (below, above, largest) if narrow else (above, below, smallest)
+    gap, cost = (e.effect(errors[isr], errors[claimed]) for isr in (other, opposite_end))
     measured = (
-        f"{on}: best below the middle of the grid {text(table[below].dropna())} at ISR {below:g}, above it "
-        f"{text(table[above].dropna())} at {above:g}; ISR {opposite_end:g} costs {cost}"
+        f"{on}: best below the middle of the grid {text(errors[below])} at ISR {below:g}, above it "
+        f"{text(errors[above])} at {above:g}; ISR {opposite_end:g} costs {cost}"
     )
     return decided(gap.difference > 0 and cost.sign > 0, gap.sign < 0 or cost.sign < 0), measured
 
@@ -181,31 +172,27 @@ def less_variation_on_narrow_data(e: Evidence) -> Finding:
     """
     variations = []
     for name in DISTRIBUTIONS:
-        table = e.errors_by_isr(name).dropna()
+        table = pd.DataFrame(e.errors_by_isr(name)).dropna()
         need(not table.empty, f"no seed with every fixed ISR on {name}")
         variations.append(table.std(axis=1, ddof=0))
     effects = [e.effect(wider, variations[0]) for wider in variations[1:]]
     return all_positive(effects), "error variation over ISRs: " + _listed([text(one) for one in variations])
 
 
-def _narrow_minus_wide(e: Evidence, on: str) -> dict[str, Effect]:
-    """Effects of narrow over wide ISRs in parts of the range, and the excess of the high third over the rest."""
+def _errors_by_part(e: Evidence, on: str) -> dict[tuple[str, str], pd.Series]:
+    """Mean test errors, by seed, of narrow and of wide ISRs in parts of the range of data scales."""
     rows = e.curves[(e.curves["what"] == "by data scale") & (e.curves["distribution"] == on)]
     need(not rows.empty, f"no test error per data scale on {on}")
     middle = np.sqrt(rows["init_isr"].min() * rows["init_isr"].max())
-    position = np.log(rows["at"] / rows["low"]) / np.log(rows["high"] / rows["low"])
-    rows = rows.assign(position=position)[(position > -1e-9) & (position < 1 + 1e-9)]
-    position = rows["position"]
-    parts = {"low": position <= 1 / 3, "high": position >= 2 / 3, "rest": position < 2 / 3, "all": position > -1}
-    groups, means = {"narrow": rows["init_isr"] < middle, "wide": rows["init_isr"] > middle}, {}
+    rows = rows.assign(position=np.log(rows["at"] / rows["low"]) / np.log(rows["high"] / rows["low"]))
+    rows = rows[rows["position"].between(-1e-9, 1 + 1e-9)]
+    place, isr = rows["position"], rows["init_isr"]
+    parts = {"low": place <= 1 / 3, "high": place >= 2 / 3, "rest": place < 2 / 3, "all": place > -1}
+    groups, means = {"narrow": isr < middle, "wide": isr > middle}, {}
     for part, group in product(parts, groups):
         means[part, group] = rows[parts[part] & groups[group]].groupby("seed")["value"].mean()
         need(not means[part, group].empty, f"no {group} ISR tested in the {part} part of the data scales of {on}")
-    effects = {part: e.effect(means[part, "narrow"], means[part, "wide"]) for part in parts}
-    # Per seed, so that the seed's own level cancels; groups without common seeds leave nothing to compare.
-    narrow, wide = ((means["high", group] - means["rest", group]).dropna() for group in groups)
-    need(not (narrow.empty or wide.empty), f"no seed tested over the whole range of {on}")
-    return effects | {"excess": e.effect(narrow, wide)}
+    return means
 
 
 @claim(
@@ -218,9 +205,9 @@ def narrow_isr_worse_at_boundaries_of_wide_data(e: Evidence) -> Finding:
     of the range. Narrow and wide: the tested ISRs below and above the geometric middle; thirds on the logarithmic axis;
     averaged per seed.
     """
-    parts = _narrow_minus_wide(e, WIDE)
-    measured = f"narrow - wide ISR: lowest third {parts['low']}, highest third {parts['high']}"
-    return all_positive([parts["low"], parts["high"]]), measured
+    errors = _errors_by_part(e, WIDE)
+    low, high = (e.effect(errors[part, "narrow"], errors[part, "wide"]) for part in ("low", "high"))
+    return all_positive([low, high]), f"narrow - wide ISR: lowest third {low}, highest third {high}"
 
 
 @claim("Figure 4", "On a wide distribution, networks with a narrow ISR lose most at the large data scales.")
@@ -228,9 +215,13 @@ def narrow_isr_fails_at_large_scales_on_wide_data(e: Evidence) -> Finding:
     """Criterion (widest data): narrow minus wide ISRs is positive beyond the spread in the highest third of the range
     and larger there than in the rest of the range, beyond the spread. Groups and thirds as for the boundaries.
     """
-    parts = _narrow_minus_wide(e, WIDE)
-    measured = f"narrow - wide ISR: highest third {parts['high']}; excess over the rest {parts['excess']}"
-    return all_positive([parts["high"], parts["excess"]]), measured
+    errors = _errors_by_part(e, WIDE)
+    high = e.effect(errors["high", "narrow"], errors["high", "wide"])
+    # Per seed, so that the seed's own level cancels; groups without common seeds leave nothing to compare.
+    narrow, wide = ((errors["high", group] - errors["rest", group]).dropna() for group in ("narrow", "wide"))
+    need(len(narrow) and len(wide), f"no seed tested over the whole range of {WIDE}")
+    excess = e.effect(narrow, wide)
+    return all_positive([high, excess]), f"narrow - wide ISR: highest third {high}; excess over the rest {excess}"
 
 
 @claim("Figure 4", "On a narrow distribution, networks with a narrow ISR are slightly better than wide ones.")
@@ -238,8 +229,9 @@ def narrow_slightly_better_on_narrow_data(e: Evidence) -> Finding:
     """Criterion (narrowest data): wide minus narrow ISRs, averaged over the range, is positive beyond the spread.
     "Slightly" is reported as the number, not tested.
     """
-    flipped = _narrow_minus_wide(e, NARROW)["all"].along(-1)
-    return all_positive([flipped]), f"wide - narrow ISR within the range: {flipped}"
+    errors = _errors_by_part(e, NARROW)
+    change = e.effect(errors["all", "wide"], errors["all", "narrow"])
+    return all_positive([change]), f"wide - narrow ISR within the range: {change}"
 
 
 @claim("Section 4.1", "The joint fit of the tolerance model gives tau = 0.459.")
@@ -259,9 +251,8 @@ def tolerance_isr_similar_to_best(e: Evidence) -> Finding:
     """
     fitted = e.tolerance().isrs
     best = [e.best_isr(name) for name in DISTRIBUTIONS]
-    printed = reported.numbers("Figure 3")
-    printed = printed.loc[printed.groupby("distribution")["mean"].idxmin()].set_index("distribution")["init_isr"]
-    theirs = [printed[name] for name in DISTRIBUTIONS]
+    printed = reported.numbers("Figure 3").set_index("init_isr").groupby("distribution")["mean"].idxmin()
+    theirs = printed[list(DISTRIBUTIONS)].tolist()
     worst, apart = (float(np.abs(np.log2(np.divide(fitted, isrs))).max()) for isrs in (best, theirs))
     pairs = zip(fitted, best, DISTRIBUTIONS, strict=True)
     parts = "; ".join(f"{isr:.2f} against {ours:.2f} on {name}" for isr, ours, name in pairs)
@@ -314,8 +305,9 @@ def learned_follows_best_fixed_pattern(e: Evidence) -> Finding:
     """
     oriented = []
     for narrow, wide in pairwise(DISTRIBUTIONS[1:]):
-        change = e.effect(e.values("isr", wide), e.values("isr", narrow))
-        oriented.append(change.along(np.sign(e.best_isr(wide) - e.best_isr(narrow))))
+        learned = e.values("isr", wide), e.values("isr", narrow)
+        direction = np.sign(e.best_isr(wide) - e.best_isr(narrow))
+        oriented.append(e.effect(*(direction * isrs for isrs in learned)))
     sigmas = [e.values("sigma_basis", name) for name in DISTRIBUTIONS[1:]]
     excess = [abs(values.mean() - START[0]) - 0.1 * START[0] for values in sigmas]
     left = any(more > np.nan_to_num(summary(values)[1]) for more, values in zip(excess, sigmas, strict=True))
@@ -329,8 +321,8 @@ def learned_comparable_to_best_fixed(e: Evidence) -> Finding:
     """Criterion: on every distribution, learned minus best fixed test error is at most `MARGIN`. Did not hold: beyond
     margin and spread somewhere. A learned network that is better counts as comparable.
     """
-    fixed = [best_fixed(e.fixed(name)).set_index("seed")["test_error"] for name in DISTRIBUTIONS]
-    effects = [e.effect(e.values("test_error", name), best) for name, best in zip(DISTRIBUTIONS, fixed, strict=True)]
+    fixed = {name: e.errors_by_isr(name)[e.best_isr(name)] for name in DISTRIBUTIONS}
+    effects = [e.effect(e.values("test_error", name), errors) for name, errors in fixed.items()]
     worse = [one for one in effects if one.difference > 0]
     return all_similar(worse, MARGIN), "learned - best fixed error: " + _listed(list(map(str, effects)))
 
@@ -341,10 +333,8 @@ def scales_adapt_to_data(e: Evidence) -> Finding:
     them. Did not hold: negative beyond the spread for more than half of them. Starts with one seed have no spread and
     decide nothing, but count among all.
     """
-    effects = []
-    for start in e.starts():
-        with suppress(NotMeasured):
-            effects.append(e.effect(e.values("isr", WIDE, start=start), e.values("isr", NARROW, start=start)))
+    starts = e.starts(NARROW, WIDE)
+    effects = [e.effect(*(e.values("isr", on, start=start) for on in (WIDE, NARROW))) for start in starts]
     need(effects, f"no start with runs on both {NARROW} and {WIDE}")
     mean = np.mean([one.difference for one in effects])
     measured = f"from {_counted(effects)} starts the ISR ends larger on the widest data; mean change {mean:+.2f}"
@@ -358,14 +348,14 @@ def init_matters(e: Evidence) -> Finding:
     beyond the spread in more than half. Both starts of a comparison count with the seeds that they share; comparisons
     with one such seed have no spread and decide nothing, but count among all.
     """
-    effects, starts = [], e.starts()
-    for name in DISTRIBUTIONS:
-        for axis, column in ((1, "isr"), (0, "sigma_basis")):
-            for held in sorted({start[1 - axis] for start in starts}):
-                line = [start for start in starts if start[1 - axis] == held]
-                ends = e.at_common_seeds(column, name, [line[0], line[-1]])
-                if len(ends) > 1 and all(len(values) for values in ends.values()):
-                    effects.append(e.effect(ends[line[-1]], ends[line[0]]))
+    effects = []
+    for name, (axis, column) in product(DISTRIBUTIONS, ((1, "isr"), (0, "sigma_basis"))):
+        starts = e.starts(name)
+        for held in sorted({start[1 - axis] for start in starts}):
+            line = [start for start in starts if start[1 - axis] == held]
+            ends = e.at_common_seeds(column, name, [line[0], line[-1]])
+            if len(line) > 1 and len(ends):
+                effects.append(e.effect(ends[line[-1]], ends[line[0]]))
     need(effects, "no two starts with a common seed that differ in sigma_basis or ISR only")
     return majority_positive(effects), f"the larger start ends larger in {_counted(effects)} comparisons"
 
@@ -388,7 +378,7 @@ def init_matters_for_test_error(e: Evidence) -> Finding:
     """
     significant, small, parts = [], [], []
     for name in DISTRIBUTIONS:
-        groups = np.array(list(e.at_common_seeds("test_error", name, e.starts()).values()))  # (starts, seeds)
+        groups = e.at_common_seeds("test_error", name, e.starts(name)).to_numpy().T  # (starts, seeds)
         need(len(groups) >= 2, f"needs two starts on {name}")
         seeds = groups.shape[1]
         there = f"there {'is' if seeds else 'are'} {seeds}"
@@ -411,14 +401,13 @@ def wide_init_helps_on_wide_data(e: Evidence) -> Finding:
     """Criterion (widest data): error from the smallest minus from the largest initial ISR, averaged per seed over the
     initial sigma_basis that have both; positive beyond the spread.
     """
-    starts = e.starts()
+    starts = sorted({start for name in DISTRIBUTIONS for start in e.starts(name)})
     small, large = (pick((isr for _, isr in starts), default=0.0) for pick in (min, max))
     sigmas = [sigma for sigma, isr in starts if isr == small and (sigma, large) in starts]
     need(small != large and sigmas, "no two initial ISRs at equal sigma_basis")
-    ends = []
-    for isr in (small, large):
-        errors = [e.learned(WIDE, start=(sigma, isr)).set_index("seed")["test_error"] for sigma in sigmas]
-        ends.append((sum(errors) / len(errors)).dropna())
+    ends = [
+        e.at_common_seeds("test_error", WIDE, [(sigma, isr) for sigma in sigmas]).mean(axis=1) for isr in (small, large)
+    ]
     need(not (ends[0].empty or ends[1].empty), f"no seed with every start on {WIDE}")
     gain = e.effect(*ends)
     measured = f"error from ISR {small:g} {text(ends[0])}, from {large:g} {text(ends[1])}; difference {gain}"
@@ -430,7 +419,7 @@ def isr_stabilises_after_20_epochs(e: Evidence) -> Finding:
     """Criterion (widest data, default start): over the last two thirds of the training (epoch 20 of 60 on) the ISR
     ranges over at most 10 % of its final value in every run. Did not hold: more than 25 % on average over the runs.
     """
-    histories = e.learned(WIDE)["isr_history"]
+    histories = e.values("isr_history", WIDE)
     need(histories.map(len).min() >= 6, f"no ISR history of at least 6 epochs on {WIDE}")
     late = [np.asarray(history)[round(len(history) * FIRST_PHASE) :] for history in histories]
     drifts = [float(np.ptp(values) / values[-1]) for values in late]
@@ -452,10 +441,9 @@ def best_model_has_larger_isr_than_others(e: Evidence) -> Finding:
     learned, candidates = e.values("isr", WIDE), {}
     with suppress(NotMeasured):
         candidates["best fixed"] = [e.best_isr(WIDE)]
-    errors = e.at_common_seeds("test_error", WIDE, e.starts())
-    errors = {start: values.mean() for start, values in errors.items() if len(values)}
-    if len(errors) > 1:
-        best = min(errors, key=errors.get)
+    errors = e.at_common_seeds("test_error", WIDE, e.starts(WIDE))
+    if len(errors) and len(errors.columns) > 1:
+        best = errors.mean().idxmin()
         candidates[f"best start ({best[0]:g}, {best[1]:g})"] = e.values("isr", WIDE, start=best)
     need(candidates, f"neither fixed networks nor other starts on {WIDE}")
     signs = [e.effect(isrs, learned).sign for isrs in candidates.values()]

@@ -198,11 +198,11 @@ class Comparison:
         Then for the main size: unpaired, the verdict without pairing of seeds, and measured, a sentence with numbers.
         """
         main = self.judgements[self.main]
-        table = main[["id", "item", "claim", "notebook"]].copy()
+        table = main[["id", "item", "claim"]].copy()
         for name, judged_claims in self.judgements.items():
             table[name] = judged_claims["verdict"].replace(NOT_MEASURED, "")
         table = table.assign(unpaired=main["unpaired"].replace(NOT_MEASURED, ""), measured=main["measured"])
-        return table[table["notebook"].str.startswith(notebook)].drop(columns="notebook").reset_index(drop=True)
+        return table[table["item"].map(claims.NOTEBOOKS).str.startswith(notebook)].reset_index(drop=True)
 
     def counted(self) -> str:
         """One line: how many numbers have runs of the paper's size, and what these say."""

@@ -15,7 +15,7 @@ seeds were enough at first; a verdict that hung on two showed that they are not.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -91,11 +91,6 @@ class Effect:
         spread = f"{self.spread:.2f}" if np.isfinite(self.spread) else "unknown"
         interval = f"[{self.low:.2f}, {self.high:.2f}]" if np.isfinite(self.low) else "none"
         return f"{self.difference:+.2f} ({'paired ' * self.paired}seed spread {spread}, 95 % interval {interval})"
-
-    def along(self, direction: float) -> Effect:
-        """Seen in a direction: turned round where that is -1, nothing where it is 0."""
-        low, high = sorted((direction * self.low, direction * self.high))
-        return replace(self, difference=direction * self.difference, low=low, high=high)
 
 
 def effect(first: Sequence[float], second: Sequence[float]) -> Effect:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from scalestudy.models.systems import SYSTEMS
 from scalestudy.paper.effects import Effect, effect, paired_effect
-from scalestudy.paper.reported import DISTRIBUTIONS, LEARNED, START
-from scalestudy.paper.table import best_fixed
+from scalestudy.paper.reported import LEARNED, START
 from scalestudy.tolerance import ToleranceFit
 
 Start = tuple[float, float]  # initial sigma_basis (pixels) and ISR
@@ -26,6 +25,11 @@ def need(found: object, missing: str) -> None:
     """Leave a check that lacks something."""
     if not found:
         raise NotMeasured(missing)
+
+
+def lowest(errors: Mapping[Any, pd.Series]) -> Any:
+    """The key of the lowest mean."""
+    return min(errors, key=lambda one: errors[one].mean())
 
 
 @dataclass(frozen=True)
@@ -52,55 +56,42 @@ class Evidence:
         need(not runs.empty, f"no runs with scale_learning '{mode}' on {on}")
         return runs
 
-    def learned(self, on: str, mode: str = LEARNED, start: Start = START) -> pd.DataFrame:
-        """Those of one start."""
-        runs = self.of_mode(on, mode)
-        runs = runs[np.isclose(runs[["init_sigma", "init_isr"]].to_numpy(float), start, rtol=0.01).all(axis=1)]
-        need(not runs.empty, f"no runs with scale_learning '{mode}' from ({start[0]:g}, {start[1]:g}) on {on}")
-        return runs
-
     def values(self, column: str, on: str, mode: str = LEARNED, start: Start = START) -> pd.Series:
-        """One column of `learned`, by seed."""
-        return self.learned(on, mode, start).set_index("seed")[column].astype(float)
+        """A column of those of one start, not empty, by seed."""
+        runs = self.of_mode(on, mode)
+        runs = runs[(runs["init_sigma"] == start[0]) & (runs["init_isr"] == start[1])]
+        need(not runs.empty, f"no runs with scale_learning '{mode}' from ({start[0]:g}, {start[1]:g}) on {on}")
+        return runs.set_index("seed")[column]
 
     def scales(self, on: str, mode: str) -> pd.DataFrame:
         """Learned internal scales in pixels, ascending from column to column; rows seed."""
-        scales = self.learned(on, mode).set_index("seed")["internal_scales"]
-        return pd.DataFrame(np.sort(np.array(scales.tolist(), dtype=float), axis=1), index=scales.index)
+        scales = self.values("internal_scales", on, mode)
+        return pd.DataFrame(np.sort(scales.tolist(), axis=1), index=scales.index)
 
-    def fixed(self, on: str) -> pd.DataFrame:
-        """Fixed networks of the paper's smallest scale, others would mix two questions; at least two ISRs."""
+    def errors_by_isr(self, on: str) -> dict[float, pd.Series]:
+        """Test errors, by seed, of fixed networks of the paper's smallest scale, ascending: at least two ISRs."""
         runs = self.of_mode(on, "fixed")
-        runs = runs[np.isclose(runs["init_sigma"], START[0], rtol=0.01)]
-        need(runs["init_isr"].round(2).nunique() >= 2, f"fewer than 2 fixed ISRs with sigma_basis {START[0]:g} on {on}")
-        return runs.assign(init_isr=runs["init_isr"].round(2))
-
-    def errors_by_isr(self, on: str) -> pd.DataFrame:
-        """Test errors of `fixed`, rows seed, columns ISR (ascending)."""
-        return self.fixed(on).pivot_table(values="test_error", index="seed", columns="init_isr")
+        runs = runs[runs["init_sigma"] == START[0]]  # others would mix two questions
+        need(runs["init_isr"].nunique() >= 2, f"fewer than 2 fixed ISRs with sigma_basis {START[0]:g} on {on}")
+        return dict(list(runs.set_index("seed").groupby("init_isr")["test_error"]))
 
     def best_isr(self, on: str) -> float:
         """The fixed ISR of the lowest mean test error."""
-        return float(best_fixed(self.fixed(on))["init_isr"].iloc[0])
+        return lowest(self.errors_by_isr(on))
 
-    def starts(self) -> list[Start]:
-        """All (sigma_basis, ISR) from which the scales were learned, ascending."""
-        runs = self.runs[(self.runs["mode"] == LEARNED) & self.runs["distribution"].isin(DISTRIBUTIONS)]
-        pairs = runs[["init_sigma", "init_isr"]].round(3).drop_duplicates()
-        return sorted(pairs.itertuples(index=False, name=None))
+    def starts(self, *on: str) -> list[Start]:
+        """All (sigma_basis, ISR) from which the scales were learned on each of these distributions, ascending."""
+        learned = self.runs[self.runs["mode"] == LEARNED].groupby("distribution")[["init_sigma", "init_isr"]]
+        there = {name: set(pairs.itertuples(index=False, name=None)) for name, pairs in learned}
+        return sorted(set.intersection(*(there.get(name, set()) for name in on)))
 
-    def at_common_seeds(self, column: str, on: str, starts: Sequence[Start]) -> dict[Start, pd.Series]:
-        """Values of the starts with runs there, at the seeds that all of these have: a seed is no effect of a start."""
-        series = {}
-        for start in starts:
-            with suppress(NotMeasured):
-                series[start] = self.learned(on, start=start).groupby("seed")[column].mean()
-        common = sorted(set.intersection(*(set(values.index) for values in series.values()))) if series else []
-        return {start: values.loc[common] for start, values in series.items()}
+    def at_common_seeds(self, column: str, on: str, starts: Sequence[Start]) -> pd.DataFrame:
+        """Values, a column a start, at the seeds that all of these have (rows): a seed is no effect of a start."""
+        return pd.DataFrame({start: self.values(column, on, start=start) for start in starts}).dropna()
 
     def system(self, column: str, name: str, augmented: bool) -> pd.Series:
         """A column of the runs of a system on MNIST-Scale, not empty, by realisation."""
         need(self.runs["augmented"].eq(True).any(), 'no runs with random rescaling ("+"), which this claim needs, too')
         rows = self.runs[(self.runs["model"] == name) & (self.runs["augmented"] == augmented)]
         need(not rows.empty, f"no runs of {SYSTEMS[name].title}{'+' * augmented}")
-        return rows.set_index("seed")[column].astype(float)
+        return rows.set_index("seed")[column]

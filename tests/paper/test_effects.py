@@ -91,11 +91,3 @@ def test_pairs_of_seeds_take_out_what_a_seed_does_to_both_sides():
     assert str(pairs).startswith("+0.20 (paired seed spread 0.07")
     for other in ([1.0, 2.0], pd.Series([4.0, 2.0], [2, 1])):  # no seeds, two in common
         assert paired_effect(first, other) == effect(first, other)
-
-
-@pytest.mark.parametrize(
-    ("direction", "difference", "interval"), [(1, 0.5, (-1, 2)), (-1, -0.5, (-2, 1)), (0, 0, (0, 0))]
-)
-def test_an_effect_seen_in_a_direction(direction, difference, interval):
-    seen = Effect(0.5, 0.3, -1.0, 2.0).along(direction)
-    assert (seen.difference, seen.spread, (seen.low, seen.high)) == (difference, 0.3, interval)
