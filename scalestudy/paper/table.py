@@ -11,37 +11,29 @@ from scalestudy.files import write_whole
 from scalestudy.models.systems import SYSTEMS
 from scalestudy.training.record import Record
 
-IDENTITY = [
-    "key", "dataset", "model", "title", "distribution", "low", "high", "mode", "init_sigma", "init_isr", "augmented",
-    "seed",
-]  # fmt: skip
-_SIZES = [
-    "num_scales", "shrink", "train_images", "validation_images", "test_images", "scale_test_images",
-    "equivariance_images", "epochs", "batch_size", "order", "precision", "paper_size",
+_SPEC = [
+    "distribution", "mode", "init_sigma", "init_isr", "num_scales", "seed", "shrink", "train_images",
+    "validation_images", "test_images", "scale_test_images", "epochs", "batch_size", "order", "precision", "model",
+    "augmented", "equivariance_images",
 ]  # fmt: skip
 _RESULTS = [
-    "test_error", "validation_error", "selected_epoch", "sigma_basis", "isr", "internal_scales", "isr_history",
-    "scales_history", "train_loss_first", "train_loss_last",
+    "test_error", "validation_error", "selected_epoch", "internal_scales", "device", "torch", "scalestudy", "commit",
+    "seconds",
 ]  # fmt: skip
-_MADE = ["train_ms", "inference_ms", "device", "threads", "torch", "scalestudy", "commit", "seconds"]
-RUN_COLUMNS = [*IDENTITY, *_SIZES, *_RESULTS, *_MADE]
-CURVE_COLUMNS = [*IDENTITY, "what", "at", "value"]
+_MORE = [
+    "dataset", "title", "low", "high", "paper_size", "sigma_basis", "isr", "isr_history", "scales_history",
+    "train_loss_first", "train_loss_last", "train_ms", "inference_ms", "threads",
+]  # fmt: skip
+RUN_COLUMNS = [*_SPEC, *_RESULTS, "key", *_MORE]
+CURVE_COLUMNS = [*RUN_COLUMNS, "what", "at", "value"]
 
 _TYPES = {
     **dict.fromkeys(["num_scales", "shrink", "scale_test_images", "equivariance_images"], "Int64"),
     **dict.fromkeys(["low", "high", "init_sigma", "init_isr", "sigma_basis", "isr", "test_error"], "float64"),
-    "augmented": "bool",
     **dict.fromkeys(["train_loss_first", "train_loss_last", "train_ms", "inference_ms"], "float64"),
+    "augmented": "bool",
 }
 """Of columns that may be empty, so that a frame without runs has the same types."""
-
-SUMMARY_COLUMNS = (
-    "distribution", "scale_learning", "init_sigma_basis", "init_isr", "num_scales", "seed", "shrink", "train_images",
-    "validation_images", "test_images", "scale_test_images", "epochs", "batch_size", "order", "precision",
-    "model", "augmented", "equivariance_images", "test_error", "validation_error", "selected_epoch", "internal_scales",
-    "device", "torch", "scalestudy", "commit", "seconds", "key",
-)  # fmt: skip
-"""Columns of `summary_frame`: the spec, the results, how they were made, the key."""
 
 
 def runs(records: Iterable[Record]) -> pd.DataFrame:
@@ -60,11 +52,11 @@ def runs(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def curves(records: Iterable[Record]) -> pd.DataFrame:
-    """One row a point of a run's curves, in the order of `runs`.
+    """One row a point of a run's curves, beside the columns of `runs` and in their order.
 
-    `CURVE_COLUMNS`: ``what`` is "by data scale" (``value``: test error in percent, ``at``: the data scale, on
-    MNIST-Scale the lower edge of a bin 0.1 wide), "relative change" of the outputs (no unit) or "prediction change"
-    (percent of the images), both ``at`` the factor by which the digits are enlarged.
+    ``what`` is "by data scale" (``value``: test error in percent, ``at``: the data scale, on MNIST-Scale the lower edge
+    of a bin 0.1 wide), "relative change" of the outputs (no unit) or "prediction change" (percent of the images), both
+    ``at`` the factor by which the digits are enlarged.
     """
     records = list(records)
     points = [
@@ -77,7 +69,7 @@ def curves(records: Iterable[Record]) -> pd.DataFrame:
         )
         for at, value in sorted((curve or {}).items(), key=lambda point: float(point[0]))
     ]
-    return runs(records)[IDENTITY].merge(pd.DataFrame(points, columns=["key", "what", "at", "value"]), on="key")
+    return runs(records).merge(pd.DataFrame(points, columns=["key", "what", "at", "value"]), on="key")
 
 
 def best_fixed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -88,15 +80,14 @@ def best_fixed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary_frame(records: Iterable[Record]) -> pd.DataFrame:
-    """`runs` as people read it: sorted by all of the spec, whatever does not apply to a run left blank."""
+    """`runs` as people read it, sorted by all of the spec: whatever does not apply to a run is left blank."""
     frame = runs(records)
     frame["internal_scales"] = [" ".join(f"{sigma:g}" for sigma in scales) for scales in frame["internal_scales"]]
     frame["augmented"] = frame["augmented"].astype("boolean").mask(frame["dataset"] != "mnist_scale")
     frame["order"] = frame["order"].where(frame["dataset"] != "mnist_scale", "")
     frame["commit"] = frame["commit"].fillna("")
-    frame = frame.rename(columns={"mode": "scale_learning", "init_sigma": "init_sigma_basis"})[list(SUMMARY_COLUMNS)]
-    by = [name for name in SUMMARY_COLUMNS if name not in (*_RESULTS, *_MADE)]
-    return frame.sort_values(by, kind="stable", ignore_index=True)
+    frame = frame.sort_values([*_SPEC, "key"], kind="stable", ignore_index=True)[[*_SPEC, *_RESULTS, "key"]]
+    return frame.rename(columns={"mode": "scale_learning", "init_sigma": "init_sigma_basis"})
 
 
 def write_summary(records: Iterable[Record], path: Path) -> None:
