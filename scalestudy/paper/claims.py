@@ -348,14 +348,16 @@ def init_matters(e: Evidence) -> Finding:
     beyond the spread in more than half. Both starts of a comparison count with the seeds that they share; comparisons
     with one such seed have no spread and decide nothing, but count among all.
     """
-    effects = []
+    effects, starts = [], e.starts()
     for name, (axis, column) in product(DISTRIBUTIONS, ((1, "isr"), (0, "sigma_basis"))):
-        starts = e.starts(name)
         for held in sorted({start[1 - axis] for start in starts}):
             line = [start for start in starts if start[1 - axis] == held]
-            ends = e.at_common_seeds(column, name, [line[0], line[-1]])
-            if len(line) > 1 and len(ends):
-                effects.append(e.effect(ends[line[-1]], ends[line[0]]))
+            small, large = line[0], line[-1]
+            if small == large or not {small, large} <= set(e.starts(name)):
+                continue
+            ends = e.at_common_seeds(column, name, [small, large])
+            if len(ends):
+                effects.append(e.effect(ends[large], ends[small]))
     need(effects, "no two starts with a common seed that differ in sigma_basis or ISR only")
     return majority_positive(effects), f"the larger start ends larger in {_counted(effects)} comparisons"
 
@@ -401,7 +403,7 @@ def wide_init_helps_on_wide_data(e: Evidence) -> Finding:
     """Criterion (widest data): error from the smallest minus from the largest initial ISR, averaged per seed over the
     initial sigma_basis that have both; positive beyond the spread.
     """
-    starts = sorted({start for name in DISTRIBUTIONS for start in e.starts(name)})
+    starts = e.starts()
     small, large = (pick((isr for _, isr in starts), default=0.0) for pick in (min, max))
     sigmas = [sigma for sigma, isr in starts if isr == small and (sigma, large) in starts]
     need(small != large and sigmas, "no two initial ISRs at equal sigma_basis")

@@ -38,6 +38,7 @@ _GROUPS = [
 """Items and their groups of `Study`; Table 2 has the best of Figure 3's runs, too."""
 
 _UNPRINTED = {"Table 5": ["test_error"], "Table 6": [*_SCALES, "isr"]}  # shown of systems that the paper does not have
+_MODES = ("direct", "spacing", LEARNED, "isr", "fixed")  # in the order of rows
 _CALLED = {
     "Table 2": {
         LEARNED: "learned: step ratio (released code)",
@@ -49,25 +50,25 @@ _CALLED = {
 """Rows of tables by the mode of learning."""
 
 _INDEX = {
-    "Figure 3": {"init_isr": "isr"},
-    "Table 2": {"called": "scale learning"},
-    "Table 3": {"init_sigma": "init_sigma_basis", "init_isr": "init_isr"},
-    "Table 4": {"called": "parameterisation"},
+    "Figure 3": {"distribution": "distribution", "init_isr": "isr"},
+    "Table 2": {"distribution": "distribution", "mode": "scale learning"},
+    "Table 3": {"distribution": "distribution", "init_sigma": "init_sigma_basis", "init_isr": "init_isr"},
+    "Table 4": {"distribution": "distribution", "mode": "parameterisation"},
+    "Table 5": {"model": "model"},
+    "Table 6": {"augmented": "augmented", "model": "model"},
 }
-"""Columns that name a row of a table beside the distribution, and how they are called there."""
+"""Columns that name a row of a table, and how they are called there."""
 
 
 class Comparison:
     """What runs of one size or several say, each beside the paper.
 
     `levels` are studies and their records by the name of their size, from small to large; `main` is the one that this
-    is about (the first); `fit` saves the time of a fit.
+    is about (the first).
     """
 
-    def __init__(
-        self, levels: Mapping[str, tuple[Study, list[Record]]], main: str = "", fit: ToleranceFit | None = None
-    ) -> None:
-        self.levels, self.main, self._fit = dict(levels), main or next(iter(levels)), fit
+    def __init__(self, levels: Mapping[str, tuple[Study, list[Record]]], main: str = "") -> None:
+        self.levels, self.main = dict(levels), main or next(iter(levels))
 
     @classmethod
     def of(cls, study: Study) -> Comparison:
@@ -82,7 +83,7 @@ class Comparison:
     @cached_property
     def fit(self) -> ToleranceFit:
         """The joint fit of the tolerance model to the paper's distributions."""
-        return self._fit or fit_tolerance(RANGES)
+        return fit_tolerance(RANGES)
 
     @cached_property
     def both(self) -> pd.DataFrame:
@@ -102,10 +103,8 @@ class Comparison:
         for name, cells in ours.items():
             both = both.merge(cells[[*keys, "told"]].rename(columns={"told": name}), how="left", on=keys)
         numbers = ["mean", "std", "n"]
-        cells = ours[PAPER_SIZE][[*keys, *numbers]] if PAPER_SIZE in ours else pd.DataFrame(columns=[*keys, *numbers])
-        both = judged(
-            both.merge(cells.astype(dict.fromkeys(numbers, float)), how="left", on=keys, suffixes=("_paper", "_ours"))
-        )
+        cells = ours.get(PAPER_SIZE, next(iter(ours.values()))[:0])[[*keys, *numbers]]
+        both = judged(both.merge(cells, how="left", on=keys, suffixes=("_paper", "_ours")))
         both["paper"] = list(map(format_mean_std, *(both[f"{name}_paper"] for name in numbers)))
         return both.assign(**{name: both[name].astype(object).fillna("") for name in self.levels})
 
@@ -116,51 +115,23 @@ class Comparison:
         verdicts of test errors.  Table 5 counts the parameters.  Table 6 has the least favourable verdict of the four
         scales (`VERDICTS_FROM_WORST`).
         """
-        rows = self.both[self.both["item"] == item]
-        table = {"Table 5": self._table5, "Table 6": self._table6}.get(item, self._by_distribution)(rows)
-        return table.loc[:, ~table.eq("").all()]
-
-    def _by_distribution(self, rows: pd.DataFrame) -> pd.DataFrame:
-        item = rows["item"].iloc[0]
-        if item in _CALLED:
-            rows = rows.assign(called=rows["mode"].map(_CALLED[item]))
-            order = {name: place for place, name in enumerate([*DISTRIBUTIONS, *_CALLED[item].values()])}
-            rows = rows.sort_values(["distribution", "called"], key=lambda names: names.map(order), kind="stable")
-        titles = {name: name.replace("_", " ") for name in rows["quantity"]}
-        wide = self._wide(rows.rename(columns=_INDEX[item]), ["distribution", *_INDEX[item].values()], titles)
-        return wide.rename(columns={"test error, told": "difference", "test error, verdict": "verdict"}).reset_index()
-
-    def _wide(self, rows: pd.DataFrame, index: list[str], titles: dict[str, str]) -> pd.DataFrame:
-        """Columns "title, size" and "title, paper" a quantity; of test errors difference and verdict, too."""
+        index, order = list(_INDEX[item]), {name: i for i, name in enumerate([*DISTRIBUTIONS, *_MODES, *SYSTEMS])}
+        rows = self.both[(self.both["item"] == item) & (self.both["quantity"] != "parameters_thousands")]
+        rows = rows.sort_values(index, key=lambda names: names.map(lambda name: order.get(name, name)))
+        titles = rows["quantity"].str.replace("_", " ")
+        titles = titles + rows["augmented"].map(MARKS) if item == "Table 5" else titles
         parts = []
-        for quantity, title in titles.items():
-            cells = rows[rows["quantity"] == quantity].set_index(index)
-            names = [*self.levels, "paper", *(["told", "verdict"] if "test error" in title else [])]
-            parts.append(cells[names].add_prefix(f"{title}, "))
-        return pd.concat(parts, axis=1)
-
-    def _table5(self, rows: pd.DataFrame) -> pd.DataFrame:
-        printed = rows[rows["quantity"] == "parameters_thousands"].set_index("model")["mean_paper"]
-        rows = rows[rows["quantity"] == "test_error"]
-        names = [name for name in SYSTEMS if name in set(rows["model"])]
-        table = pd.DataFrame({"model": [SYSTEMS[name].title for name in names]})
-        table["parameters, ours"] = [f"{parameters(name):,}" for name in names]
-        table["parameters, paper"] = [f"{printed[name]:.0f}k" if name in printed else "" for name in names]
-        for augmented, mark in MARKS.items():
-            cells = self._wide(rows[rows["augmented"] == augmented], ["model"], {"test_error": f"test error{mark}"})
-            called = {f"test error{mark}, told": f"difference{mark}", f"test error{mark}, verdict": f"verdict{mark}"}
-            cells = cells.reindex(names, fill_value="").reset_index(drop=True)
-            table = pd.concat([table, cells.rename(columns=called)], axis=1)
-        return table
-
-    def _table6(self, rows: pd.DataFrame) -> pd.DataFrame:
-        titles = {name: f"scale {place}" for place, name in enumerate(_SCALES, 1)} | {"isr": "largest / smallest"}
-        table = self._wide(rows, ["augmented", "model"], titles).fillna("")
-        scales = rows[rows["quantity"].isin(_SCALES)].groupby(["augmented", "model"])
-        table["verdict"] = scales["verdict"].agg(lambda given: min(given, key=VERDICTS_FROM_WORST.index))
-        table = table.loc[[(mark, name) for mark in MARKS for name in SYSTEMS if (mark, name) in table.index]]
-        table.insert(0, "model", [SYSTEMS[name].title + MARKS[augmented] for augmented, name in table.index])
-        return table.reset_index(drop=True)
+        for title, cells in rows.groupby(titles, sort=False):
+            called = {name: f"{title}, {name}" for name in (*self.levels, "paper")}
+            if title.startswith("test error"):
+                mark = title.removeprefix("test error")
+                called |= {"told": f"difference{mark}", "verdict": f"verdict{mark}"}
+            parts.append(cells.set_index(index)[list(called)].rename(columns=called))
+        if item == "Table 6":
+            verdicts = rows[rows["quantity"].isin(_SCALES)].groupby(index)["verdict"]
+            parts.append(verdicts.agg(lambda given: min(given, key=VERDICTS_FROM_WORST.index)))
+        table = _named(item, pd.concat(parts, axis=1).fillna("").reset_index())
+        return table.loc[:, ~table.eq("").all()]
 
     @cached_property
     def numbers(self) -> pd.DataFrame:
@@ -168,12 +139,8 @@ class Comparison:
 
         tau has no noise, so it is reproduced if it rounds to the same, at any size.
         """
-        both = self.both
-        rows = both[
-            both["mean_paper"].notna()
-            & both["margin"].notna()
-            & ((both["item"] != "Table 2") | (both["mode"] != "isr"))
-        ]
+        rows = self.both.dropna(subset=["mean_paper", "margin"])
+        rows = rows[rows["mode"] != "isr"]  # which stands beside the released numbers once more
         rows = rows.assign(
             configuration=[_configuration(row) for row in rows.itertuples()],
             quantity=rows["quantity"].str.replace("_", " "),
@@ -277,6 +244,22 @@ def judged(both: pd.DataFrame) -> pd.DataFrame:
     interval = ["" if np.isnan(one) else f" [{one:+.2f}, {two:+.2f}]" for one, two in zip(low, high, strict=True)]
     told = (difference.map("{:+.2f}".format) + interval).where(verdict != "", "")
     return both.assign(difference=difference, low=low, high=high, verdict=verdict, told=told)
+
+
+def _named(item: str, table: pd.DataFrame) -> pd.DataFrame:
+    """A table with its rows named for people."""
+    titles = {name: system.title for name, system in SYSTEMS.items()}
+    if item in _CALLED:
+        table["mode"] = table["mode"].map(_CALLED[item])
+    elif item == "Table 5":
+        thousands = reported.numbers(item).query("quantity == 'parameters_thousands'").set_index("model")["mean"]
+        table.insert(1, "parameters, ours", [f"{parameters(name):,}" for name in table["model"]])
+        table.insert(2, "parameters, paper", table["model"].map(thousands.map("{:.0f}k".format)).fillna(""))
+        table["model"] = table["model"].map(titles)
+    elif item == "Table 6":
+        table["model"] = table["model"].map(titles) + table.pop("augmented").map(MARKS)
+        table.columns = table.columns.str.replace("scale", "scale ").str.replace("isr", "largest / smallest")
+    return table.rename(columns=_INDEX[item])
 
 
 def _configuration(row: tuple) -> str:

@@ -80,10 +80,10 @@ class Evidence:
         return lowest(self.errors_by_isr(on))
 
     def starts(self, *on: str) -> list[Start]:
-        """All (sigma_basis, ISR) from which the scales were learned on each of these distributions, ascending."""
+        """All (sigma_basis, ISR) from which the scales were learned, on each of these distributions, ascending."""
         learned = self.runs[self.runs["mode"] == LEARNED].groupby("distribution")[["init_sigma", "init_isr"]]
         there = {name: set(pairs.itertuples(index=False, name=None)) for name, pairs in learned}
-        return sorted(set.intersection(*(there.get(name, set()) for name in on)))
+        return sorted(set().union(*there.values()).intersection(*(there.get(name, ()) for name in on)))
 
     def at_common_seeds(self, column: str, on: str, starts: Sequence[Start]) -> pd.DataFrame:
         """Values, a column a start, at the seeds that all of these have (rows): a seed is no effect of a start."""

@@ -23,11 +23,6 @@ OFFSETS = (-0.006, 0.0, 0.006, 0.0, 0.0, 0.0)  # of the seeds: "reproduced" wher
 
 
 @pytest.fixture(scope="module")
-def fit():
-    return fit_tolerance(RANGES)
-
-
-@pytest.fixture(scope="module")
 def paper():
     return Study.open("paper")
 
@@ -221,9 +216,10 @@ def test_every_printed_number_appears_once(committed):
     assert not rows.duplicated(["item", "configuration", "quantity"]).any() and not rows.isna().any().any()
 
 
-def test_tau(paper, fit):
-    row = Comparison({PAPER_SIZE: (paper, [])}, fit=replace(fit, tau=0.4596)).numbers.iloc[-1]
-    assert row.tolist()[3:] == ["0.460", "0.459", "+0.0006", "different"]
+def test_tau(paper):
+    both = at_paper_size(paper, [])
+    both.fit = replace(fit_tolerance(RANGES), tau=0.4596)
+    assert both.numbers.iloc[-1].tolist()[3:] == ["0.460", "0.459", "+0.0006", "different"]
 
 
 def test_only_the_papers_size_has_verdicts(paper):
