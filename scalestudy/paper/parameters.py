@@ -51,50 +51,32 @@ def parse_seconds(text: str) -> float:
 
 
 def read_profile(profile: str) -> dict[str, Any]:
-    """What the file of a profile says, as texts."""
+    """What the file of a profile says, as texts, and its name."""
     path = files.params(profile)
-    if not path.parent.is_dir():
-        raise ValueError(
-            f"there is no folder params in {path.parent.parent}; name the project's folder in the environment variable "
-            f"{files.ROOT_VARIABLE}"
-        )
     if not path.is_file():
-        raise ValueError(
-            f"profile must be one of {', '.join(profiles()) or 'none'}, got {profile!r}; add {path} for another"
-        )
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)  # texts; pydantic reads their numbers
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}; write one 'name: value' per line") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold one 'name: value' per line, got {type(values).__name__}")
-    return values
+        there = ", ".join(profiles()) or f"those of the project that {files.ROOT_VARIABLE} names"
+        raise ValueError(f"profile must be one of {there}, got {profile!r}; add {path} for another")
+    try:  # pydantic reads the numbers
+        return {"profile": profile, **yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)}
+    except (yaml.YAMLError, TypeError) as error:
+        raise ValueError(f"{path} must hold one 'name: value' per line: {error}") from error
 
 
-def check_names(names: Iterable[str], allowed: Iterable[str], where: str) -> None:
+def check_names(names: Iterable[str], allowed: Iterable[str]) -> None:
     """Refuse an unknown name with those that are near it."""
     allowed = sorted(allowed)
     for name in names:
         if name not in allowed:
             close = difflib.get_close_matches(str(name), allowed, n=3)
             hint = f"did you mean {' or '.join(close)}? " if close else ""
-            raise ValueError(f"unknown parameter {name!r} {where}: {hint}allowed are {', '.join(allowed)}")
+            raise ValueError(f"unknown parameter {name!r}: {hint}allowed are {', '.join(allowed)}")
 
 
-def complaints(error: ValidationError, given: Mapping[str, Any], prefix: str) -> str:
+def complaints(error: ValidationError) -> str:
     """All complaints in one line: parameter, what is wrong, the value."""
     told = []
     for item in error.errors():
         message = item["msg"].removeprefix("Value error, ")
-        if item["loc"]:
-            field, *place = map(str, item["loc"])
-            name = ".".join([_parameter(field, item["input"], given, prefix), *place])
-            message = f"{name}: {message}, got {item['input']!r}"
-        told.append(message)
+        place = ".".join(map(str, item["loc"]))
+        told.append(f"{place}: {message}, got {item['input']!r}" if place else message)
     return "; ".join(told)
-
-
-def _parameter(field: str, value: object, given: Mapping[str, Any], prefix: str) -> str:
-    """The parameter of a study that the field of a spec follows, such as initial_isrs, which has this isr."""
-    lists = [name for name in given if name.endswith(f"{prefix}{field.split('_')[0]}s") and value in given[name]]
-    return next((name for name in (prefix + field, field, *lists) if name in given), field)

@@ -33,17 +33,15 @@ from scalestudy.training.spec import (
 TELLING_ISRS = (1.5, 2.38, 3.0, 4.76, 5.35, 7.56)
 """Fixed ISRs to run first: both ends, the default start, and the paper's best one for each distribution."""
 
-WANTED_SYSTEMS = (
-    "cnn", "dss", "si_convnet", "sevf", "sesn", "disco", "ours_isr", "ours_spacings", "ours_direct", "ss_cnn", "sicnn",
-)  # fmt: skip
-"""Systems in the order in which they are run: cheap ones first, the paper's own before the costly ones; then others."""
-
 WANTED_REALISATIONS = 3  # of every system are run before the others
 
 PATIENCE = 120  # seconds of training that a cell of a notebook may take
 
+GROUPS = ("table2", "table4", "eq5_as_printed", "figure3", "figure4", "table3", "table5")
+"""Groups of runs: methods of `Study`."""
+
 NOTEBOOK_GROUPS = {
-    "00": ("table2", "table4", "eq5_as_printed", "figure3", "table3", "table5"),
+    "00": GROUPS,
     "03": ("figure3",),
     "04": ("figure3",),
     "05": ("table2", "eq5_as_printed", "figure3"),
@@ -51,7 +49,7 @@ NOTEBOOK_GROUPS = {
     "07": ("table4",),
     "08": ("table5",),
 }
-"""Groups of runs that the notebooks read, by the number in front of the notebook's name."""
+"""Those that the notebooks read, by the number in front of the notebook's name."""
 
 
 class Study(BaseModel):
@@ -117,28 +115,19 @@ class Study(BaseModel):
         >>> Study.open("quick", ["epochs=3"]).profile
         'quick-custom'
         """
-        values, changes = read_profile(profile), parse_changes(changes)
-        check_names(values, cls.model_fields, f"in {profile}.yaml")
-        check_names(changes, cls.model_fields, "among the changes")
-        if values.get("profile") != profile:
-            raise ValueError(f"profile must be {profile!r} in {profile}.yaml, got {values.get('profile')!r}")
-        given, prefix = {}, ""
+        values, changes, where = read_profile(profile), parse_changes(changes), f"profile {profile}"
+        check_names([*values, *changes], cls.model_fields)
         try:
             unchanged, study = cls.model_validate(values), cls.model_validate(values | changes)
-            given = dict(study)
-            files.results(study.profile)  # a plain name
             study._check_lists()
             study._tables_2_to_4()
-            prefix = "baseline_"
+            where += ", runs on MNIST-Scale"
             study.table5()
         except ValidationError as error:
-            where = f"profile {profile}{', runs on MNIST-Scale' * bool(prefix)}"
-            raise ValueError(f"{where}: {complaints(error, given, prefix)}") from error
-        taken = {*profiles(), *(folder().name for folder in (files.records, files.runs, files.benchmarks))}
-        if study.profile != profile and study.profile in taken:
-            raise ValueError(
-                f"profile among the changes must be a new name, got {study.profile!r}; its results are others"
-            )
+            raise ValueError(f"{where}: {complaints(error)}") from error
+        files.results(study.profile)  # a plain name
+        if study.profile != profile and study.profile in {*profiles(), "records", "runs", "benchmarks"}:
+            raise ValueError(f"profile must be a new name, got {study.profile!r}, which has results of its own")
         if study.profile == profile and study != unchanged:
             study = study.model_copy(update={"profile": f"{profile}-custom"})
         study._options = shlex.join([f"--profile={profile}", *(f"-p{name}={value}" for name, value in changes.items())])
@@ -149,10 +138,8 @@ class Study(BaseModel):
             if isinstance(given, tuple) and len(set(given)) < len(given):
                 raise ValueError(f"{name} must be distinct values, got {list(given)}; remove the repeated ones")
         if not set(self.scale_test_isrs) <= set(self.isrs):
-            raise ValueError(
-                f"scale_test_isrs must be values of isrs = {list(self.isrs)}, got {list(self.scale_test_isrs)}; "
-                "add the missing ones to isrs"
-            )
+            told = f"got {list(self.scale_test_isrs)}; add the missing ones to isrs"
+            raise ValueError(f"scale_test_isrs must be values of isrs = {list(self.isrs)}, {told}")
         if unknown := set(self.systems) - set(SYSTEMS):
             raise ValueError(
                 f"baseline_models must be table5, variants or names of {', '.join(SYSTEMS)}, got {sorted(unknown)}; "
@@ -221,8 +208,11 @@ class Study(BaseModel):
         return [spec for seed in self.seeds for mode in modes for spec in self._runs(mode, [seed], [START])]
 
     def table5(self) -> list[RunSpec]:
-        """The systems on MNIST-Scale, also for Table 6: first `WANTED_REALISATIONS` without, then with augmentation."""
-        systems = sorted(self.systems, key=list(dict.fromkeys([*WANTED_SYSTEMS, *SYSTEMS])).index)
+        """The systems on MNIST-Scale, also for Table 6: first `WANTED_REALISATIONS` without, then with augmentation.
+
+        Those of the table before others, cheap ones first.
+        """
+        systems = sorted(self.systems, key=lambda name: (not SYSTEMS[name].in_table5, SYSTEMS[name].cost))
         kinds = (False, True) if self.baseline_augmented else (False,)
         parts = (self.baseline_seeds[:WANTED_REALISATIONS], self.baseline_seeds[WANTED_REALISATIONS:])
         rows = [(model, seeds, augmented) for seeds, augmented, model in product(parts, kinds, systems)]
@@ -230,8 +220,7 @@ class Study(BaseModel):
 
     def groups(self) -> dict[str, list[RunSpec]]:
         """All groups by name.  Some share runs."""
-        names = ("table2", "table4", "eq5_as_printed", "figure3", "figure4", "table3", "table5")
-        return {name: getattr(self, name)() for name in names}
+        return {name: getattr(self, name)() for name in GROUPS}
 
     def all_specs(self) -> list[RunSpec]:
         """Every run once, most wanted first: seed and realisation 0 of everything, which is a number for every cell.
@@ -268,14 +257,11 @@ class Study(BaseModel):
     def select(self, text: str) -> list[RunSpec]:
         """Runs whose group or label contains `text`, or else matches it as a regular expression; case is ignored."""
         everything, groups = self.all_specs(), self.groups()
-        names = {spec.key: [spec.label] for spec in everything}
-        for name, specs in groups.items():
-            for spec in specs:
-                names[spec.key].append(name)
         for pattern in (re.escape(text), text):
             with suppress(re.error):
                 fits = re.compile(pattern, re.IGNORECASE).search
-                if found := [spec for spec in everything if any(map(fits, names[spec.key]))]:
+                keys = {spec.key for name, specs in groups.items() if fits(name) for spec in specs}
+                if found := [spec for spec in everything if spec.key in keys or fits(spec.label)]:
                     return found
         raise ValueError(
             f"filter must match a group ({', '.join(groups)}) or part of a label such as {everything[0].label!r}, got "
@@ -289,12 +275,9 @@ class Study(BaseModel):
         return [spec for spec in self.all_specs() if spec.key in keys]
 
     def _group(self, name: str) -> list[RunSpec]:
-        groups = {"": self.all_specs(), **self.groups()}
-        if name not in groups:
-            raise ValueError(
-                f"group must be one of {', '.join(filter(None, groups))}, got {name!r}; leave it out for all"
-            )
-        return groups[name]
+        if name not in ("", *GROUPS):
+            raise ValueError(f"group must be one of {', '.join(GROUPS)}, got {name!r}; leave it out for all")
+        return getattr(self, name or "all_specs")()
 
     def _tables_2_to_4(self) -> list[RunSpec]:
         telling = self._fixed(isr for isr in self.isrs if isr in TELLING_ISRS)
@@ -305,7 +288,7 @@ class Study(BaseModel):
         return self._runs("fixed", self.seeds, [(START[0], isr) for isr in isrs])
 
     def _runs(self, mode: str, seeds: Iterable[int], starts: Iterable[tuple[float, float]]) -> list[RunSpec]:
-        sizes = {name: getattr(self, name) for name in ("train_images", "validation_images", "test_images", "shrink")}
+        sizes = self.model_dump(include={"train_images", "validation_images", "test_images", "shrink"})
         return [
             RunSpec(
                 scales=ScalesSpec(parameterisation=mode, sigma_basis=sigma, isr=isr, num_scales=3),
