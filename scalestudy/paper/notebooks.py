@@ -1,24 +1,20 @@
-"""The batch of notebooks: checked before anything runs, then executed by papermill, each in a process of its own."""
+"""The batch of notebooks: checked before anything runs, then executed by papermill, each in a kernel of its own."""
 
 from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
-import signal
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from contextlib import closing, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from scalestudy import files
-
-_LONGEST_TEMPORARY = 80  # characters of a temporary folder in which sockets can lie: their paths end at 107
 
 
 class NotebookResult(NamedTuple):
@@ -51,7 +47,7 @@ def check(names: Sequence[str], parameters: Iterable[str]) -> list[Path]:
             raise ValueError(f"notebook must be the beginning of one of {listed}, got {name!r}")
     selected = [path for path in available if not names or path.stem.startswith(tuple(names))]
     for path in selected:
-        if missing := sorted(set(parameters) - set(inspect_notebook(_escaped(path)))):
+        if missing := sorted(set(parameters) - set(inspect_notebook(str(path)))):
             raise ValueError(
                 f"the notebook {path.stem} must declare the parameters {', '.join(missing)}; add them to its cell with "
                 "the tag 'parameters'"
@@ -88,7 +84,7 @@ def execute(
 
     With `inputs`, the files that their outputs follow from beside sources and code, copies that still hold are kept.
     """
-    from scalestudy.training.device import usable_cores  # imports torch, which the processes of the pool do without
+    from scalestudy.training.device import usable_cores  # imports torch
 
     folder.mkdir(parents=True, exist_ok=True)
     given, stale, results = list(inputs or ()), [], []
@@ -98,57 +94,52 @@ def execute(
             continue
         results.append(NotebookResult(path.stem, executed=False))
         on_result(results[-1])
-    context, threads = multiprocessing.get_context("spawn"), max(1, usable_cores() // jobs)
-    with ProcessPoolExecutor(jobs, context, initializer=_prepare, initargs=(threads,)) as pool:
+    with TemporaryDirectory(prefix="nb") as place, ThreadPoolExecutor(jobs) as pool:
+        _write_kernel(Path(place), max(1, usable_cores() // jobs))
+        running = [pool.submit(_execute, path, folder / path.name, dict(parameters)) for path in stale]
         try:
-            running = [pool.submit(_execute, path, folder / path.name, dict(parameters)) for path in stale]
             for future in as_completed(running):
                 results.append(future.result())
                 on_result(results[-1])
         except BaseException:
-            for process in multiprocessing.active_children():
-                process.terminate()
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            _end_kernels(running)
             raise
     return sorted(results)
 
 
-def _prepare(threads: int) -> None:
-    """Ready a process of the pool: it leaves on SIGTERM and with the process that asked for it, after its kernel."""
-    signal.signal(signal.SIGINT, _ignore)  # Ctrl-C reaches us too: the parent decides, and stops us
-    signal.signal(signal.SIGTERM, _leave)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    for variable in (files.ROOT_VARIABLE, files.RUNS_VARIABLE, files.RESULTS_VARIABLE, files.DATA_VARIABLE):
-        if path := files.named(variable):
-            os.environ[variable] = str(path)  # a kernel runs in the folder of its notebook
-    os.environ |= {
+def _write_kernel(place: Path, threads: int) -> None:
+    """Have kernels run this interpreter, whatever is called python3 elsewhere, with the folders of this process."""
+    from ipykernel.kernelspec import write_kernel_spec
+
+    environment = {
         "TQDM_DISABLE": "1",
         "OMP_NUM_THREADS": str(threads),
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
     }
+    for variable in (files.ROOT_VARIABLE, files.RUNS_VARIABLE, files.RESULTS_VARIABLE, files.DATA_VARIABLE):
+        if path := files.named(variable):
+            environment[variable] = str(path)  # a kernel runs in the folder of its notebook
+    write_kernel_spec(place / "kernels" / "python3", {"env": environment})
+    os.environ["JUPYTER_PATH"] = os.pathsep.join([str(place), os.environ.get("JUPYTER_PATH", "")])
 
 
-def _leave(number: int, frame: object) -> None:
-    signal.signal(signal.SIGTERM, _ignore)  # a second one must not disturb the end of the kernel
-    logging.disable()  # from here on libraries have nothing to tell but that the kernel died under their hands
-    raise SystemExit(128 + number)
+def _end_kernels(running: Sequence[Future]) -> None:
+    """End the kernels under way, also those about to start; that of a process that was killed leaves by itself."""
+    import psutil  # comes with ipykernel
 
-
-def _ignore(number: int, frame: object) -> None:
-    """Not ``SIG_IGN``, which the kernel would inherit."""
-
-
-def _leave_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os.kill(os.getpid(), signal.SIGTERM)
+    logging.disable()  # libraries have nothing to tell from here on but that a kernel died under their hands
+    while wait(running, timeout=0.2).not_done:
+        for child in psutil.Process().children():
+            with suppress(psutil.Error):  # it has just ended
+                if "ipykernel_launcher" in child.cmdline():
+                    child.kill()
 
 
 def _execute(source: Path, output: Path, parameters: dict[str, Any]) -> NotebookResult:
     began = time.monotonic()
     try:
         error = _run(source, output, parameters)
-    except SystemExit as leaving:
-        os._exit(leaving.code)  # the pool would wait for more work
     except Exception as failed:
         error = f"{type(failed).__name__}: {failed}"
     return NotebookResult(source.stem, time.monotonic() - began, error)
@@ -157,27 +148,15 @@ def _execute(source: Path, output: Path, parameters: dict[str, Any]) -> Notebook
 def _run(source: Path, output: Path, parameters: dict[str, Any]) -> str | None:
     """Execute a notebook in its own folder; return None, or which cell failed."""
     import papermill
-    from ipykernel.kernelspec import write_kernel_spec
-    from traitlets.config import Config
+    from jupyter_core.utils import ensure_event_loop
 
-    short = None if len(tempfile.gettempdir()) <= _LONGEST_TEMPORARY else "/tmp"
-    with tempfile.TemporaryDirectory(prefix="nb", dir=short) as place:
-        write_kernel_spec(os.path.join(place, "kernels", "python3"))  # this interpreter, whatever is called python3
-        os.environ["JUPYTER_PATH"] = place
-        # TCP ports of kernels that start at the same time collide; files cannot
-        transport = {"transport": "ipc", "ip": os.path.join(place, "k")} if os.name == "posix" else {}
-        quiet = {"extra_arguments": ["--log-level=50"]}  # the interrupt before its end would be logged as an error
-        try:
+    here = {"metadata": {"path": str(source.parent)}}  # papermill's own `cwd` is that of all threads
+    try:
+        with closing(ensure_event_loop()):  # this thread's, which papermill leaves open
             papermill.execute_notebook(
-                _escaped(source), _escaped(output), parameters, kernel_name="python3", progress_bar=False,
-                cwd=source.parent, config=Config({"KernelManager": transport, "NotebookClient": quiet}),
-            )  # fmt: skip
-        except papermill.PapermillExecutionError as error:
-            lines = [line for line in error.source.splitlines() if line.strip()][:3]
-            return f"cell In [{error.exec_count}] failed with {error.ename}: {error.evalue}\n  " + "\n  ".join(lines)
+                str(source), str(output), parameters, kernel_name="python3", progress_bar=False, resources=here
+            )
+    except papermill.PapermillExecutionError as error:
+        lines = [line for line in error.source.splitlines() if line.strip()][:3]
+        return f"cell In [{error.exec_count}] failed with {error.ename}: {error.evalue}\n  " + "\n  ".join(lines)
     return None
-
-
-def _escaped(path: Path) -> str:
-    """A path as papermill takes it, which formats what stands in braces."""
-    return str(path).replace("{", "{{").replace("}", "}}")
