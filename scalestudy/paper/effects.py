@@ -42,7 +42,6 @@ def welch_interval(first: Side, second: Side, confidence: float = 0.95) -> tuple
         freedom = variance**2 / (part_1**2 / (n_1 - 1) + part_2**2 / (n_2 - 1))
         half_width = stats.t.ppf(0.5 + confidence / 2, freedom) * np.sqrt(variance)
     half_width = np.where(variance == 0, 0.0, half_width)
-    half_width = np.where(np.minimum(n_1, n_2) < 2, np.nan, half_width)
     return mean_1 - mean_2 - half_width, mean_1 - mean_2 + half_width
 
 

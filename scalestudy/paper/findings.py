@@ -50,11 +50,11 @@ def sentences(comparison: Comparison) -> list[str]:
 def by_item(comparison: Comparison) -> pd.DataFrame:
     """A row per figure and table of the paper: how many of its claims got which verdict, at each size."""
     claims = comparison.claims()
-    rows = [
-        {"paper": item, "claims": len(own)}
-        | {name: ", ".join(_counted(own.loc[own[name] != "", name].value_counts())) for name in comparison.levels}
-        for item, own in claims.groupby("item", sort=False)
-    ]
+    rows = []
+    for item, own in claims.groupby("item", sort=False):
+        counts = {name: own.loc[own[name] != "", name].value_counts().items() for name in comparison.levels}
+        told = {name: ", ".join(f"{count} {verdict}" for verdict, count in counts[name]) for name in counts}
+        rows.append({"paper": item, "claims": len(own)} | told)
     return pd.DataFrame(rows)
 
 
@@ -66,10 +66,6 @@ def _learned(found: pd.DataFrame) -> pd.DataFrame:
 def _ends(found: pd.DataFrame, labels: list[str]) -> list[str]:
     learned = _learned(found)
     return [text(learned.loc[learned["distribution"] == label, "isr"]) or _NO_RUNS for label in labels]
-
-
-def _counted(verdicts: pd.Series) -> list[str]:
-    return [f"{count} {verdict}" for verdict, count in verdicts.items()]
 
 
 def _listed(parts: object) -> str:

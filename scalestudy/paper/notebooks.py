@@ -120,7 +120,8 @@ def _write_kernel(place: Path, threads: int) -> None:
     for variable in (files.ROOT_VARIABLE, files.RUNS_VARIABLE, files.RESULTS_VARIABLE, files.DATA_VARIABLE):
         if path := files.named(variable):
             environment[variable] = str(path)  # a kernel runs in the folder of its notebook
-    write_kernel_spec(place / "kernels" / "python3", {"env": environment})
+    quiet = ["--log-level=50"]  # the interrupt before its end would be logged as an error
+    write_kernel_spec(place / "kernels" / "python3", {"env": environment}, quiet)
     os.environ["JUPYTER_PATH"] = os.pathsep.join([str(place), os.environ.get("JUPYTER_PATH", "")])
 
 

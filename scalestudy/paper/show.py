@@ -36,13 +36,12 @@ class ShownFigure:
 
 def save_figure(figure: Figure, profile: str, name: str) -> ShownFigure:
     """Write a figure as PNG and PDF to ``results/<profile>/figures``, close it, and return it for display."""
-    folder = files.results(profile) / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
+    path = _file(profile, "figures", f"{name}.png")
     with plt.style.context(STYLE):
-        figure.savefig(folder / f"{name}.png", metadata={"Software": None})
-        figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+        figure.savefig(path, metadata={"Software": None})
+        figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
     plt.close(figure)
-    return ShownFigure(folder / f"{name}.png", figure.get_figwidth())
+    return ShownFigure(path, figure.get_figwidth())
 
 
 class Shown:
@@ -60,19 +59,21 @@ class Shown:
 
 def save_table(table: pd.DataFrame, profile: str, name: str) -> Shown:
     """Write a table, without its index, as CSV and Markdown to ``results/<profile>/tables``; return it for display."""
-    folder = files.results(profile) / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / f"{name}.csv", index=False)
-    (folder / f"{name}.md").write_text(to_markdown(table), encoding="utf-8")
+    table.to_csv(_file(profile, "tables", f"{name}.csv"), index=False)
+    _file(profile, "tables", f"{name}.md").write_text(to_markdown(table), encoding="utf-8")
     return Shown(table)
 
 
 def save_text(told: str, profile: str, name: str) -> str:
     """Write Markdown to ``results/<profile>/tables``; return it."""
-    folder = files.results(profile) / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.md").write_text(told + "\n", encoding="utf-8")
+    _file(profile, "tables", f"{name}.md").write_text(told + "\n", encoding="utf-8")
     return told
+
+
+def _file(profile: str, kind: str, name: str) -> Path:
+    folder = files.results(profile) / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
 
 
 def to_html(table: pd.DataFrame) -> str:

@@ -241,18 +241,18 @@ class Study(BaseModel):
         That is trained first where it takes no longer than `PATIENCE` on this machine; else the line says how long it
         would take, and which command does it.
         """
-        store, specs = RunStore.open(), self._group(group)
-        there = {record.key: record for spec in specs if (record := store.get(spec)) is not None}
+        store, specs, records = RunStore.open(), self._group(group), self.stored(group)
+        there = {record.key for record in records}
         missing = [spec for spec in specs if spec.key not in there]
         seconds = plan(missing, store, device="cpu")["seconds"].sum()
         if 0 < seconds <= PATIENCE * min(usable_cores(), len(missing)):
-            there |= {record.key: record for record in run_all(missing, store).require_complete().done}
-            missing = []
-        told = f"{len(specs) - len(missing)} of {len(specs)} runs"
+            run_all(missing, store).require_complete()
+            records, missing = self.stored(group), []
+        told = f"{len(records)} of {len(specs)} runs"
         if missing:
             command = f"scalestudy run {self._options}{f' --filter {group}' * bool(group)}"
             told += f"; the others take about {seconds / 3600:.1f} hours of a CPU core: {command}"
-        return [there[spec.key] for spec in specs if spec.key in there], told
+        return records, told
 
     def select(self, text: str) -> list[RunSpec]:
         """Runs whose group or label contains `text`, or else matches it as a regular expression; case is ignored."""

@@ -206,16 +206,6 @@ def test_best_fixed_is_the_lowest_mean_and_not_the_best_seed(paper):
     assert nothing.empty and list(nothing.columns) == list(frame.columns)
 
 
-def test_every_printed_number_appears_once(committed):
-    """Independent of the code under test: the printed means, row by row, all but settings."""
-    rows = committed.numbers
-    numbers = reported.numbers()
-    means = numbers[numbers["margin"].notna()]["mean"]
-    assert rows["paper"].str.split(" ").str[0].tolist() == [*(f"{mean:.2f}" for mean in means), "0.459"]
-    assert len(rows) == 227 == 45 + 18 + 81 + 36 + 22 + 24 + 1
-    assert not rows.duplicated(["item", "configuration", "quantity"]).any() and not rows.isna().any().any()
-
-
 def test_tau(paper):
     both = at_paper_size(paper, [])
     both.fit = replace(fit_tolerance(RANGES), tau=0.4596)

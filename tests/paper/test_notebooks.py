@@ -8,14 +8,10 @@ import sys
 import types
 from pathlib import Path
 
-import matplotlib as mpl
 import nbformat
-import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 from scalestudy import files
-from scalestudy.models.systems import SYSTEMS
 from scalestudy.paper.study import NOTEBOOK_GROUPS, Study
 from scalestudy.training.record import Record
 from scalestudy.training.train import train
@@ -102,20 +98,6 @@ def test_papermill_alone_runs_a_notebook_in_any_folder_with_an_empty_store(tmp_p
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["quick-custom"]
     assert (tmp_path / "results" / "quick-custom" / "figures" / "figure3.png").stat().st_size > 10_000
     assert all(cell.execution_count for cell in code_cells(tmp_path / "out.ipynb"))
-
-
-def test_any_number_of_systems_fits_into_a_panel():
-    """More variants than the cycle has styles, and the CNN, which stands in every panel."""
-    cells, there = [cell.source for cell in code_cells(ROOT / "notebooks" / "08_baselines.ipynb")], {}
-    variants = {f"variant {number}": SYSTEMS["single_scale"] for number in range(9)}
-    with mpl.rc_context():
-        for part in ("import textwrap", "def system_lines("):
-            exec(next(cell for cell in cells if part in cell), there)
-        there["SYSTEMS"] = {"cnn": SYSTEMS["cnn"], **variants}
-        means = pd.Series(1.0, index=pd.MultiIndex.from_product([there["SYSTEMS"], [0.5, 1.0]]))
-        axes = Figure().add_subplot()
-        there["system_lines"](axes, means, SYSTEMS["single_scale"].panel)
-    assert len(axes.get_legend_handles_labels()[1]) == 10
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 
 from scalestudy.models.systems import SYSTEMS
 from scalestudy.paper import reported
-from scalestudy.paper.reported import DISTRIBUTIONS, KEYS, MARGIN, WIDE, numbers
+from scalestudy.paper.reported import DISTRIBUTIONS, KEYS, MARGIN, numbers
 
 SCALES = {"Table 4": ["scale1", "scale2", "scale3"], "Table 6": ["scale1", "scale2", "scale3", "scale4"]}
 
@@ -30,25 +30,6 @@ def test_schema():
     assert set(table["mode"]) == {"", "fixed", "step_ratio", "spacing", "direct"}
     assert not table.duplicated(["item", *KEYS, "quantity"]).any()
     assert table["margin"].notna().sum() == 226, "with tau, the 227 numbers of the paper"
-
-
-def test_some_printed_numbers():
-    """All 227 are in test_frozen, as texts; these are read from the paper once more."""
-    assert one("Table 2", "test_error", distribution=WIDE, mode="step_ratio") == [2.872]
-    assert np.isnan(one("Table 2", "isr", "std", distribution=WIDE, mode="fixed")).all()
-    assert one("Table 3", "isr", distribution=WIDE, init_sigma=4, init_isr=6) == [5.268]
-    assert one("Table 4", "scale3", "std", distribution=WIDE, mode="direct") == [0.282]
-    assert one("Table 5", "test_error", model="ss_cnn") == [1.84, 1.76]
-    assert one("Table 6", "scale4", model="ours_spacings") == [3.776, 4.646]
-
-
-def test_runs_behind_a_mean_and_settings():
-    """Five of the rows Ours (released notebook), six of the others (appendix); settings have none and no margin."""
-    table = numbers("Table 5").dropna(subset="n")
-    ours = table["model"].str.startswith("ours")
-    assert (set(table["n"][ours]), set(table["n"][~ours]), set(numbers("Table 6")["n"].dropna())) == ({5}, {6}, {5})
-    settings = numbers("Table 6").query("margin != margin")
-    assert set(settings["model"]) == {"sesn", "disco"} and settings[["std", "n"]].isna().all().all()
 
 
 def test_table_5_is_in_the_order_of_the_systems():
