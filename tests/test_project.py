@@ -17,7 +17,6 @@ from packaging.utils import canonicalize_name
 import scalestudy
 from scalestudy.paper.parameters import profiles
 from scalestudy.paper.study import Study
-from scalestudy.paper.table import write_summary
 from scalestudy.runs.store import RunStore
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,15 +133,6 @@ def test_citation_names_the_paper_and_this_version():
     assert len(paper["authors"]) == 6
 
 
-def test_hooks_use_the_tools_of_the_environment():
-    (repository,) = yaml.safe_load(read(".pre-commit-config.yaml"))["repos"]
-    assert repository["repo"] == "local"
-    hooks = {hook["id"]: hook for hook in repository["hooks"]}
-    assert all(hook["language"] == "system" for hook in hooks.values())
-    assert all(hook["entry"].startswith(".venv/bin/") for hook in hooks.values())
-    assert {"--keep-output", "--keep-count"} <= set(hooks["nbstripout"]["args"]), "nbval compares outputs and counts"
-
-
 def test_package_data_is_declared_and_found():
     given = pyproject()["tool"]["setuptools"]["package-data"]
     package = Path(str(resources.files("scalestudy")))
@@ -202,12 +192,10 @@ class TestReadme:
 def test_committed_records_are_whole_and_none_is_of_the_quick_profile(tmp_path: Path) -> None:
     """So that `make reproduce` on a fresh clone trains the quick runs."""
     there = tracked("results/records")
-    summary = there.pop("results/records/summary.csv")
+    del there["results/records/summary.csv"]
     for name, content in there.items():
         (tmp_path / Path(name).name).write_bytes(content)
     store = RunStore(tmp_path)
     records = store.records()
     assert store.problems == [] and len(records) == len(there)
     assert not {record.key for record in records} & {spec.key for spec in Study.open("quick").all_specs()}
-    write_summary(records, tmp_path / "summary.csv")
-    assert (tmp_path / "summary.csv").read_bytes() == summary, "`make notebooks` renews it"

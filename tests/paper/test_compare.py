@@ -212,19 +212,12 @@ def test_tau(paper):
     assert both.numbers.iloc[-1].tolist()[3:] == ["0.460", "0.459", "+0.0006", "different"]
 
 
-def test_only_the_papers_size_has_verdicts(paper):
-    """The same records once more as those of a smaller size: shown beside, never judged."""
-    records, small = made(paper.table2(), lambda spec: 2.5), Study.open("overnight")
-    sizes = Comparison({"overnight": (small, made(small.table2(), lambda spec: 2.5)), PAPER_SIZE: (paper, records)})
-    alone = Comparison({"overnight": sizes.levels["overnight"]})
+def test_only_the_papers_size_has_verdicts():
+    """The numbers of two sizes stand in test_frozen."""
+    small = Study.open("overnight")
+    alone = Comparison({"overnight": (small, made(small.table2(), lambda spec: 2.5))})
     assert alone.numbers["verdict"].eq("").sum() == 226 and "verdict" not in alone.table("Table 2")
-    assert set(sizes.table("Table 2")["verdict"]) - {""}
-    told = [f"test error, {name}" for name in ("overnight", PAPER_SIZE, "paper")]
-    assert cell(sizes.table("Table 2"), distribution=WIDE, **{"scale learning": "learned: step ratio (released code)"})[
-        told
-    ].tolist() == ["2.50 ± 0.01 (n=3)", "2.50 ± 0.01 (n=3)", "2.87 ± 0.07 (n=3)"]
     assert alone.counted() == "Of 226 printed means 0 have runs of the paper's size."
-    assert "have runs of the paper's size: " in sizes.counted()
 
 
 def test_sizes_that_stand_beside_a_study(monkeypatch, tmp_path):

@@ -8,8 +8,6 @@ from PIL import Image
 
 from scalestudy.paper import plots, show
 
-GREEN, RED, AMBER = "#1b7837", "#b2182b", "#8a5200"
-
 
 @pytest.fixture(autouse=True)
 def results(tmp_path, monkeypatch):
@@ -93,17 +91,11 @@ class TestTables:
         assert "a &lt; b &amp; c" in text and "a < b" not in text and "<b>" not in text
         assert ">0.123457<" in text and ">3<" in text and ">12<" in text and ">7<" not in text
 
-    @pytest.mark.parametrize(
-        ("verdict", "colour"),
-        [
-            ("held", GREEN), ("reproduced", GREEN), ("did not hold", RED), ("different", RED), ("unclear", AMBER),
-            ("trivially different", AMBER), ("inconclusive", AMBER), ("one run", AMBER), ("<i>", ""), ("", ""),
-        ],
-    )  # fmt: skip
-    def test_colours_of_verdicts(self, verdict, colour):
+    @pytest.mark.parametrize("verdict", [*show.COLOURS, "<i>", ""])
+    def test_colours_of_verdicts(self, verdict):
         text = show.to_html(pd.DataFrame({"overnight": [verdict], "other": [f"it is {verdict}"]}))
-        assert {ink for ink in (GREEN, RED, AMBER) if ink in text} == {colour} - {""}
-        assert text.count("background") == bool(colour) and "<i>" not in text
+        ink, coloured = show.COLOURS.get(verdict, "no ink").split(";")[0], verdict in show.COLOURS
+        assert text.count("background") == text.count(ink) == coloured and "<i>" not in text
 
     def test_two_tables_on_one_page_do_not_share_rules(self, table):
         names = {show.to_html(one).split("<table id=")[1][:20] for one in (table, table[:1], table[["isr"]])}

@@ -74,18 +74,6 @@ def test_images_pixel_for_pixel(name: str, canvas: int, centre: float, method: s
     assert not torch.equal(rescale(digits, scales, canvas, centre=centre - 0.5, method=method), expected)
 
 
-def test_mnist_scale_vectors_are_where_the_recipe_puts_them() -> None:
-    vectors = arrays("mnist_scale_vectors.npz")
-    for seed in np.unique(vectors["seed"]):
-        split, draws = mnist_scale_split(_labels(), int(seed)), mnist_scale_draws(int(seed))
-        indices, scales = (np.concatenate([parts[name] for name in NAMES]) for parts in (split, draws))
-        of_seed = vectors["seed"] == seed
-        at = vectors["position"][of_seed]
-        assert np.array_equal(indices[at], vectors["index"][of_seed])
-        assert np.array_equal(_labels()[indices[at]], vectors["label"][of_seed])
-        assert np.array_equal(scales[at], vectors["scale"][of_seed])
-
-
 def test_mnist_scale_realisations_byte_for_byte() -> None:
     for seed in PUBLISHED if os.environ.get("SCALESTUDY_ALL_SEEDS") else [0]:
         splits = mnist_scale(seed)  # refuses what does not have the hash in `PUBLISHED`
