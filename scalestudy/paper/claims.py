@@ -80,7 +80,7 @@ def claim(item: str, says: str) -> Callable:
     return register
 
 
-def judge(runs: pd.DataFrame, curves: pd.DataFrame, fit: ToleranceFit | None) -> pd.DataFrame:
+def judge(runs: pd.DataFrame, curves: pd.DataFrame, fit: ToleranceFit) -> pd.DataFrame:
     """Judge every claim by `runs` and `curves` of `scalestudy.paper.table` and the fit to the paper's distributions.
 
     A row per claim: id, item, claim, measured (a sentence with numbers), verdict (held, did not hold, unclear, not
@@ -237,7 +237,7 @@ def narrow_slightly_better_on_narrow_data(e: Evidence) -> Finding:
 @claim("Section 4.1", "The joint fit of the tolerance model gives tau = 0.459.")
 def tolerance_tau(e: Evidence) -> Finding:
     """Criterion: tau agrees with 0.459 in all printed digits (half a unit of the last one)."""
-    tau = e.tolerance().tau
+    tau = e.fit.tau
     agrees = abs(tau - TAU) <= 5e-4
     return decided(agrees, not agrees), f"tau = {tau:.5f} octaves, printed {TAU}"
 
@@ -249,7 +249,7 @@ def tolerance_isr_similar_to_best(e: Evidence) -> Finding:
     vary. Did not hold: more than one octave on some distribution. Not measured unless we have fixed runs on every
     distribution; the distance to the paper's best fixed ISRs (Fig. 3) is told beside, but is no part of the verdict.
     """
-    fitted = e.tolerance().isrs
+    fitted = e.fit.isrs
     best = [e.best_isr(name) for name in DISTRIBUTIONS]
     printed = reported.numbers("Figure 3").set_index("init_isr").groupby("distribution")["mean"].idxmin()
     theirs = printed[list(DISTRIBUTIONS)].tolist()
@@ -266,7 +266,7 @@ def tolerance_isr_similar_to_best(e: Evidence) -> Finding:
 @claim("Figure 5", "The fitted ISR increases with the width of the data scale distribution.")
 def tolerance_isr_grows(e: Evidence) -> Finding:
     """Criterion: fitted ISRs rise strictly with the width."""
-    isrs = e.tolerance().isrs
+    isrs = e.fit.isrs
     grows = all(wide > narrow for narrow, wide in pairwise(isrs))
     return decided(grows, not grows), "fitted ISR by width: " + ", ".join(f"{isr:.2f}" for isr in isrs)
 
@@ -279,7 +279,7 @@ def tolerance_gaps_grow(e: Evidence) -> Finding:
     """Criterion: the deepest dip between neighbouring centres never shrinks with the width and is deepest on the widest
     data.
     """
-    dips = e.tolerance().dips
+    dips = e.fit.dips
     grows = all(wide >= narrow for narrow, wide in pairwise(dips)) and dips[-1] > dips[0]
     return decided(grows, not grows), "dip between scales by width: " + ", ".join(f"{dip:.0%}" for dip in dips)
 

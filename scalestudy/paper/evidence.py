@@ -38,17 +38,12 @@ class Evidence:
 
     runs: pd.DataFrame
     curves: pd.DataFrame
-    fit: ToleranceFit | None
+    fit: ToleranceFit
     paired: bool = True
 
     def effect(self, first: Sequence[float], second: Sequence[float]) -> Effect:
         """Effect of `first` over `second`; values by seed are paired, unless this is about the unpaired verdict."""
         return (paired_effect if self.paired else effect)(first, second)
-
-    def tolerance(self) -> ToleranceFit:
-        """The joint fit."""
-        need(self.fit is not None, "no fit of the tolerance model")
-        return self.fit
 
     def of_mode(self, on: str, mode: str) -> pd.DataFrame:
         """Runs of one way to learn scales on a distribution, not empty."""
