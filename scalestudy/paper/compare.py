@@ -100,13 +100,12 @@ class Comparison:
             for item, names in _UNPRINTED.items()
         ]
         both = pd.concat([_printed(), *shown], ignore_index=True).drop_duplicates(keys)
+        both["paper"] = list(map(format_mean_std, both["mean"], both["std"], both["n"]))
         for name, cells in ours.items():
-            both = both.merge(cells[[*keys, "told"]].rename(columns={"told": name}), how="left", on=keys)
-        numbers = ["mean", "std", "n"]
-        cells = ours.get(PAPER_SIZE, next(iter(ours.values()))[:0])[[*keys, *numbers]]
-        both = judged(both.merge(cells, how="left", on=keys, suffixes=("_paper", "_ours")))
-        both["paper"] = list(map(format_mean_std, *(both[f"{name}_paper"] for name in numbers)))
-        return both.assign(**{name: both[name].astype(object).fillna("") for name in self.levels})
+            told = cells[[*keys, "told"]].rename(columns={"told": name})
+            both = both.merge(told, how="left", on=keys).fillna({name: ""})
+        cells = ours.get(PAPER_SIZE, next(iter(ours.values()))[:0])[[*keys, "mean", "std", "n"]]
+        return judged(both.merge(cells, how="left", on=keys, suffixes=("_paper", "_ours")))
 
     def table(self, item: str) -> pd.DataFrame:
         """One of "Table 2" to "Table 6", or the numbers behind "Figure 3"; what there is nothing of is left out.
@@ -184,13 +183,11 @@ class Comparison:
     def text(self) -> str:
         """For a terminal: each claim with its verdict at each size, then `counted`."""
         table = self.claims()
-        widths = {name: max(map(len, [name, *table[name]])) for name in self.levels}
-        head = "  ".join(name.ljust(width) for name, width in widths.items())
-        lines = []
-        for _, row in table.iterrows():
-            verdicts = "  ".join((row[name] or "-").ljust(width) for name, width in widths.items())
-            lines.append(f"  {verdicts}  {row['item']}: {row['claim']}")
-        return "\n".join(["Claims of the paper, by size of our runs:", f"  {head}", *lines, self.counted()])
+        cells = table[[*self.levels]].replace("", "-").assign(said=table["item"] + ": " + table["claim"]).to_numpy()
+        lines = [[*self.levels, ""], *cells]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        told = ["  " + "  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+        return "\n".join(["Claims of the paper, by size of our runs:", *told, self.counted()])
 
 
 def _ours(study: Study, records: list[Record]) -> pd.DataFrame:
@@ -207,7 +204,8 @@ def _ours(study: Study, records: list[Record]) -> pd.DataFrame:
     long = long.melt(["item", *KEYS], ["test_error", "sigma_basis", "isr", *_SCALES], "quantity")
     cells = long.dropna(subset="value").groupby(["item", *KEYS, "quantity"], dropna=False)["value"]
     cells = cells.agg(["mean", "std", "size"]).rename(columns={"size": "n"}).reset_index()
-    cells["told"] = list(map(format_mean_std, cells["mean"], cells["std"], cells["n"]))
+    told = map(format_mean_std, cells["mean"], cells["std"], cells["n"])
+    cells["told"] = pd.Series(told, dtype=object)  # also where there are none
     small = frame[(frame["dataset"] == "mnist_scale") & (frame["train_images"] < TELLING_IMAGES)]
     for (model, augmented), own in small.groupby(["model", "augmented"]):
         first, last = own["train_loss_first"].mean(), own["train_loss_last"].mean()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import zlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,11 +22,12 @@ COLOURS = {
 }  # fmt: skip
 
 
+@dataclass(repr=False)
 class ShownFigure:
     """A saved figure as a notebook shows it, whatever the plotting backend: the PNG itself, `width` in inches."""
 
-    def __init__(self, path: Path, width: float) -> None:
-        self.path, self.width = path, width
+    path: Path
+    width: float
 
     def __repr__(self) -> str:
         return f"figure {self.path.stem}"
@@ -44,11 +46,11 @@ def save_figure(figure: Figure, profile: str, name: str) -> ShownFigure:
     return ShownFigure(path, figure.get_figwidth())
 
 
+@dataclass(repr=False)
 class Shown:
     """A table as a notebook shows it: whole texts, no index, coloured verdicts; nbval compares the plain text."""
 
-    def __init__(self, table: pd.DataFrame) -> None:
-        self.table = table
+    table: pd.DataFrame
 
     def __repr__(self) -> str:
         return self.table.to_string(index=False, justify="left", max_colwidth=None)
