@@ -125,7 +125,7 @@ def test_figure_3_and_table_2(paper):
     assert row[["test error, paper size", "test error, paper"]].tolist() == ["2.81 ± 0.01 (n=3)", "2.81 ± 0.03 (n=3)"]
     assert row["verdict"] == "reproduced" and row["difference"].startswith(("+0.00 [", "-0.00 ["))
     wide = both.table("Table 2")
-    kinds = ["learned: step ratio (released code)", "learned: Eq. 5 as printed", "best fixed"]
+    kinds = ["learned: ISR as released", "learned: ISR as printed (Eq. 5)", "best fixed"]
     assert wide["scale learning"].tolist() == kinds * 3
     assert wide["distribution"].tolist() == [name for name in DISTRIBUTIONS for _ in kinds]
     released, by_eq5, fixed = (cell(wide, **{"distribution": WIDE, "scale learning": kind}) for kind in kinds)
@@ -234,7 +234,7 @@ def test_only_the_papers_size_has_verdicts(paper):
     assert alone.numbers["verdict"].eq("").sum() == 226 and "verdict" not in alone.table("Table 2")
     assert set(sizes.table("Table 2")["verdict"]) - {""}
     told = [f"test error, {name}" for name in ("overnight", PAPER_SIZE, "paper")]
-    assert cell(sizes.table("Table 2"), distribution=WIDE, **{"scale learning": "learned: step ratio (released code)"})[
+    assert cell(sizes.table("Table 2"), distribution=WIDE, **{"scale learning": "learned: ISR as released"})[
         told
     ].tolist() == ["2.50 ± 0.01 (n=3)", "2.50 ± 0.01 (n=3)", "2.87 ± 0.07 (n=3)"]
     assert alone.counted() == "Of 226 printed means 0 have runs of the paper's size."
