@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+import scipy.fft
 import torch
 
+from scalestudy import LiftingConv
 from scalestudy.layers.fast.separable import separable_cost
 from scalestudy.layers.scales import FixedScales, InternalScales, StepRatioScales
 from scalestudy.models import Table1Net
 
+Algorithm = Literal["ours", "fft", "dense"]
 Phase = Literal["step", "eval"]
 
 SIGMA_BASIS = 2.0
 """Smallest internal scale in pixels, as in the paper's Fig. 3."""
+
+
+class FftConv(LiftingConv):
+    """Dense kernels by FFT, as a user would write it: products of spectra of a good size, derivatives by autograd."""
+
+    def forward(self, x: torch.Tensor, add_bias: bool = True) -> torch.Tensor:
+        kernels, side = self.kernels()[:, 0], x.shape[-1]
+        half = kernels.shape[-1] // 2
+        size = 2 * [fft_length(side, half)]
+        spectra = torch.fft.rfft2(x, size)[:, :, None] * torch.fft.rfft2(kernels, size).conj()
+        return torch.fft.irfft2(spectra, size).roll((half, half), (-2, -1))[..., :side, :side]
+
+
+def fft_length(side: int, half_width: int) -> int:
+    """The least good length on which kernels of this half-width do not wrap round."""
+    return scipy.fft.next_fast_len(side + half_width, real=True)
 
 
 @dataclass(frozen=True)
@@ -23,8 +43,8 @@ class Case:
 
     Attributes
     ----------
-    algorithm : {"ours", "dense"}
-        "dense" builds K x K kernels and convolves, as the released code does.
+    algorithm : {"ours", "fft", "dense"}
+        "dense" builds K x K kernels and convolves, as the released code does; "fft" takes them through `FftConv`.
     parameterisation : {"fixed", "learned"}
         "learned" is the released code's step ratio.
     isr, num_scales, image_size, batch
@@ -33,7 +53,7 @@ class Case:
         Times that count.  A case of one round takes tens of seconds: it is not warmed up, and only its step is timed.
     """
 
-    algorithm: Literal["ours", "dense"]
+    algorithm: Algorithm
     parameterisation: Literal["fixed", "learned"]
     isr: float = 3.0
     num_scales: int = 3
@@ -58,7 +78,11 @@ class Case:
         torch.manual_seed(0)
         algorithm = "dense" if self.algorithm == "dense" else "auto"
         size = self.image_size
-        return Table1Net(self.scales(), image_size=size, pool_size=size // 4, algorithm=algorithm)
+        net = Table1Net(self.scales(), image_size=size, pool_size=size // 4, algorithm=algorithm)
+        if self.algorithm == "fft":
+            conv = FftConv(1, net.conv.out_channels, net.conv.scales, basis=net.conv.basis)
+            conv.weight, net.conv = net.conv.weight, conv
+        return net
 
     def images_and_labels(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Random ones, the same at each call."""
@@ -75,7 +99,10 @@ def multiplications(case: Case, net: Table1Net, phase: Phase) -> int:
     """
     conv, size = net.conv, case.image_size
     if case.algorithm == "dense":
-        forward = case.num_scales * conv.kernel_size() ** 2 * conv.in_channels * conv.out_channels * size**2
+        forward = case.num_scales * conv.kernel_size() ** 2 * conv.out_channels * size**2
+    elif case.algorithm == "fft":
+        length, planes = fft_length(size, conv.kernel_size() // 2), case.num_scales * conv.out_channels
+        forward = round((1 + planes) * 2 * length**2 * math.log2(length)) + 2 * planes * length**2
     else:
         basis = conv.basis.sample(conv.scales(), conv.kernel_size())
         layer = (basis, conv.in_channels, conv.out_channels, (size, size))
@@ -94,14 +121,14 @@ def moved_bytes(case: Case, net: Table1Net, phase: Phase) -> int:
     return 4 * case.image_size**2 * planes * (2 if phase == "step" else 1)
 
 
-def _varied(name: str, ours: tuple, dense: tuple, rounds: tuple[int, int], batch: int) -> tuple[Case, ...]:
-    """Cases along one field: ours with fixed and learned scales, dense with fixed ones."""
-    kinds = (("ours", "fixed", ours), ("ours", "learned", ours), ("dense", "fixed", dense))
+def _varied(name: str, values: tuple, dense: tuple, rounds: tuple[int, int], batch: int) -> tuple[Case, ...]:
+    """Cases along one field: ours with fixed and learned scales, FFT and dense with fixed ones."""
+    kinds = (("ours", "fixed"), ("ours", "learned"), ("fft", "fixed"), ("dense", "fixed"))
     return tuple(
-        Case(algorithm, parameterisation, **{"batch": batch, name: value, "rounds": rounds[algorithm == "dense"]})
-        for value in ours
-        for algorithm, parameterisation, values in kinds
-        if value in values and (value != 1 or parameterisation == "fixed" or name != "num_scales")
+        Case(algorithm, kind, **{"batch": batch, name: value, "rounds": rounds[algorithm == "dense"]})
+        for value in values
+        for algorithm, kind in kinds
+        if (algorithm != "dense" or value in dense) and (value != 1 or kind == "fixed" or name != "num_scales")
     )
 
 
@@ -117,5 +144,5 @@ SWEEPS: dict[str, tuple[Case, ...]] = {
 }
 """Cases by what they vary; those of one sweep run in turn.  Dense stops early where a step would take a minute."""
 
-MEMORY = tuple(Case(algorithm, kind) for algorithm in ("ours", "dense") for kind in ("fixed", "learned"))
+MEMORY = tuple(Case(algorithm, kind) for algorithm in ("ours", "fft", "dense") for kind in ("fixed", "learned"))
 """Cases whose memory is measured."""

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 CASE_COLUMNS = ("algorithm", "parameterisation", "isr", "num_scales", "image_size", "batch")
-"""What says which network ran: "ours" or "dense", "fixed" or "learned" scales, and sizes."""
+"""What says which network ran: "ours", "fft" or "dense", "fixed" or "learned" scales, and sizes."""
 
 TITLES = {
     "isr": "Internal scale range",
@@ -67,7 +67,7 @@ def _ratios(ratios: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "ratio": rows["ratio"],
-            "of": rows["algorithm"].where(rows["ratio"] != "dense / ours", "both"),
+            "of": rows["algorithm"].where(~rows["ratio"].str.endswith(" / ours"), "both"),
             "scales": rows["parameterisation"].where(rows["ratio"] != "learned / fixed", "both"),
             **_sizes(rows),
             "median (least to most)": _spreads(rows[["median", "least", "most", "rounds"]]),

@@ -29,6 +29,15 @@ def bench() -> str:
     return "\n".join([*measured[2:4], *(line for line in measured[4:] if line.split("|")[2].strip() == "16")])
 
 
+def cost() -> str:
+    """Milliseconds of a training step of Table 1's network by algorithm, from the last committed `make bench`."""
+    rows = pd.DataFrame(json.loads((ROOT / "results" / "benchmarks" / "scale_convolution.json").read_text())["rows"])
+    steps = rows.query("sweep == 'isr' and phase == 'step' and parameterisation == 'fixed' and isr in (1.5, 3, 7.56)")
+    algorithms = steps.sort_values("isr").groupby("algorithm")["median_ms"]
+    told = {name: ", ".join(map("{:.0f}".format, milliseconds)) for name, milliseconds in algorithms}
+    return f"ours {told['ours']}; by FFT {told['fft']}; by the released algorithm {told['dense']}"
+
+
 def throughput() -> str:
     """Runs a minute with two worker processes over one."""
     rows = json.loads((ROOT / "results" / "benchmarks" / "throughput.json").read_text())["rows"]
@@ -52,6 +61,7 @@ BLOCKS = {
         "findings": lambda: table("findings"),
         "claims": lambda: table("claims_by_item"),
         "more_images": more_images,
+        "cost": cost,
     },
     "docs/running.md": {
         "throughput": throughput,

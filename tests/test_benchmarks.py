@@ -159,9 +159,10 @@ class TestCases:
     def test_algorithms_agree(self):
         for parameterisation in ("fixed", "learned"):
             images, labels = tiny().images_and_labels()
-            ours, dense = (tiny(kind, parameterisation).network() for kind in ("ours", "dense"))
+            ours, fft, dense = (tiny(kind, parameterisation).network() for kind in ("ours", "fft", "dense"))
             assert (ours.conv.algorithm, dense.conv.algorithm) == ("auto", "dense") and labels.shape == (2,)
-            torch.testing.assert_close(ours(images), dense(images), rtol=1e-4, atol=1e-5)
+            for other in (fft, dense):
+                torch.testing.assert_close(ours(images), other(images), rtol=1e-4, atol=1e-5)
 
     def test_scales(self):
         assert tiny(num_scales=3, isr=3.0).scales().values() == pytest.approx([2.0, math.sqrt(12), 6.0])
@@ -172,7 +173,7 @@ class TestCases:
             case = tiny(**changes)
             return script.multiplications(case, case.network(), phase)
 
-        for algorithm in ("ours", "dense"):
+        for algorithm in ("ours", "fft", "dense"):
             once = count(algorithm=algorithm)
             assert count(algorithm=algorithm, num_scales=4) == pytest.approx(2 * once, rel=0.25)
             assert count(algorithm=algorithm, image_size=32) > 3.9 * once

@@ -41,8 +41,8 @@ _UNPRINTED = {"Table 5": ["test_error"], "Table 6": [*_SCALES, "isr"]}  # shown 
 _MODES = ("direct", "spacing", LEARNED, "isr", "fixed")  # in the order of rows
 _CALLED = {
     "Table 2": {
-        LEARNED: "learned: step ratio (released code)",
-        "isr": "learned: Eq. 5 as printed",
+        LEARNED: "learned: ISR as released",
+        "isr": "learned: ISR as printed (Eq. 5)",
         "fixed": "best fixed",
     },
     "Table 4": {"direct": "direct", "spacing": "spacing", LEARNED: "isr"},

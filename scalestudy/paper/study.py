@@ -254,6 +254,11 @@ class Study(BaseModel):
             told += f"; the others take about {seconds / 3600:.1f} hours of a CPU core: {command}"
         return records, told
 
+    def cost(self, *groups: str) -> str:
+        """How many runs of these groups are missing, and how long they take on this machine, in words."""
+        todo = plan([spec for group in groups for spec in self._group(group)], RunStore.open(), device="cpu")
+        return f"{sum(~todo['stored'])} runs to make, {todo['seconds'].sum() / 3600:.1f} hours on one core"
+
     def select(self, text: str) -> list[RunSpec]:
         """Runs whose group or label contains `text`, or else matches it as a regular expression; case is ignored."""
         everything, groups = self.all_specs(), self.groups()

@@ -120,7 +120,7 @@ def test_figure_3_and_table_2(paper):
     assert row[["test error, paper size", "test error, paper"]].tolist() == ["2.81 ± 0.01 (n=3)", "2.81 ± 0.03 (n=3)"]
     assert row["verdict"] == "reproduced" and row["difference"].startswith(("+0.00 [", "-0.00 ["))
     wide = both.table("Table 2")
-    kinds = ["learned: step ratio (released code)", "learned: Eq. 5 as printed", "best fixed"]
+    kinds = ["learned: ISR as released", "learned: ISR as printed (Eq. 5)", "best fixed"]
     assert wide["scale learning"].tolist() == kinds * 3
     assert wide["distribution"].tolist() == [name for name in DISTRIBUTIONS for _ in kinds]
     released, by_eq5, fixed = (cell(wide, **{"distribution": WIDE, "scale learning": kind}) for kind in kinds)

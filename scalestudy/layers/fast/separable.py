@@ -37,8 +37,10 @@ from scalestudy.layers.fast.fourier import chunks, plane_of
 from scalestudy.layers.fast.plain import by_hand, graph_wanted, plain_steps_wanted
 from scalestudy.layers.precision import full_precision
 
-# responses of one scale held at once: about the caches of two cores, or a small part of a GPU's memory
+# responses of one scale held at once: a core's cache; for several threads more, which wait for each other after every
+# step; or a small part of a GPU's memory
 _CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 512 << 20}
+_THREADS_CHUNK_BYTES = {**_CHUNK_BYTES, "cpu": 8 << 20}
 
 
 def correlate_separable(x: Tensor, weight: Tensor, basis: SeparableBasis, *, project: bool = False) -> Tensor:
@@ -110,7 +112,8 @@ class SeparableLayer:
 
     def chunks(self, x: Tensor) -> Iterator[slice]:
         """Slices of the batch, so small that the responses of one scale fit the device's chunk."""
-        return chunks(x, len(self._weight) * self._size[0] * self._size[1], _CHUNK_BYTES)
+        limits = _CHUNK_BYTES if torch.get_num_threads() == 1 else _THREADS_CHUNK_BYTES
+        return chunks(x, len(self._weight) * self._size[0] * self._size[1], limits)
 
     def project(self, planes: Tensor, scale: int, keep: bool = False) -> Tensor:
         """See `ScaleCorrelation.project`; good until the next call, unless it is to be kept."""
@@ -122,7 +125,8 @@ class SeparableLayer:
 
     def begin_gradients(self) -> None:
         """Start `accumulate` from zero."""
-        self._mixing_grads = [torch.zeros_like(mixing.mT) for mixing in self._mixings]
+        # contiguous, or the product would be made matrix by matrix
+        self._mixing_grads = [mixing.new_zeros(mixing.mT.shape) for mixing in self._mixings]
 
     def accumulate(self, projected: Tensor, gradient: Tensor, scale: int) -> Tensor:
         """Add what a chunk gives to `gradients`, for what `project` made and the folded gradient in its responses.
