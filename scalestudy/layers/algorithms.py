@@ -2,8 +2,8 @@
 
 All compute the same numbers, to float rounding.  "dense" builds the K x K kernel of every scale and convolves, as the
 released code does: the reference.  "separable" uses that basis functions are products, "fourier" goes through spectra
-of planes (see the modules of these names in `fast`); the cost of both hardly depends on the scales.  "auto" takes the
-one with fewer multiplications: "separable" where few channels come in, else "fourier".
+of planes (see the modules of these names in `fast`); the cost of both hardly depends on the scales.  "auto" counts
+multiplications: "dense" for small kernels, else "separable" where few channels come in and "fourier" where many do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from scalestudy.layers.precision import full_precision
 
 Algorithm = Literal["auto", "separable", "fourier", "dense"]
 SEPARABLE_ORDERS = 32  # products of the norms of higher ones leave the range of float32
-_FOURIER_HANDICAP = 1.5  # a multiplication of "fourier" takes so much longer than others (measured on a CPU)
+_FOURIER_HANDICAP = 1.5  # a multiplication of "fourier" takes so much longer than one of "separable"
+_SMALL_DENSE_HANDICAP = 0.25  # and one of "dense" with kernels of at most
+_SMALL_KERNEL = 13  # pixels, beyond which CPU libraries have no fast gradient in kernels; all measured on a CPU
 
 
 def is_separable(basis: HermiteBasis | SampledBasis) -> bool:
@@ -33,14 +35,16 @@ def is_separable(basis: HermiteBasis | SampledBasis) -> bool:
 def fastest(
     basis: HermiteBasis | SampledBasis, in_channels: int, out_channels: int, size: tuple[int, int], kernel_size: int
 ) -> Algorithm:
-    """The algorithm with fewer multiplications, for planes (H, W)."""
+    """The algorithm whose multiplications should take least time on a CPU, for planes (H, W)."""
     channels, half_width = (in_channels, out_channels), min(kernel_size // 2, max(size) - 1)
-    fourier = _FOURIER_HANDICAP * fourier_cost(*channels, size, half_width)
-    if isinstance(basis, SampledBasis):
-        dense = math.prod(channels) * kernel_size**2 * math.prod(size)
-        return "dense" if dense < fourier else "fourier"
-    separable = is_separable(basis) and separable_cost(basis, *channels, size, half_width) <= fourier
-    return "separable" if separable else "fourier"
+    dense = math.prod(channels) * kernel_size**2 * math.prod(size)
+    costs: dict[Algorithm, float] = {
+        "fourier": _FOURIER_HANDICAP * fourier_cost(*channels, size, half_width),
+        "dense": dense * (_SMALL_DENSE_HANDICAP if kernel_size <= _SMALL_KERNEL else 1),
+    }
+    if is_separable(basis):
+        costs["separable"] = separable_cost(basis, *channels, size, half_width)
+    return min(costs, key=costs.__getitem__)
 
 
 def correlate(

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from scalestudy.layers.algorithms import Algorithm as Algorithm
+from scalestudy.layers.algorithms import is_separable
 from scalestudy.layers.base import ScaleConv
 from scalestudy.layers.fast.plain import plain_steps_wanted
 from scalestudy.layers.fast.pooled import can_pool_folded, is_plain, project_relu_norm_pool
@@ -107,9 +108,10 @@ def run_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     if _can_project(layers):
         conv, _, *layers = layers
         conv._check(x)
-        basis, algorithm = conv._sampled_for(x.shape[-2:])
+        basis, _ = conv._sampled_for(x.shape[-2:])
         usual = conv.bias is None and (conv.stride, conv.groups, conv.padding) == (1, 1, "same")
-        if usual and algorithm == "separable" and can_pool_folded(x, conv.weight, layers[:3]):
+        separable = conv.algorithm in ("auto", "separable") and is_separable(conv.basis)
+        if usual and separable and can_pool_folded(x, conv.weight, layers[:3]):
             _, norm, pool, *layers = layers
             x = project_relu_norm_pool(x, conv.weight, basis, norm, pool.kernel_size)
         else:
