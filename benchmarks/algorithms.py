@@ -32,6 +32,9 @@ ALGORITHMS = ("separable", "fourier", "dense")
 SLOW_SECONDS = 4.0
 """An algorithm whose first step takes longer is not timed again."""
 
+LARGEST_DENSE = 51
+"""Pixels of the largest kernels that "dense" is timed with: beyond, a step may take a minute."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -73,17 +76,29 @@ class Layer:
 
 
 LAYERS = (
+    Layer("lifting", 1, 16, 28, 0.5, 2.0, batch=16),
+    Layer("lifting", 1, 16, 56, 0.7, 3.0, batch=16),
+    Layer("lifting", 1, 16, 112, 0.75, 2.0),
+    Layer("lifting", 1, 16, 112, 4.0, 3.8),
     Layer("lifting", 1, 16, 168, 2.0, 1.5),
     Layer("lifting", 1, 16, 168, 2.0, 3.0),
-    Layer("lifting", 1, 16, 56, 0.7, 3.0, batch=16),
+    Layer("lifting", 1, 16, 256, 0.5, 2.0, batch=2),
+    Layer("lifting", 1, 16, 256, 4.0, 3.8, batch=2),
+    Layer("lifting", 1, 16, 512, 0.5, 2.0, batch=1),
+    Layer("lifting", 1, 16, 512, 1.5, 2.0, batch=1),
+    Layer("lifting", 3, 32, 32, 0.5, 2.0, batch=16),
     Layer("lifting", 3, 32, 96, 1.5, 3.0),
     Layer("lifting", 1, 32, 56, 1.0, 3.0, "B", batch=16),
     Layer("group", 4, 4, 84, 1.5, 3.0),
+    Layer("group", 16, 16, 32, 0.5, 2.0, batch=16),
     Layer("group", 16, 16, 84, 1.5, 3.0),
+    Layer("group", 16, 16, 128, 0.3, 2.0, batch=1),
     Layer("group", 32, 63, 28, 1.0, 3.0, "B", batch=16),
     Layer("group", 63, 95, 14, 1.0, 3.0, "B", batch=16),
+    Layer("group", 64, 64, 28, 0.5, 2.0, batch=8),
+    Layer("group", 64, 64, 28, 4.0, 3.8, batch=8),
 )
-"""Those of the study's networks, and some between and beyond."""
+"""Those of the study's networks, and some between and beyond: planes of 14 to 512 pixels, kernels of 7 to 123."""
 
 
 def step_seconds(layer: nn.Module, images: torch.Tensor) -> float:
@@ -99,7 +114,8 @@ def measure(case: Layer, rounds: int) -> dict[str, Any]:
     layer = case.build()
     images = case.images().requires_grad_(case.kind == "group")
     chosen = layer.chosen_algorithm(case.size, case.size)
-    times: dict[str, list[float]] = {name: [] for name in ALGORITHMS}
+    names = [name for name in ALGORITHMS if name != "dense" or layer.kernel_size() <= LARGEST_DENSE]
+    times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds + 1):
         for name, values in times.items():
             if turn > 1 and values[0] * case.batch > 1000 * SLOW_SECONDS:
@@ -109,9 +125,13 @@ def measure(case: Layer, rounds: int) -> dict[str, Any]:
             if turn > 0:
                 values.append(milliseconds)
     medians = {f"{name}_ms": float(f"{statistics.median(values):.4g}") for name, values in times.items()}
-    fastest = min(ALGORITHMS, key=lambda name: medians[f"{name}_ms"])
+    fastest = min(names, key=lambda name: medians[f"{name}_ms"])
     regret = float(f"{medians[f'{chosen}_ms'] / medians[f'{fastest}_ms']:.4g}")
-    return asdict(case) | medians | {"auto": chosen, "fastest": fastest, "auto_over_fastest": regret}
+    return (
+        asdict(case)
+        | medians
+        | {"kernel": layer.kernel_size(), "auto": chosen, "fastest": fastest, "auto_over_fastest": regret}
+    )
 
 
 def page(machine: dict[str, Any], rows: list[dict[str, Any]]) -> str:
@@ -122,9 +142,10 @@ def page(machine: dict[str, Any], rows: list[dict[str, Any]]) -> str:
             "layer": [f"{kind} {i} -> {o}" for kind, i, o in frame[["kind", "in_channels", "out_channels"]].values],
             "planes": frame["size"].map("{0} x {0}".format),
             "smallest sigma": frame["sigma_basis"].map("{:g}".format),
+            "kernel": frame["kernel"],
             "ISR": frame["isr"].map("{:g}".format),
             "basis": frame["basis"],
-            **{name: frame[f"{name}_ms"].map("{:.3g}".format) for name in ALGORITHMS},
+            **{name: frame[f"{name}_ms"].map("{:.3g}".format).replace("nan", "-") for name in ALGORITHMS},
             "auto takes": frame["auto"],
             "over the fastest": frame["auto_over_fastest"].map("{:.2f}".format),
         }
@@ -133,7 +154,8 @@ def page(machine: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         "Milliseconds per image of a forward and backward pass of one layer with three learned scales, medians, "
         f"{machine['threads']} threads, torch {machine['torch']}, {machine['gigaflops']:.0f} Gflop/s in matrix "
         'products. Basis A: 25 functions at one sigma; B: 49 at several. "auto" counts multiplications '
-        "(`scalestudy.layers.conv`); the last column is its time over that of the fastest."
+        '(`scalestudy.layers.algorithms`); the last column is its time over that of the fastest. "-": not timed, as '
+        "dense kernels of this size may take a minute."
     )
     return "\n".join(["# Choice of the algorithm", "", about, "", to_markdown(shown)])
 

@@ -234,7 +234,7 @@ class TestAlgorithms:
 
     def test_the_layers_have_every_outcome_of_the_rule(self):
         chosen = {case.build().chosen_algorithm(case.size, case.size) for case in algorithms.LAYERS}
-        assert chosen == {"separable", "fourier"}
+        assert chosen == {"separable", "fourier", "dense"}
 
 
 class TestThroughput:

@@ -227,7 +227,7 @@ def test_scales_that_cannot_be_sampled_are_refused(values, options, message, alg
 
 
 def test_auto_takes_the_cheaper_algorithm() -> None:
-    """Few channels in: products of 1-D functions; many: the Fourier domain.  The results are those of any algorithm."""
+    """Few channels in: products of 1-D functions; many: the Fourier domain; small kernels: dense."""
     lift = LiftingConv(1, 32, FixedScales(1.5, 2.0, 4), basis=VaryingSigmaBasis(7), kernel_size=15)
     group = GroupConv(32, 63, FixedScales(1.5, 2.0, 4), basis=VaryingSigmaBasis(7), kernel_size=15)
     assert (lift.chosen_algorithm(56, 56), group.chosen_algorithm(28, 28)) == ("separable", "fourier")
@@ -238,6 +238,8 @@ def test_auto_takes_the_cheaper_algorithm() -> None:
     assert group.chosen_algorithm(28, 28) == "dense"
     table1 = LiftingConv(1, 16, FixedScales(2.0, 3.0, 3), 5)
     assert table1.chosen_algorithm(168, 168) == table1.chosen_algorithm(56, 56) == "separable"
+    small = LiftingConv(1, 16, FixedScales(0.5, 2.0, 3), 5)
+    assert small.chosen_algorithm(28, 28) == small.chosen_algorithm(512, 512) == "dense"
 
 
 PICTURES = random(4, 2, 5, 5, seed=3, dtype=torch.float32)
