@@ -40,10 +40,10 @@ def train(
     (released code; the paper does not say).  Deterministic for a given spec, device and number of threads; on a GPU as
     far as its kernels are (the gradient of bilinear resizing is not, which the first layer of SEVF has).
 
-    ``progress(epochs_done, epochs)`` is called after each epoch and may raise to end the run there.  In `checkpoint`
-    the run is kept after an epoch, when that is due and when `progress` raises; one that holds this run already is gone
-    on from, with the same result bit for bit where the device computes the same each time.  ``on_step(loss)`` is called
-    after each step, with the loss of its batch before it: a tensor () on the device.
+    ``progress(epochs_done, epochs)`` is called after each epoch.  In `checkpoint` the run is kept after an epoch when
+    that is due; one that holds this run already is gone on from, with the same result bit for bit where the device
+    computes the same each time.  ``on_step(loss)`` is called after each step, with the loss of its batch before it: a
+    tensor () on the device.
 
     ValueError where the device does not have the precision of the run, before anything is loaded; `TrainingDiverged`;
     `scalestudy.data.DataError` where MNIST cannot be had.
@@ -64,14 +64,10 @@ def train(
             mean_loss = loop.epoch(epoch)
             history.train_seconds += time.perf_counter() - clock
             history.add(net, mean_loss, task.validation_error(net), recorded_scales(net, task))
-            stopped = True
-            try:
-                if progress is not None:
-                    progress(epoch + 1, epochs)
-                stopped = False
-            finally:
-                if checkpoint is not None and (stopped or checkpoint.due):
-                    run.keep(checkpoint)
+            if checkpoint is not None and checkpoint.due:
+                run.keep(checkpoint)
+            if progress is not None:
+                progress(epoch + 1, epochs)
         net.load_state_dict(history.best)
         tested, test_ms = task.test(net)
     train_ms = round(1000 * history.train_seconds / (epochs * task.train_images), 6)
