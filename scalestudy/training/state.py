@@ -1,4 +1,4 @@
-"""A run between two epochs, and the file that keeps it, so that one that was stopped or killed goes on."""
+"""What a run leaves behind epoch by epoch, and the file that keeps it, so that one that was killed goes on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from scalestudy.files import write_whole
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 CHECKPOINT_SUFFIX = ".checkpoint"
@@ -140,38 +138,3 @@ class History:
         self.train_loss.append(round(train_loss, 6))
         self.validation_error.append(validation_error)
         self.scales.append(scales)
-
-
-@dataclass
-class RunState:
-    """Everything that the rest of a run follows from."""
-
-    net: nn.Module
-    optimiser: torch.optim.Optimizer
-    generators: Sequence[torch.Generator]
-    history: History
-    epochs: int
-    made_by: MadeBy
-    began: float  # `time.perf_counter()` at the start of this part
-
-    @property
-    def seconds(self) -> float:
-        """Of the whole run up to now, without what was done after a checkpoint and lost."""
-        return self.history.seconds + time.perf_counter() - self.began
-
-    def keep(self, file: CheckpointFile) -> None:
-        """Write everything, so that `go_on` brings it back bit for bit."""
-        content = {"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
-        content["generators"] = [generator.get_state() for generator in self.generators]
-        content["history"] = vars(self.history) | {"seconds": self.seconds}
-        file.write(Progress(len(self.history.train_loss), self.epochs, self.made_by), content)
-
-    def go_on(self, file: CheckpointFile) -> None:
-        """Go to where the run was kept, perhaps in another process, if it was and can be continued here."""
-        if found := file.read(self.made_by):
-            self.net.load_state_dict(found["net"])
-            self.optimiser.load_state_dict(found["optimiser"])
-            for generator, state in zip(self.generators, found["generators"], strict=True):
-                generator.set_state(state)
-            self.history = History(**found["history"])
-            self.history.resumed += 1

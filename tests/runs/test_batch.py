@@ -14,6 +14,7 @@ from fake_training import keep, record_of, spec_of
 from scalestudy.runs import estimate
 from scalestudy.runs.batch import WorkersUnavailable, plan, run_all
 from scalestudy.runs.estimate import COMPARABLE, RESERVE, SECONDS_PER_WORK, Clock, ProgressBar, Run
+from scalestudy.runs.workers import Children
 from scalestudy.training.spec import RunSpec
 
 
@@ -63,8 +64,10 @@ def test_workers_that_cannot_start(store, monkeypatch, capfd):
         go(store, [0], train="not_there")
     assert "not_there" in capfd.readouterr().err
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    with pytest.raises(WorkersUnavailable, match=r"ended with exit code 1 before it was ready"):
-        go(store, [0])
+    children = Children(store.folder, "cpu", "fake_training:quick")
+    for _ in range(2):  # on a Dask worker the next run asks the same children
+        with pytest.raises(WorkersUnavailable, match=r"ended with exit code 1 before it was ready"):
+            children.make(spec_of(0), lambda *epochs: True)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from scalestudy.data.distributions import LogUniform
 from scalestudy.models.systems import SYSTEMS
 from scalestudy.training import state as module
 from scalestudy.training.spec import DataSpec, MnistScaleSpec, RunSpec, ScalesSpec, TrainingSpec
-from scalestudy.training.state import CheckpointFile, History, Progress, RunState, source_digest
+from scalestudy.training.state import CheckpointFile, History, Progress, source_digest
 from scalestudy.training.train import train
 
 MADE_BY = {"run": "0123456789abcdef", "code": "1", "torch": "2", "threads": 1}
@@ -185,13 +185,13 @@ def test_a_run_is_made_although_a_folder_lies_in_the_place_of_its_checkpoint(fil
 @pytest.mark.parametrize("name", ["isr", *SYSTEMS])
 def test_a_state_has_less_than_10_mb(name, file):
     """The network, the best one so far and the moments of Adam; docs/cluster.md says so."""
-    net = training.build_model(spec_of(name))
-    state = RunState(net, training.make_optimiser(net), (), History([()]), 60, MADE_BY, 0.0)
+    net, history = training.build_model(spec_of(name)), History([()])
+    optimiser = training.make_optimiser(net)
     for parameter in net.parameters():
         parameter.grad = torch.ones_like(parameter)
-    state.optimiser.step()
-    state.history.add(net, 1.0, 50.0, (1.0, 2.0, 4.0))
-    state.keep(file)
+    optimiser.step()
+    history.add(net, 1.0, 50.0, (1.0, 2.0, 4.0))
+    file.write(PROGRESS, training._state(history, 0.0, net, optimiser, []))
     assert 4 * 4 * sum(parameter.numel() for parameter in net.parameters()) < file.path.stat().st_size < 10e6
 
 
