@@ -29,10 +29,6 @@ _ECHO = logging.Handler()
 _ECHO.emit = lambda record: click.echo(record.getMessage(), err=True)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM came."""
-
-
 class _Group(click.Group):
     """Turns errors into one message: exit code 2 for bad input, 1 for what failed, 130 and 143 for signals."""
 
@@ -55,7 +51,7 @@ class _Group(click.Group):
             ctx.exit(2 if isinstance(error, ValueError) else 1)
         except KeyboardInterrupt as interrupt:
             click.echo("Interrupted; finished runs are stored, the same command goes on from there.", err=True)
-            ctx.exit(128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT))
+            ctx.exit(128 + (*interrupt.args, signal.SIGINT)[0])
         finally:
             signal.signal(signal.SIGTERM, before)
             told.removeHandler(_ECHO)
@@ -63,7 +59,7 @@ class _Group(click.Group):
 
 
 def _terminate(number: int, frame: object) -> None:
-    raise _Terminated
+    raise KeyboardInterrupt(number)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -182,8 +178,8 @@ def status(profile: str, changes: dict[str, Any]) -> None:
         remark = "" if progress.is_of_this_code else " (kept by other code: it will start again)"
         label = labels.get(key, "not of this profile")
         click.echo(f"under way: {key}: {progress.epochs_done} of {progress.epochs} epochs, {label}{remark}")
-    for problem in runs.damaged():
-        click.echo(f"damaged: {problem.name}: {problem.reason}")
+    for name, reason in runs.damaged():
+        click.echo(f"damaged: {name}: {reason}")
 
 
 @main.command()
@@ -192,12 +188,12 @@ def merge(folder: Path) -> None:
     """Copy the records in FOLDER, made elsewhere, into the run store."""
     runs = RunStore.open()
     merged = runs.merge(folder)
-    write_summary(runs.records(), files.summary())
+    write_summary(runs.records(), runs.folder / "summary.csv")
     click.echo(f"{len(merged.copied)} copied to {runs.folder}, {len(merged.already)} already there")
     for key in merged.conflicts:
         click.echo(f"{key}: has other metrics there; ours is kept")
-    for problem in merged.damaged:
-        click.echo(str(problem), err=True)
+    for name, reason in merged.damaged:
+        click.echo(f"{name}: {reason}; not used, left where it is", err=True)
     _fail_if(merged.damaged)
 
 
@@ -235,11 +231,10 @@ def _fail_if(bad: object) -> None:
 
 
 def _train(specs: list[RunSpec], **options: Any) -> BatchReport:
-
     runs = RunStore.open()
     trained = run_all(specs, runs, **options)
     if trained.done:
-        write_summary(runs.records(), files.summary())
+        write_summary(runs.records(), runs.folder / "summary.csv")
     for spec, text in trained.failed:
         click.echo(f"run {spec.key} failed ({spec.label}):\n{text.strip()}", err=True)
     click.echo(trained.text)

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import time
+from contextlib import suppress
 from pathlib import Path
 
 ROOT_VARIABLE, RUNS_VARIABLE = "SCALESTUDY_ROOT", "SCALESTUDY_RUNS"
@@ -74,11 +75,6 @@ def benchmarks() -> Path:
     return project() / "results" / "benchmarks"
 
 
-def summary() -> Path:
-    """The table, for people, of all runs that are stored in `runs`, in that folder."""
-    return runs() / "summary.csv"
-
-
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that others see whole or not at all, and that survives a power cut; `StoreError` if it cannot be."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
@@ -99,29 +95,22 @@ def write_whole(path: Path, content: bytes) -> None:
             finally:
                 os.close(descriptor)
     except OSError as error:
-        raise unwritable(path.parent, error) from error
+        raise StoreError(
+            f"cannot write to the folder {path.parent}: {error.strerror or error}; free some space or make it "
+            f"writable, or name another folder in the environment variable {RUNS_VARIABLE} (records), "
+            f"{RESULTS_VARIABLE} (reports) or {DATA_VARIABLE} (MNIST). Every run that was stored before is whole"
+        ) from error
 
 
 def probe(folder: Path) -> None:
     """Clear up after killed writers, then find out whether 64 KiB can be written; `StoreError` if not."""
     for path in folder.glob(f"*{TEMPORARY_SUFFIX}"):
-        try:
+        with suppress(OSError):  # gone meanwhile, or not ours to remove: it does no harm
             if time.time() - path.stat().st_mtime > 3600:  # of a writer that does not live any more
                 path.unlink()
-        except OSError:
-            continue  # gone meanwhile, or not ours to remove: it does no harm
     test = folder / f"probe.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"  # cleared where we are killed now
     write_whole(test, bytes(64 * 1024))
     test.unlink(missing_ok=True)
-
-
-def unwritable(folder: Path, error: OSError) -> StoreError:
-    """The error to raise where a folder cannot be written."""
-    return StoreError(
-        f"cannot write to the folder {folder}: {error.strerror or error}; free some space or make it writable, or name "
-        f"another folder in the environment variable {RUNS_VARIABLE} (records), {RESULTS_VARIABLE} (reports) or "
-        f"{DATA_VARIABLE} (MNIST). Every run that was stored before is whole"
-    )
 
 
 def _plain(profile: str) -> str:

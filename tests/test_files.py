@@ -38,11 +38,10 @@ def test_environment_comes_first(monkeypatch, tmp_path):
     assert files.params("quick") == tmp_path / "params" / "quick.yaml"
     assert files.results("quick") == tmp_path / "results" / "quick"
     assert (files.runs(), files.benchmarks()) == (tmp_path / "results" / "runs", tmp_path / "results" / "benchmarks")
-    assert files.summary() == tmp_path / "results" / "runs" / "summary.csv"
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv(files.RUNS_VARIABLE, "~/runs")
     monkeypatch.setenv(files.RESULTS_VARIABLE, "~/results {date}")
-    assert (files.runs(), files.summary()) == (tmp_path / "runs", tmp_path / "runs" / "summary.csv")
+    assert files.runs() == tmp_path / "runs"
     assert files.results("quick") == tmp_path / "results {date}" / "quick"
     assert list(tmp_path.iterdir()) == []
 

@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
@@ -42,8 +43,8 @@ def make_run_there(spec: RunSpec, device: str, train: str, wanted: str) -> Answe
     worker = get_worker()
     task = worker.get_current_task()
 
-    def hear(*epochs: object) -> bool:
-        worker.log_event(_TOPIC, epochs)
+    def hear(*epochs: int) -> bool:
+        worker.log_event(_TOPIC, (spec.key, *epochs))
         state = worker.state.tasks.get(task)
         return state is not None and state.state == "executing"
 
@@ -59,23 +60,30 @@ def make_run_there(spec: RunSpec, device: str, train: str, wanted: str) -> Answe
 
 
 @contextmanager
-def cluster(scheduler: str, device: str, train: str, hear: Hear) -> Iterator[Place]:
+def cluster(scheduler: str, device: str, train: str) -> Iterator[Place]:
     """The workers of a Dask cluster; what they were given and have not done is forgotten when the block ends."""
     client, level = _connect(scheduler), _CLIENT_LOG.level
     _CLIENT_LOG.setLevel(logging.CRITICAL)  # it tells a lost connection by tracebacks; we do in one sentence
     try:
         _refuse_other_versions(client)
         roster = _Roster(client, scheduler, device)
-        client.subscribe_topic(_TOPIC, lambda event: hear(*event[1]))
         resources = {"GPU": 1} if roster.device == "cuda" else None
-        executor, attempts = client.get_executor(retries=0, pure=False, resources=resources), {}
+        executor, attempts, hearers = client.get_executor(retries=0, pure=False, resources=resources), Counter(), {}
 
-        def submit(spec: RunSpec) -> Future[Answer]:
-            attempts[spec.key] = attempts.get(spec.key, 0) + 1
-            key = f"run-{spec.key}-{attempts[spec.key]}"  # Dask tells kinds of tasks apart by what is before the hyphen
+        def submit(spec: RunSpec, hear: Hear) -> Future[Answer]:
+            attempts[spec.key] += 1
+            hearers[spec.key] = hear
+            # equal for all clients, so a run is made once; Dask tells kinds of tasks apart by what is before the hyphen
+            key = f"run-{spec.key}-{attempts[spec.key]}"
             return executor.submit(make_run_there, spec, roster.device, train, versions(), key=key)
 
-        yield Place(roster.device, roster.slots, submit, roster.waits_for, _AHEAD)
+        def pass_on(event: Any) -> None:
+            key, *epochs = event[1]
+            if key in hearers:  # else of another client
+                hearers[key](*epochs)
+
+        client.subscribe_topic(_TOPIC, pass_on)
+        yield Place(roster.device, roster.look, submit, _AHEAD)
     except StoreError:
         raise
     except (OSError, CancelledError) as error:
@@ -94,38 +102,29 @@ class _Roster:
 
     def __init__(self, client: Client, scheduler: str, device: str) -> None:
         self._client, self._scheduler, self._next = client, scheduler, 0.0
-        self._look()
-        if device == "auto" and not self._workers:
-            raise ValueError(
-                "device must be cpu or cuda while the cluster has no workers, got 'auto'; name one of them"
-            )
-        self.device = device if device != "auto" else "cuda" if self._slots("cuda") else "cpu"
+        self.device = "cuda" if device == "auto" else device
+        slots, _ = self.look()
+        if device == "auto":
+            if not self._workers:
+                told = "while the cluster has no workers, got 'auto'; name one of them"
+                raise ValueError(f"device must be cpu or cuda {told}")
+            self.device = "cuda" if slots else "cpu"
 
-    def slots(self) -> int:
-        """Runs that the workers make at a time: their threads, or their units of the resource GPU."""
-        self._look()
-        return self._slots(self.device)
-
-    def waits_for(self) -> str:
-        """Why no run is begun, where that is so."""
-        if self._slots(self.device) == 0:
-            wanted = "workers that declare the resource GPU" if self.device == "cuda" else "workers"
-            return f"waiting for {wanted} at {self._scheduler}"
-        paused = all(worker["status"] == "paused" for worker in self._workers)
-        return "waiting: workers are paused (memory)" if paused else ""
-
-    def _slots(self, device: str) -> int:
-        if device == "cuda":
-            return sum(int(worker["resources"].get("GPU", 0)) for worker in self._workers)
-        return sum(worker["nthreads"] for worker in self._workers)
-
-    def _look(self) -> None:
+    def look(self) -> tuple[int, str]:
+        """Runs that the workers make at a time: their threads, or units of the resource GPU; and why none is begun."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _LOOK_SECONDS
             # not scheduler_info(): the client's own periodic update, which leaves workers out, can get into its answer
             identity = self._client.scheduler.identity
             found = self._client.sync(identity, n_workers=-1, callback_timeout=_ANSWER_SECONDS)
             self._workers = list(found["workers"].values())
+        of_gpus = self.device == "cuda"
+        slots = sum(int(one["resources"].get("GPU", 0)) if of_gpus else one["nthreads"] for one in self._workers)
+        if slots == 0:
+            wanted = "workers that declare the resource GPU" if of_gpus else "workers"
+            return slots, f"waiting for {wanted} at {self._scheduler}"
+        paused = all(one["status"] == "paused" for one in self._workers)
+        return slots, "waiting: workers are paused (memory)" if paused else ""
 
 
 def _refuse_other_versions(client: Client) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from statistics import median
 
 from tqdm import tqdm
@@ -56,73 +57,75 @@ class Clock:
         """Expected seconds of a run."""
         return RESERVE * (self.rate(spec) or SECONDS_PER_WORK[self._type]) * spec.work
 
+    def left(self, run: Run) -> float:
+        """Expected seconds of what is left of a run."""
+        return self.seconds(run.spec) * (1 - run.share)
+
+
+@dataclass(eq=False)
+class Run:
+    """A run that a batch has to make, and what was heard of it; `share` is the part that is done, tests included."""
+
+    spec: RunSpec
+    begun: float = 0.0  # the part that was done before
+    heard: list[float] = field(default_factory=list)  # when it began here, then when each of its epochs ended
+    wanted: bool = True
+
+    def __post_init__(self) -> None:
+        self.share = self.begun
+
+    def advance(self, done: int, epochs: int) -> None:
+        """It has made so many of its epochs (0: it begins); the tests count as one more.  From any thread."""
+        if self.share < 1:  # else late news
+            self.heard = [*(self.heard if done else ()), time.monotonic()]
+            self.share = max(self.share, done / (epochs + 1))
+
+    def promised(self, epochs: int) -> float | None:
+        """Seconds of the whole run at the pace of its first epochs, when the last of these has just ended."""
+        times = self.heard[1:]
+        return (times[1] - times[0]) * (epochs + 1) if len(times) == ENOUGH_EPOCHS else None
+
 
 class ProgressBar:
     """One bar on the standard error, in seconds that the clock expects; its time left is theirs at the pace seen here.
 
-    It is about what was not `begun` before, as a part of each run, by key.
+    It is about what was not begun before.
     """
 
-    def __init__(self, specs: Sequence[RunSpec], clock: Clock, begun: Mapping[str, float], shown: bool) -> None:
-        self._specs, self._clock = {spec.key: spec for spec in specs}, clock
-        self._begun = {key: begun.get(key, 0.0) for key in self._specs}
-        self._shares = dict(self._begun)
-        self._heard: dict[str, list[float]] = {key: [] for key in self._specs}
+    def __init__(self, runs: Iterable[Run], clock: Clock, shown: bool) -> None:
+        self._runs, self._clock = list(runs), clock
         self._due, self._said, self._waits_for = 0.0, "", ""
         self.slots = 1  # runs that are made at a time
         hidden = not shown or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
         self._interval = 0.5 if sys.stderr.isatty() else 15.0  # seconds; a log file needs fewer lines than a terminal
         self._bar = tqdm(total=1.0, bar_format=_FORMAT, disable=hidden)
 
-    def advance(self, key: str, done: int, epochs: int) -> None:
-        """A run has made so many of its epochs (0: it begins); the tests count as one more.  From any thread."""
-        if key not in self._specs or self._shares[key] == 1:
-            return  # late news of a run that is over
-        self._heard[key] = [*(self._heard[key] if done else ()), time.monotonic()]
-        self._shares[key] = max(self._shares[key], done / (epochs + 1))
-
-    def begun(self, spec: RunSpec) -> bool:
-        """Whether a run has been heard of."""
-        return bool(self._heard[spec.key])
-
-    def promised(self, key: str, epochs: int) -> float | None:
-        """Seconds of a whole run at the pace of its first epochs, when the last of these has just ended."""
-        times = self._heard[key][1:]
-        if len(times) != ENOUGH_EPOCHS:
-            return None
-        return (times[-1] - times[0]) / (len(times) - 1) * (epochs + 1)
-
-    def left_of(self, spec: RunSpec) -> float:
-        """Expected seconds of what is left of a run."""
-        return self._clock.seconds(spec) * (1 - self._shares[spec.key])
-
     def left(self) -> float | None:
         """Seconds until the batch ends, at the pace of the runs that it has made; None while too little is known."""
-        heard = {key: times for key, times in tuple(self._heard.items()) if times}
-        running = [times for key, times in heard.items() if self._shares[key] < 1]
+        heard = [(run, times) for run in self._runs if (times := run.heard)]
+        running = [times for run, times in heard if run.share < 1]
         enough = len(heard) - len(running) >= ENOUGH_RUNS or min(map(len, running), default=0) > ENOUGH_EPOCHS
         expected = self._spent()
         if not enough or expected <= 0:
             return None
-        spent = sum(times[-1] - times[0] for times in heard.values())
+        spent = sum(times[-1] - times[0] for _, times in heard)
         since = sum(time.monotonic() - times[-1] for times in running)
-        pending = [spec for key, spec in self._specs.items() if self._shares[key] < 1]
-        left = sum(map(self.left_of, pending)) * spent / expected - since
+        pending = [run for run in self._runs if run.share < 1]
+        left = sum(map(self._clock.left, pending)) * spent / expected - since
         return max(left, 0.0) / max(1, min(self.slots, len(pending)))
 
-    def finish(self, spec: RunSpec, result: str, trained: bool) -> None:
+    def finish(self, run: Run, result: str, trained: bool) -> None:
         """A run is over, and how it went; one that was not trained says nothing about the pace."""
-        self._shares[spec.key] = 1.0
-        if trained and self._heard[spec.key]:
-            self._heard[spec.key].append(time.monotonic())
+        run.share = 1.0
+        if trained and run.heard:
+            run.heard.append(time.monotonic())
         else:
-            self._begun[spec.key], self._heard[spec.key] = 1.0, []
-        self._said = f"{spec.label}: {result}"
+            run.begun, run.heard = 1.0, []
+        self._said = f"{run.spec.label}: {result}"
 
-    def drop(self, spec: RunSpec) -> None:
+    def drop(self, run: Run) -> None:
         """A run will not be made."""
-        del self._specs[spec.key]
-        self._heard[spec.key] = []
+        self._runs.remove(run)
 
     def draw(self, waits_for: str = "") -> None:
         """Show all of it, where that is due: with what the batch waits for in the place of the last result."""
@@ -131,24 +134,23 @@ class ProgressBar:
             return
         self._due = time.monotonic() + self._interval
         left, spent = self.left(), self._spent()
-        self._bar.total = max(spent + sum(map(self.left_of, self._specs.values())), 1e-9)
+        self._bar.total = max(spent + sum(map(self._clock.left, self._runs)), 1e-9)
         self._bar.n = min(spent, self._bar.total)
-        ended = sum(self._shares[key] == 1 for key in self._specs)
-        self._bar.set_description_str(f"{ended}/{len(self._specs)} runs", refresh=False)
+        ended = sum(run.share == 1 for run in self._runs)
+        self._bar.set_description_str(f"{ended}/{len(self._runs)} runs", refresh=False)
         told = [f"{tqdm.format_interval(left)} left" if left is not None else "", waits_for or self._said]
         self._bar.set_postfix_str(", ".join(filter(None, told)), refresh=False)
         self._bar.refresh()
-
-    def _spent(self) -> float:
-        """What was done here, in the seconds that the clock expects for it."""
-        specs = self._specs.items()
-        return sum(self._clock.seconds(spec) * (self._shares[key] - self._begun[key]) for key, spec in specs)
 
     def close(self) -> None:
         """Show the end of it."""
         self._due = 0.0
         self.draw(self._waits_for)
         self._bar.close()
+
+    def _spent(self) -> float:
+        """What was done here, in the seconds that the clock expects for it."""
+        return sum(self._clock.seconds(run.spec) * (run.share - run.begun) for run in self._runs)
 
 
 def _device_type(name: str) -> str:

@@ -5,25 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from scalestudy import files
-from scalestudy.files import StoreError, probe, unwritable, write_whole
+from scalestudy.files import StoreError, probe, write_whole
 from scalestudy.training.record import Record
 from scalestudy.training.spec import RunSpec
 from scalestudy.training.state import CHECKPOINT_SUFFIX, CheckpointFile, Progress
 
 _DAMAGED_FOLDER, _LOCK_SUFFIX = "damaged", ".lock"
-_KEY = re.compile(r"[0-9a-f]{16}")
 _LOG = logging.getLogger(__name__)
 
 
@@ -31,27 +29,13 @@ class DamagedRecordWarning(UserWarning):
     """A file in the store is not a valid record; it was not used and was moved aside."""
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A file that is no valid record: its name, why, and where it lies now (None: where it was)."""
+class MergeReport(NamedTuple):
+    """What `RunStore.merge` did, as keys: copied, already here, here with other metrics; and files refused, and why."""
 
-    name: str
-    reason: str
-    moved_to: Path | None = None
-
-    def __str__(self) -> str:
-        where = f"moved to {self.moved_to}" if self.moved_to else "left where it is"
-        return f"{self.name}: {self.reason}; not used, {where}"
-
-
-@dataclass(frozen=True)
-class MergeReport:
-    """What `RunStore.merge` did, as keys: copied, already here, here with other metrics; and files refused."""
-
-    copied: tuple[str, ...]
-    already: tuple[str, ...]
-    conflicts: tuple[str, ...]
-    damaged: tuple[Problem, ...]
+    copied: list[str]
+    already: list[str]
+    conflicts: list[str]
+    damaged: list[tuple[str, str]]
 
 
 class RunStore:
@@ -67,7 +51,6 @@ class RunStore:
 
     def __init__(self, folder: str | os.PathLike, *also: str | os.PathLike) -> None:
         self.folder = Path(folder).expanduser().absolute()
-        self.problems: list[Problem] = []  # met by this object; each was also a `DamagedRecordWarning`
         self.also = tuple(map(Path, also))
 
     @classmethod
@@ -101,23 +84,14 @@ class RunStore:
 
     def put(self, record: Record) -> Path:
         """Store a record whole or not at all, replacing one with the same key; the checkpoint of its run goes."""
-        content = (json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
-        again, reason = _parse(content, record.key)
-        if again != record:
-            raise ValueError(f"record must read back as it is, got {record.key} ({reason}); build it with Record.of")
         path = self.folder / f"{record.key}.json"
-        write_whole(path, content)
+        write_whole(path, (json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode())
         self.checkpoint(record.key).remove()
         return path
 
-    def keys(self) -> tuple[str, ...]:
-        """Names of the runs in the folder, sorted; the files are not opened."""
-        return tuple(path.stem for path in _files(self.folder) if _KEY.fullmatch(path.stem))
-
     def records(self) -> list[Record]:
         """All valid records, sorted by key; anything else that ends in ``.json`` is moved aside as in `get`."""
-        paths = [path for folder in (*self.also, self.folder) for path in _files(folder)]
-        found = {record.key: record for path in paths if (record := self._load(path)) is not None}
+        found = {record.key: record for path in self._paths() if (record := self._load(path)) is not None}
         return [found[key] for key in sorted(found)]
 
     @contextmanager
@@ -158,80 +132,73 @@ class RunStore:
 
         Ours is kept where both have a run; differing metrics are reported.  The other folder is not changed.
         """
-        folder = Path(folder).expanduser().absolute()
-        paths = _files(folder)
-        if not paths or folder.resolve() == self.folder.resolve():
-            what = "is this store itself" if paths else "holds no <key>.json files"
-            raise ValueError(f"folder must be another run store, got {folder}, which {what}; name its runs/ folder")
-        copied, already, conflicts, damaged = [], [], [], []
+        if not (paths := _files(Path(folder).expanduser())):
+            told = f"got {folder}, which holds no <key>.json files; name its runs/ folder"
+            raise ValueError(f"folder must be another run store, {told}")
+        report = MergeReport([], [], [], [])
         for path in paths:
-            theirs, reason = _parse(_read(path), path.stem)
+            theirs, reason = _read(path)
             if theirs is None:
-                damaged.append(Problem(path.name, reason))
+                report.damaged.append((path.name, reason))
             elif (ours := self.get(theirs.spec)) is None:
                 self.put(theirs)
-                copied.append(theirs.key)
+                report.copied.append(theirs.key)
             else:
-                (already if ours.metrics == theirs.metrics else conflicts).append(theirs.key)
-        return MergeReport(tuple(copied), tuple(already), tuple(conflicts), tuple(damaged))
+                (report.already if ours.metrics == theirs.metrics else report.conflicts).append(theirs.key)
+        return report
 
-    def damaged(self) -> list[Problem]:
-        """Everything in the ``damaged/`` folder, and what could not go there; with the reason as found now."""
-        problems = []
-        for path in sorted((self.folder / _DAMAGED_FOLDER).glob("*.json")):
-            reason = _parse(_read(path), path.name.split(".")[0])[1]
-            problems.append(Problem(path.name, reason or "valid now; move it back to use it", path))
-        left = {problem.name: problem for problem in self.problems if problem.moved_to is None}
-        return [*problems, *left.values()]
+    def damaged(self) -> list[tuple[str, str]]:
+        """Names of what lies in ``damaged/`` and of what could not go there, with the reason as found now."""
+        aside = [(path.name, _read(path)[1]) for path in _files(self.folder / _DAMAGED_FOLDER)]
+        left = [(path.name, reason) for path in self._paths() if (reason := _read(path)[1])]
+        return left + [(name, reason or "valid now; move it back to use it") for name, reason in aside]
+
+    def _paths(self) -> list[Path]:
+        return [path for folder in (*self.also, self.folder) for path in _files(folder)]
 
     def _checkpointed(self) -> list[str]:
         return [path.stem for path in sorted(self.folder.glob(f"*{CHECKPOINT_SUFFIX}"))]
 
     def _load(self, path: Path) -> Record | None:
-        content = _read(path)
-        if content is None:
-            return None
-        record, reason = _parse(content, path.stem)
-        if record is None:
+        record, reason = _read(path)
+        if reason:
             self._move_aside(path, reason)
         return record
 
     def _move_aside(self, path: Path, reason: str) -> None:
-        aside, target = self.folder / _DAMAGED_FOLDER, None
+        where = "left where it is"
         if path.parent == self.folder:
-            target = aside / path.name
+            target = self.folder / _DAMAGED_FOLDER / path.name
             if target.exists():
-                target = aside / f"{path.stem}.{time.time_ns()}-{os.getpid()}.json"
+                target = target.with_name(f"{path.stem}.{time.time_ns()}-{os.getpid()}.json")
             try:
-                aside.mkdir(exist_ok=True)
+                target.parent.mkdir(exist_ok=True)
                 os.rename(path, target)
+                where = f"moved to {target}"
             except FileNotFoundError:
                 return  # another process was faster, and warned
             except OSError:
-                target = None
-        problem = Problem(path.name, reason, target)
-        self.problems.append(problem)
-        warnings.warn(f"{problem} (store {path.parent})", DamagedRecordWarning, stacklevel=4)
+                pass  # it stays
+        told = f"{path.name}: {reason}; not used, {where} (store {path.parent})"
+        warnings.warn(told, DamagedRecordWarning, stacklevel=4)
 
 
 def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.json"))
 
 
-def _read(path: Path) -> bytes | None:
-    """The content, or None for no file."""
+def _read(path: Path) -> tuple[Record | None, str]:
+    """The record in a file, or None and the reason; without one where there is no file."""
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except NotADirectoryError as error:
-        raise unwritable(path.parent, error) from error
+        return _parse(path.read_bytes(), path.name.split(".")[0])
+    except (FileNotFoundError, NotADirectoryError):
+        return None, ""
     except OSError as error:
         remedy = "make it readable, or move it away to have it run again"
         raise StoreError(f"cannot read {path}: {error.strerror}; {remedy}") from error
 
 
-def _parse(content: bytes | None, key: str) -> tuple[Record | None, str]:
+def _parse(content: bytes, key: str) -> tuple[Record | None, str]:
     """The record in a file named `key`, or None and the reason."""
     if not content:
         return None, "empty"

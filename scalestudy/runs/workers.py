@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from scalestudy.runs.store import RunStore, StoreError
 from scalestudy.training.device import keep_freed_memory
@@ -30,8 +30,8 @@ _ATTEMPTS = 2
 _DIED = (EOFError, BrokenPipeError, pickle.UnpicklingError)
 _END_SECONDS = 5.0
 
-Answer = tuple[Record, bool] | None
-Hear = Callable[[str, int, int], bool]  # told a run's key, epochs done and all: whether the run is still wanted
+Answer = tuple[Record, bool] | None  # the record, and whether it was made now; None: another process makes it
+Hear = Callable[[int, int], bool]  # told the epochs that a run has made, and all of them: whether it is still wanted
 
 
 class WorkersUnavailable(RuntimeError):
@@ -44,17 +44,16 @@ class RunFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a batch makes its runs: how many at a time and how many more it may be given; what it waits for, or ""."""
+    """Where a batch makes its runs; `look` tells how many at a time, and what it waits for, or ""."""
 
     device: str
-    slots: Callable[[], int]
-    submit: Callable[[RunSpec], Future[Answer]]
-    waits_for: Callable[[], str] = str
-    ahead: int = 0
+    look: Callable[[], tuple[int, str]]
+    submit: Callable[[RunSpec, Hear], Future[Answer]]
+    ahead: int = 0  # runs that may wait for each slot
 
 
 def make_run(spec: RunSpec, folder: Path | str, device: str, train: str, progress: Callable[..., None]) -> Answer:
-    """Lock, look, train, store: the record, and whether it was made here; None while another process makes it."""
+    """Lock, look, train, store."""
     store = RunStore(folder)
     with store.lock(spec.key) as ours:
         if not ours:
@@ -64,8 +63,6 @@ def make_run(spec: RunSpec, folder: Path | str, device: str, train: str, progres
         progress(0, spec.training.epochs)
         try:
             record = resolve(train)(spec, device=device, progress=progress, checkpoint=store.checkpoint(spec.key))
-            if not isinstance(record, Record) or record.key != spec.key:
-                raise TypeError(f"{train} must return the Record of {spec.key}, got {record!r:.200}")
             store.put(record)
         except StoreError:
             raise
@@ -85,22 +82,35 @@ class Children:
 
     def __init__(self, folder: Path | str, device: str, train: str) -> None:
         self._settings = (str(folder), device, train)
-        self._mine, self._slots = threading.local(), itertools.count()
+        self._mine, self._count = threading.local(), itertools.count()
         self._lock, self._closed = threading.Lock(), False
-        self._processes: dict[int, subprocess.Popen] = {}
+        self._processes: dict[int, subprocess.Popen] = {}  # by slot
 
     def make(self, spec: RunSpec, hear: Hear) -> Answer:
         """`make_run` in the child of this thread; one that dies is replaced once, and the run goes on."""
+        if not hasattr(self._mine, "slot"):
+            self._mine.slot = next(self._count)
         for _ in range(_ATTEMPTS):
+            started = self._processes.get(self._mine.slot)
+            process = started or self._start()
             try:
-                answer = self._ask(getattr(self._mine, "process", None) or self._start(), spec, hear)
+                pickle.dump(spec, process.stdin)
+                process.stdin.flush()
+                while (message := pickle.load(process.stdout))[0] != "over":
+                    started = True
+                    if message[0] == "epochs" and not hear(*message[1:]):
+                        process.kill()
+                        self._end()
+                        raise CancelledError
             except _DIED:
-                process, self._mine.process = self._mine.process, None
-                ending = _ending(process)
+                ending = self._end()
+                if not started and ending not in ("signal SIGKILL", "signal SIGTERM"):  # those come from outside
+                    why = "before it was ready; its message is on the standard error"
+                    raise WorkersUnavailable(f"a worker process ended with {ending} {why}") from None
                 continue
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
+            if isinstance(message[1], Exception):
+                raise message[1]
+            return message[1]
         times = f"ended with {ending}, {_ATTEMPTS} times"
         raise RunFailed(f"the worker process of this run {times}; if memory is short, use fewer workers")
 
@@ -116,43 +126,28 @@ class Children:
         for process in self._processes.values():
             _ending(process)
 
-    def _ask(self, process: subprocess.Popen, spec: RunSpec, hear: Hear) -> Any:
-        pickle.dump(spec, process.stdin)
-        process.stdin.flush()
-        while (message := pickle.load(process.stdout))[0] == "epochs":
-            if not hear(spec.key, *message[1:]):
-                process.kill()
-                _ending(process)
-                self._mine.process = None
-                raise CancelledError
-        return message[1]
-
     def _start(self) -> subprocess.Popen:
-        if not hasattr(self._mine, "slot"):
-            self._mine.slot = next(self._slots)
         command = [sys.executable, "-P", "-m", "scalestudy.runs.workers", *self._settings]
         environment = _environment(self._settings[1], self._mine.slot)
         with self._lock:
             if self._closed:
                 raise CancelledError
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-            self._mine.process = self._processes[self._mine.slot] = process
-        try:
-            pickle.load(process.stdout)  # it is ready
-        except _DIED:
-            if (ending := _ending(process)) in ("signal SIGKILL", "signal SIGTERM"):
-                raise  # from outside
-            why = "before it was ready; its message is on the standard error"
-            raise WorkersUnavailable(f"a worker process ended with {ending} {why}") from None
+            self._processes[self._mine.slot] = process
         return process
+
+    def _end(self) -> str:
+        with self._lock:
+            process = self._processes.pop(self._mine.slot)
+        return _ending(process)
 
 
 @contextmanager
-def here(folder: Path, device: str, train: str, workers: int, hear: Hear) -> Iterator[Place]:
+def here(folder: Path, device: str, train: str, workers: int) -> Iterator[Place]:
     """Child processes of this machine; they are gone when the block ends."""
     children, pool = Children(folder, device, train), ThreadPoolExecutor(workers)
     try:
-        yield Place(device, lambda: workers, lambda spec: pool.submit(children.make, spec, hear))
+        yield Place(device, lambda: (workers, ""), partial(pool.submit, children.make))
     finally:
         children.kill()
         pool.shutdown(cancel_futures=True)

@@ -122,8 +122,7 @@ def commit() -> str | None:
     if not (checkout / ".git").exists():
         return None
     try:
-        top = Path(_git(checkout, "rev-parse", "--show-toplevel")).resolve()
-        if top != checkout or not _git(checkout, "ls-tree", "HEAD", "--", package.name):
+        if not _git(checkout, "ls-tree", "HEAD", "--", package.name):
             return None
         head = _git(checkout, "rev-parse", "--short=12", "HEAD")
         return f"{head}-dirty" if _git(checkout, "status", "--porcelain", "--", package.name) else head

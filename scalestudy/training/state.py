@@ -1,4 +1,4 @@
-"""A run between two epochs, and the file that keeps it, so that one that was stopped or killed goes on."""
+"""What a run leaves behind epoch by epoch, and the file that keeps it, so that one that was killed goes on."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scalestudy.files import write_whole
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 CHECKPOINT_SUFFIX = ".checkpoint"
@@ -56,45 +54,50 @@ class Progress:
 class CheckpointFile:
     """The last state of one run: a checksum and a `Progress` as JSON in the first line, then what torch saved.
 
-    One is `due` `interval` seconds after this object was made, and after each writing.
+    One is `due` a minute after this object was made, and after each writing.
     """
 
-    def __init__(self, path: Path, interval: float = _INTERVAL_SECONDS) -> None:
-        self.path, self.interval = Path(path), interval
-        self._next = time.monotonic() + interval
-        self._level = logging.WARNING
+    def __init__(self, path: Path) -> None:
+        self.path, self._level = path, logging.WARNING
+        self._next = time.monotonic() + _INTERVAL_SECONDS
 
     @property
     def due(self) -> bool:
         return time.monotonic() >= self._next
 
-    def write(self, progress: Progress, state: bytes) -> None:
+    def write(self, progress: Progress, state: dict[str, Any]) -> None:
         """Replace the checkpoint; where it cannot be written the run goes on, and a warning is logged once."""
-        content = json.dumps(asdict(progress), sort_keys=True).encode() + b"\n" + state
+        import torch
+
+        torch.save(state, saved := io.BytesIO())
+        content = json.dumps(asdict(progress), sort_keys=True).encode() + b"\n" + saved.getvalue()
         try:
             write_whole(self.path, _checksum(content) + b" " + content)
         except OSError as error:
             lost = "if it is stopped, what it does from now on is lost"
             _LOG.log(self._level, "the run goes on, but cannot be kept in %s (%s): %s", self.path, error, lost)
             self._level = logging.DEBUG
-        self._next = time.monotonic() + self.interval
+        self._next = time.monotonic() + _INTERVAL_SECONDS
 
-    def read(self, made_by: MadeBy) -> bytes | None:
+    def read(self, made_by: MadeBy) -> dict[str, Any] | None:
         """The state that `made_by` can go on from; None where there is none, with a warning where it is another one."""
+        import torch
+
         try:
             checksum, _, content = self.path.read_bytes().partition(b" ")
+            if checksum != _checksum(content):
+                return self._refuse("is damaged")
+            line, _, state = content.partition(b"\n")
+            theirs = Progress(**json.loads(line)).made_by
+            if differing := [name for name in {**theirs, **made_by} if theirs.get(name) != made_by.get(name)]:
+                what = "; ".join(f"{name} {theirs.get(name)}, here {made_by.get(name)}" for name in differing)
+                return self._refuse(f"was made by something else ({what})")
+            # no code in it: only tensors, numbers and containers are read
+            return torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            return self.refuse(f"cannot be read ({error.strerror})")
-        if checksum != _checksum(content):
-            return self.refuse("is damaged")
-        line, _, state = content.partition(b"\n")
-        theirs = Progress(**json.loads(line)).made_by
-        if differing := [name for name in {**theirs, **made_by} if theirs.get(name) != made_by.get(name)]:
-            what = "; ".join(f"{name} {theirs.get(name)}, here {made_by.get(name)}" for name in differing)
-            return self.refuse(f"was made by something else ({what})")
-        return state
+        except Exception as error:
+            return self._refuse(f"cannot be read ({error})")
 
     def progress(self) -> Progress | None:
         """How far the run is, by the first line alone; None where there is no checkpoint, or something else."""
@@ -109,7 +112,7 @@ class CheckpointFile:
         with suppress(OSError):
             self.path.unlink()
 
-    def refuse(self, reason: str) -> None:
+    def _refuse(self, reason: str) -> None:
         _LOG.warning("the checkpoint %s %s; it is not used, and the run starts again", self.path, reason)
 
 
@@ -135,48 +138,3 @@ class History:
         self.train_loss.append(round(train_loss, 6))
         self.validation_error.append(validation_error)
         self.scales.append(scales)
-
-
-@dataclass
-class RunState:
-    """Everything that the rest of a run follows from."""
-
-    net: nn.Module
-    optimiser: torch.optim.Optimizer
-    generators: Sequence[torch.Generator]
-    history: History
-    epochs: int
-    made_by: MadeBy
-    began: float  # `time.perf_counter()` at the start of this part
-
-    @property
-    def seconds(self) -> float:
-        """Of the whole run up to now, without what was done after a checkpoint and lost."""
-        return self.history.seconds + time.perf_counter() - self.began
-
-    def keep(self, file: CheckpointFile) -> None:
-        """Write everything, so that `go_on` brings it back bit for bit."""
-        import torch
-
-        content = {"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
-        content["generators"] = [generator.get_state() for generator in self.generators]
-        content["history"] = vars(self.history) | {"seconds": self.seconds}
-        torch.save(content, buffer := io.BytesIO())
-        file.write(Progress(len(self.history.train_loss), self.epochs, self.made_by), buffer.getvalue())
-
-    def go_on(self, file: CheckpointFile) -> None:
-        """Go to where the run was kept, perhaps in another process, if it was and can be continued here."""
-        import torch
-
-        if (content := file.read(self.made_by)) is None:
-            return
-        try:  # no code in it: only tensors, numbers and containers are read
-            found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except Exception as error:
-            return file.refuse(f"cannot be read ({error})")
-        self.net.load_state_dict(found["net"])
-        self.optimiser.load_state_dict(found["optimiser"])
-        for generator, state in zip(self.generators, found["generators"], strict=True):
-            generator.set_state(state)
-        self.history = History(**found["history"])
-        self.history.resumed += 1

@@ -16,7 +16,7 @@ from scalestudy.layers.scales import InternalScales
 from scalestudy.training.device import machine, reproducible, require_precision
 from scalestudy.training.record import Metrics, Provenance, Record
 from scalestudy.training.spec import RunSpec, TrainingSpec
-from scalestudy.training.state import CheckpointFile, History, RunState, source_digest
+from scalestudy.training.state import CheckpointFile, History, Progress, source_digest
 from scalestudy.training.tasks import Task, build_model, internal_scales, random_stream, task_of
 
 _READ_AT_EACH_STEP = ("cpu",)  # devices that a step may read from; the others would be waited for: once an epoch
@@ -40,10 +40,10 @@ def train(
     (released code; the paper does not say).  Deterministic for a given spec, device and number of threads; on a GPU as
     far as its kernels are (the gradient of bilinear resizing is not, which the first layer of SEVF has).
 
-    ``progress(epochs_done, epochs)`` is called after each epoch and may raise to end the run there.  In `checkpoint`
-    the run is kept after an epoch, when that is due and when `progress` raises; one that holds this run already is gone
-    on from, with the same result bit for bit where the device computes the same each time.  ``on_step(loss)`` is called
-    after each step, with the loss of its batch before it: a tensor () on the device.
+    ``progress(epochs_done, epochs)`` is called after each epoch.  In `checkpoint` the run is kept after an epoch when
+    that is due; one that holds this run already is gone on from, with the same result bit for bit where the device
+    computes the same each time.  ``on_step(loss)`` is called after each step, with the loss of its batch before it: a
+    tensor () on the device.
 
     ValueError where the device does not have the precision of the run, before anything is loaded; `TrainingDiverged`;
     `scalestudy.data.DataError` where MNIST cannot be had.
@@ -54,29 +54,26 @@ def train(
     task, net = task_of(spec, device), build_model(spec).to(device)
     made_by = {"run": spec.key, "code": source_digest(), **machine(device)}
     with reproducible(spec.precision, random_stream("dropout", spec.seed).initial_seed(), device) as generators:
-        loop, streams = Loop(net, task, spec.training, on_step), [*task.generators, *generators]
-        run = RunState(net, loop.optimiser, streams, History([recorded_scales(net, task)]), epochs, made_by, began)
-        if checkpoint is not None:
-            run.go_on(checkpoint)
-        history = run.history
+        loop, history = Loop(net, task, spec.training, on_step), History([recorded_scales(net, task)])
+        parts = net, loop.optimiser, [*task.generators, *generators]
+        if checkpoint is not None and (kept := checkpoint.read(made_by)):
+            history = _go_on(kept, *parts)
         for epoch in range(len(history.train_loss), epochs):
             clock = time.perf_counter()
             mean_loss = loop.epoch(epoch)
             history.train_seconds += time.perf_counter() - clock
             history.add(net, mean_loss, task.validation_error(net), recorded_scales(net, task))
-            stopped = True
-            try:
-                if progress is not None:
-                    progress(epoch + 1, epochs)
-                stopped = False
-            finally:
-                if checkpoint is not None and (stopped or checkpoint.due):
-                    run.keep(checkpoint)
+            if checkpoint is not None and checkpoint.due:
+                seconds = history.seconds + time.perf_counter() - began
+                checkpoint.write(Progress(epoch + 1, epochs, made_by), _state(history, seconds, *parts))
+            if progress is not None:
+                progress(epoch + 1, epochs)
         net.load_state_dict(history.best)
         tested, test_ms = task.test(net)
+    seconds = history.seconds + time.perf_counter() - began  # without what was lost after a checkpoint
     train_ms = round(1000 * history.train_seconds / (epochs * task.train_images), 6)
     cost = {"train_ms_per_image": train_ms, "inference_ms_per_image": test_ms, "resumed": history.resumed or None}
-    return Record.of(spec, _metrics(history, tested), Provenance.of(made_by, run.seconds, **cost))
+    return Record.of(spec, _metrics(history, tested), Provenance.of(made_by, seconds, **cost))
 
 
 @dataclass
@@ -186,6 +183,30 @@ def recorded_scales(net: nn.Module, task: Task) -> tuple[float, ...]:
     """Internal scales in the paper's pixels; none where the network has none."""
     scales = internal_scales(net)
     return () if scales is None else tuple(round(value * task.shrink, 6) for value in scales.values())
+
+
+def _state(
+    history: History, seconds: float, net: nn.Module, optimiser: torch.optim.Optimizer, streams: list[torch.Generator]
+) -> dict[str, Any]:
+    """Everything that the rest of a run follows from, so that `_go_on` brings it back bit for bit."""
+    return {
+        "net": net.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "generators": [generator.get_state() for generator in streams],
+        "history": vars(history) | {"seconds": seconds},
+    }
+
+
+def _go_on(
+    kept: dict[str, Any], net: nn.Module, optimiser: torch.optim.Optimizer, streams: list[torch.Generator]
+) -> History:
+    net.load_state_dict(kept["net"])
+    optimiser.load_state_dict(kept["optimiser"])
+    for generator, state in zip(streams, kept["generators"], strict=True):
+        generator.set_state(state)
+    history = History(**kept["history"])
+    history.resumed += 1
+    return history
 
 
 def _metrics(history: History, tested: dict[str, Any]) -> Metrics:

@@ -162,7 +162,7 @@ class TestReading:
         assert told.startswith("2 of 6 runs; the others take about ") and told.endswith(
             " hours of a CPU core: scalestudy run --profile=overnight '-pseeds=[0, 1]' --filter table2"
         )
-        assert overnight.read()[0] == records and len(store.keys()) == 2
+        assert overnight.read()[0] == records and len(store.records()) == 2
 
     def test_no_such_group(self, store):
         with pytest.raises(ValueError, match=r"group must be one of table2, .* got 'tableX'; leave it out for all"):

@@ -33,9 +33,9 @@ print(report.read, report.trained, len(report.failed), len(report.left_out), flu
 """
 
 
-def go(store, seeds, train="quick", workers=2, **options):
+def go(store, seeds, train="quick", **options):
     """`run_all` in this process, on fake training."""
-    options |= {"device": "cpu", "workers": workers, "progress": False, "train": f"fake_training:{train}"}
+    options = {"device": "cpu", "workers": 2, "progress": False, "train": f"fake_training:{train}"} | options
     return run_all(map(spec_of, seeds), store, **options)
 
 
@@ -72,16 +72,18 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.glob("*.json")}
 
 
+def keys(store):
+    return {path.stem for path in store.folder.glob("*.json")}
+
+
 def leftovers(folder):
     """Everything in the store but records."""
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".json")
 
 
 def assert_whole(store):
-    """Every file is a valid record."""
-    fresh = RunStore(store.folder)
-    assert len(fresh.records()) == len(fresh.keys()) == len(contents(store.folder))
-    assert fresh.problems == []
+    """Every file is a valid record: another one is moved aside, with a warning, which is an error here."""
+    assert len(RunStore(store.folder).records()) == len(contents(store.folder))
 
 
 def children(pid):

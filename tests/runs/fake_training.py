@@ -42,7 +42,7 @@ def record_of(spec: RunSpec, test_error: float | None = None, device: str = "cpu
 
 def keep(store, spec: RunSpec, epochs_done: int, epochs: int = 2, code: str | None = None) -> RunSpec:
     """As if the run had been stopped after so many epochs, by default with this code."""
-    store.checkpoint(spec.key).write(Progress(epochs_done, epochs, {"code": code or source_digest()}), b"")
+    store.checkpoint(spec.key).write(Progress(epochs_done, epochs, {"code": code or source_digest()}), {})
     return spec
 
 
@@ -109,10 +109,6 @@ def reports_gpu(spec, *, device, progress, checkpoint):
     return record_of(spec, device=f"{device} {visible}")
 
 
-def wrong_record(spec, *, device, progress, checkpoint):
-    return record_of(spec_of(spec.seed + 1))
-
-
 def noted(spec, *, device, progress, checkpoint):
     """Logs what it does and succeeds after FAKE_SECONDS (0.01).  No two of its records are equal."""
     log(f"begun {spec.seed}")
@@ -122,11 +118,9 @@ def noted(spec, *, device, progress, checkpoint):
 
 
 def seed_3_moves_the_store(spec, *, device, progress, checkpoint):
-    """Aside; where MOVED says so, a file is there instead."""
+    """Aside; a file is there instead."""
     if spec.seed == 3:
-        store = (folder() / "runs").rename(folder() / "aside").with_name("runs")
-        if os.environ.get("MOVED"):
-            store.write_text("not a folder")
+        (folder() / "runs").rename(folder() / "aside").with_name("runs").write_text("not a folder")
     return record_of(spec)
 
 
@@ -143,7 +137,7 @@ def waits_each_epoch(spec, *, device, progress, checkpoint):
 
 
 def trained(spec, *, device, progress, checkpoint):
-    """Real training, kept after each epoch but for the last, whose end it waits to be allowed."""
+    """Real training, kept after each epoch, and then it waits to be allowed to go on."""
     from scalestudy.training.train import train
 
     class EachEpoch(CheckpointFile):
@@ -151,8 +145,7 @@ def trained(spec, *, device, progress, checkpoint):
 
     def told(done, epochs):
         log(f"epoch {done} of {spec.seed}")
-        if done == epochs:
-            wait_for("end")
+        wait_for("end")
         progress(done, epochs)
 
     return train(spec, device=device, progress=told, checkpoint=EachEpoch(checkpoint.path))

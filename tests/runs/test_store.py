@@ -2,20 +2,19 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
-import warnings
 
 import pytest
-from batches import contents, go, leftovers, ours
+from batches import contents, go, keys, leftovers, ours
 from fake_training import keep, record_of, spec_of
 
 from scalestudy import files
 from scalestudy.runs import store as store_module
 from scalestudy.runs.batch import plan
 from scalestudy.runs.store import DamagedRecordWarning, RunStore, StoreError
-from scalestudy.training.record import Record
-from scalestudy.training.spec import MnistScaleSpec, RunSpec
+from scalestudy.training.spec import RunSpec
 
 
 def names(store):
@@ -23,29 +22,17 @@ def names(store):
 
 
 def test_asking_creates_nothing(store):
-    assert store.get(spec_of(0)) is None
-    assert (store.keys(), store.records(), store.damaged(), store.under_way()) == ((), [], [], {})
+    assert (store.get(spec_of(0)), store.records(), store.damaged(), store.under_way()) == (None, [], [], {})
     assert not store.folder.exists()
 
 
-def test_round_trip_without_a_warning(store):
+def test_round_trip(store):
     record = record_of(spec_of(0))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        path = store.put(record)
-        assert path == store.folder / f"{record.key}.json"
-        assert store.get(spec_of(0)) == record == store.records()[0]
-    assert store.keys() == (record.key,)
+    path = store.put(record)
+    assert store.get(spec_of(0)) == record == store.records()[0]
     text = path.read_text()
     assert text == json.dumps(json.loads(text), indent=1, sort_keys=True) + "\n"
-    assert names(store) == [path.name]
-
-
-def test_put_refuses_what_does_not_read_back(store):
-    bad = record_of(spec_of(0)).model_copy(update={"checksum": "0"})
-    with pytest.raises(ValueError, match=r"must read back as it is, got .* \(record: .*build it with Record.of"):
-        store.put(bad)
-    assert not store.folder.exists()
+    assert names(store) == [path.name] == [f"{record.key}.json"]
 
 
 DAMAGE = {
@@ -56,7 +43,6 @@ DAMAGE = {
         lambda text: text.replace(": 0.0", ": 0.1", 1),
         "checksum .* does not match .* edited or damaged",
     ),
-    "edited spec": (lambda text: text.replace('"seed": 0', '"seed": 9'), "record says key .*, but its spec has key"),
     "unknown field": (lambda text: text.replace('"key"', '"extra": 1,\n "key"', 1), "extra: Extra inputs"),
     "other recipe": (lambda text: text.replace('"recipe": 1', '"recipe": 7'), "recipe 7, this version .* recipe 1"),
 }
@@ -74,8 +60,8 @@ def test_damaged_record_is_named_and_moved_aside(store, damage):
     moved = store.folder / "damaged" / path.name
     assert not path.exists()
     assert moved.read_text() == changed
-    assert [(problem.name, problem.moved_to) for problem in store.problems] == [(path.name, moved)]
-    assert store.damaged()[0].reason == store.problems[0].reason
+    ((name, told),) = store.damaged()
+    assert name == path.name and re.search(reason, told)
     store.put(record_of(spec_of(0))).write_text("second")
     with pytest.warns(DamagedRecordWarning):
         assert store.records() == []
@@ -92,7 +78,7 @@ def test_what_is_no_record(store):
     with pytest.warns(DamagedRecordWarning) as caught:
         assert store.records() == []
     assert any(f"foreign: it holds run {spec_of(0).key}" in str(warning.message) for warning in caught)
-    assert {problem.name for problem in store.problems} == {"notes.json", f"{spec_of(1).key}.json"}
+    assert {name for name, _ in store.damaged()} == {"notes.json", f"{spec_of(1).key}.json"}
     assert names(store) == ["damaged", "readme.txt"]
     store.path(spec_of(2).key).mkdir()
     with pytest.raises(StoreError, match=r"cannot read .*\.json: Is a directory; make it readable, or move it away"):
@@ -107,20 +93,18 @@ def test_merge(store, tmp_path):
         other.put(record)
     edited = other.put(record_of(spec_of(3), test_error=0.0))
     edited.write_text(edited.read_text().replace(": 0.0", ": 0.1", 1))
-    before = {path.name: path.read_bytes() for path in other.folder.iterdir()}
-
+    before = contents(other.folder)
     report = store.merge(other.folder)
-    both, only_ours_is_kept, copied = ((spec_of(seed).key,) for seed in range(3))
+    both, only_ours_is_kept, copied = ([spec_of(seed).key] for seed in range(3))
     assert (report.copied, report.already, report.conflicts) == (copied, both, only_ours_is_kept)
-    assert [problem.name for problem in report.damaged] == [edited.name]
-    assert "checksum" in report.damaged[0].reason
+    ((name, reason),) = report.damaged
+    assert name == edited.name and "checksum" in reason
     assert store.get(spec_of(1)).metrics.test_error == 1.0
     assert store.get(spec_of(2)) == record_of(spec_of(2))
     assert store.get(spec_of(3)) is None
-    assert {path.name: path.read_bytes() for path in other.folder.iterdir()} == before
-    for folder, what in ((tmp_path, "holds no <key>.json files"), (store.folder, "is this store itself")):
-        with pytest.raises(ValueError, match=f"folder must be another run store, got {folder}, which {what}; name"):
-            store.merge(folder)
+    assert contents(other.folder) == before
+    with pytest.raises(ValueError, match=f"folder must be another run store, got {tmp_path}, which holds no <key>.js"):
+        store.merge(tmp_path)
 
 
 # Committed records
@@ -150,7 +134,7 @@ def test_what_is_committed_counts_as_stored_and_is_not_trained(project):
     assert project.path(spec_of(0).key).parent == files.records()
     assert {path.parent for path in map(project.path, [spec_of(n).key for n in (1, 2, 3)])} == {files.runs()}
     assert go(project, range(4)).trained == 1
-    assert len(project.keys()) == 3 and contents(files.records()) == committed
+    assert len(keys(project)) == 3 and contents(files.records()) == committed
 
 
 def test_a_damaged_committed_record_is_named_left_there_and_made_again(project):
@@ -166,8 +150,7 @@ def test_a_damaged_committed_record_is_named_left_there_and_made_again(project):
 def test_committed_records_stand_behind_a_store_that_is_named_too(project, tmp_path, monkeypatch):
     monkeypatch.setenv(files.RUNS_VARIABLE, str(tmp_path / "mine"))
     named = RunStore.open()
-    assert (named.folder, named.keys(), len(named.records())) == (tmp_path / "mine", (), 2)
-    assert project.merge(files.records()).already == tuple(sorted(spec_of(seed).key for seed in (0, 1)))
+    assert (named.folder, keys(named), len(named.records())) == (tmp_path / "mine", set(), 2)
 
 
 # Runs under way
@@ -190,7 +173,6 @@ def test_what_killed_processes_leave_is_cleared(store):
 def test_what_is_no_checkpoint_is_not_under_way(store):
     store.folder.mkdir()
     (store.folder / "0123456789abcdef.checkpoint").write_bytes(b"no checkpoint")
-    (store.folder / "1123456789abcdef.checkpoint").mkdir()
     assert (store.under_way(), store.shares_done()) == ({}, {})
 
 
@@ -232,29 +214,12 @@ def test_never_two_holders(store):
     assert names(store) == []
 
 
-# Records
-
-
-def full_record(spec):
-    """A record in which every optional field is filled in."""
-    record = record_of(spec)
-    factors = {"0.5": 10.0, "2.0": 1.0}
-    metrics = record.metrics.model_copy(
-        update={"test_error_by_scale": factors, "equivariance_error": factors, "prediction_change": factors}
-    )
-    timings = {"train_ms_per_image": 1.5, "inference_ms_per_image": 0.5, "commit": "0123456789ab"}
-    return Record.of(spec, metrics, record.provenance.model_copy(update=timings))
-
-
-SPECS = [spec_of(3, parameterisation="spacing"), RunSpec.baseline("ours_isr", 3, MnistScaleSpec(augmented=True))]
-
-
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.label)
+@pytest.mark.parametrize("spec", [spec_of(3), RunSpec.baseline("ours_isr", 3)], ids=lambda spec: spec.model)
 def test_every_truncation_and_flipped_bit_is_found_out(store, spec):
     """One of the bits of each byte, so of each value; as damaged disks leave them."""
-    content, chance = store.put(full_record(spec)).read_bytes(), random.Random(0)
+    content, chance = store.put(record_of(spec)).read_bytes(), random.Random(0)
     judge = store_module._parse
-    assert judge(content, spec.key) == (full_record(spec), "")
+    assert judge(content, spec.key) == (record_of(spec), "")
     for place in range(len(content) - 1):
         flipped = bytearray(content)
         flipped[place] ^= 1 << chance.randrange(8)

@@ -11,7 +11,7 @@ from scalestudy.data.distributions import LogUniform
 from scalestudy.models.systems import SYSTEMS
 from scalestudy.training import state as module
 from scalestudy.training.spec import DataSpec, MnistScaleSpec, RunSpec, ScalesSpec, TrainingSpec
-from scalestudy.training.state import CheckpointFile, History, Progress, RunState, source_digest
+from scalestudy.training.state import CheckpointFile, History, Progress, source_digest
 from scalestudy.training.train import train
 
 MADE_BY = {"run": "0123456789abcdef", "code": "1", "torch": "2", "threads": 1}
@@ -25,9 +25,13 @@ def file(tmp_path):
     return CheckpointFile(tmp_path / "runs" / "0123456789abcdef.checkpoint")
 
 
+class Due(CheckpointFile):
+    due = True
+
+
 def test_reads_what_was_written_last(file):
     assert (file.read(MADE_BY), file.progress()) == (None, None)
-    for progress, state in ((PROGRESS, b"a\nb\0"), (Progress(4, 60, MADE_BY), b"")):
+    for progress, state in ((PROGRESS, {"net": {"a": [1.5]}}), (Progress(4, 60, MADE_BY), {})):
         file.write(progress, state)
         assert (file.read(MADE_BY), file.progress()) == (state, progress)
     assert not file.progress().is_of_this_code
@@ -39,7 +43,7 @@ def test_reads_what_was_written_last(file):
 
 
 def test_what_the_run_cannot_go_on_from_is_refused(file, caplog):
-    file.write(PROGRESS, b"state")
+    file.write(PROGRESS, {})
     other = {name: MADE_BY[name] for name in ("run", "code", "torch")} | {"torch": "3", "device": "cpu"}
     assert file.read(other) is None
     reason = "threads 1, here None; torch 2, here 3; device None, here cpu"
@@ -48,12 +52,14 @@ def test_what_the_run_cannot_go_on_from_is_refused(file, caplog):
 
 
 def test_one_that_was_cut_off_or_changed_is_refused(file, caplog):
-    """At every length, with a bit of any byte flipped, and other files."""
-    file.write(PROGRESS, b"a\nb\0")
+    """At every length of its first line, with a bit of any of its bytes flipped, cut off later, and other files."""
+    file.write(PROGRESS, {})
     whole, chance = file.path.read_bytes(), random.Random(0)
-    damaged = [whole[:length] for length in range(len(whole))]
-    for position, byte in enumerate(whole):
-        damaged.append(whole[:position] + bytes([byte ^ 1 << chance.randrange(8)]) + whole[position + 1 :])
+    first = range(whole.index(b"\n"))
+    damaged = [whole[:length] for length in (*first, len(whole) - 1)]
+    for position in (*first, len(whole) - 1):
+        flipped = bytes([whole[position] ^ 1 << chance.randrange(8)])
+        damaged.append(whole[:position] + flipped + whole[position + 1 :])
     others = [b"x []\n", b"x {}\n", b"\xff \xfe\n", b'x {"epochs_done": 3, "epochs": 2}\n']
     for content in [*damaged, *others]:
         file.path.write_bytes(content)
@@ -65,19 +71,19 @@ def test_one_that_was_cut_off_or_changed_is_refused(file, caplog):
 def test_a_run_goes_on_where_it_cannot_be_kept(file, caplog):
     file.path.parent.write_text("no folder")
     for _ in range(3):
-        file.write(PROGRESS, b"")
+        file.write(PROGRESS, {})
     assert f"the run goes on, but cannot be kept in {file.path} (" in caplog.text
     assert caplog.text.count("if it is stopped, what it does from now on is lost") == 1
 
 
-def test_due_once_per_interval(file, monkeypatch):
+def test_due_once_a_minute(file, monkeypatch):
     now, seen = [100.0], []
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    file = CheckpointFile(file.path, interval=60.0)
+    file = CheckpointFile(file.path)
     for now[0] in (100.0, 160.0, 219.9, 220.0):
         seen.append(file.due)
         if now[0] == 160.0:
-            file.write(PROGRESS, b"")
+            file.write(PROGRESS, {})
     assert seen == [False, True, False, True]
 
 
@@ -101,17 +107,20 @@ def spec_of(name, precision="float32"):
 
 
 def interrupted(spec, file, *stops):
-    """Train with a stop, by the callback, after each of these epochs; global generators are elsewhere each time."""
+    """Train with a stop after each of these epochs, where it is kept; global generators are elsewhere each time."""
 
     def progress(done, epochs):
-        if done == epoch:
+        checkpoint.due = done + 1 == stop
+        if done == stop:
             raise Stopped
 
-    for part, epoch in enumerate(stops):
+    for part, (before, stop) in enumerate(itertools.pairwise((0, *stops))):
         torch.manual_seed(part)
+        checkpoint = Due(file.path)
+        checkpoint.due = before + 1 == stop
         with pytest.raises(Stopped):
-            train(spec, progress=progress, checkpoint=CheckpointFile(file.path))
-        assert file.progress().epochs_done == epoch
+            train(spec, progress=progress, checkpoint=checkpoint)
+        assert file.progress().epochs_done == stop
     torch.manual_seed(12345)
     return train(spec, checkpoint=CheckpointFile(file.path))
 
@@ -135,30 +144,6 @@ def test_wherever_and_however_often_it_is_stopped(stops, whole, file):
     assert record.provenance.resumed == len(stops)
 
 
-@pytest.mark.parametrize("part", ["net", "optimiser", "best", 0, 1, 2])
-def test_every_part_of_the_state_matters(part, whole, file, monkeypatch):
-    """Negative controls: with one part (a number: of the generators) as a new run has it, the result is another one."""
-    load, spec = torch.load, whole.spec
-    fresh = training.build_model(spec)
-    generators = [*training.task_of(spec, torch.device("cpu")).generators, training.random_stream("dropout", spec.seed)]
-
-    def without(*arguments, **options):
-        content = load(*arguments, **options)
-        assert len(content["generators"]) == 3  # shuffling, augmentation, dropout
-        if part == "net":
-            content["net"] = fresh.state_dict()
-        elif part == "optimiser":
-            content["optimiser"] = training.make_optimiser(fresh).state_dict()
-        elif part == "best":
-            content["history"] |= {"best": fresh.state_dict(), "validation_error": [0.0, 0.0]}
-        else:
-            content["generators"][part] = generators[part].get_state()
-        return content
-
-    monkeypatch.setattr(torch, "load", without)
-    assert interrupted(spec, file, 2).metrics != whole.metrics
-
-
 def test_times_are_those_of_all_parts(file, monkeypatch, mnist):
     """With a clock that goes on by one second each time it is looked at, and is another one after the stop."""
     spec, clock = spec_of("fixed"), itertools.count()
@@ -169,53 +154,44 @@ def test_times_are_those_of_all_parts(file, monkeypatch, mnist):
     assert (whole.resumed, parts.resumed) == (None, 1)
 
 
-def test_kept_as_often_as_the_interval_says(file, mnist):
-    """Within it nothing is written, and the record has no new field."""
+def test_within_a_minute_nothing_is_kept(file, mnist):
     record = train(spec_of("fixed"), checkpoint=file)
     assert not file.path.exists()
     assert "resumed" not in record.model_dump(mode="json")["provenance"]
-    seen, often = [], CheckpointFile(file.path, interval=0.0)
-    train(spec_of("fixed"), progress=lambda *_: seen.append(often.progress()), checkpoint=often)
-    assert [kept and kept.epochs_done for kept in (*seen, often.progress())] == [None, 1, 2, 3, EPOCHS]
 
 
-@pytest.mark.parametrize("changed", ["code", "torch", "device", "instructions", "threads"])
-def test_what_made_it_must_go_on_with_it(changed, file, monkeypatch, caplog, mnist):
-    made_by = {"code": source_digest(), **training.machine(torch.device("cpu"))}
-    parts = [made_by, made_by | {changed: "64"}]
-    monkeypatch.setattr(training, "source_digest", lambda: parts[0]["code"])
+def test_kept_when_it_is_due(file, mnist):
+    seen = []
+    train(spec_of("fixed"), progress=lambda *_: seen.append(file.progress().epochs_done), checkpoint=Due(file.path))
+    assert seen == [1, 2, 3, EPOCHS]
+
+
+def test_what_made_it_must_go_on_with_it(file, monkeypatch, caplog, mnist):
+    parts = [made_by := training.machine(torch.device("cpu")), made_by | {"threads": 64}]
     monkeypatch.setattr(training, "machine", lambda device: parts.pop(0))
     assert interrupted(spec_of("fixed"), file, 2).provenance.resumed is None
-    assert f"was made by something else ({changed} " in caplog.text
+    assert "was made by something else (threads " in caplog.text
 
 
-@pytest.mark.parametrize("place", ["a folder", "a file that torch cannot read"])
-def test_a_run_is_made_whatever_lies_in_the_place_of_its_checkpoint(place, file, caplog, mnist):
-    spec, file = spec_of("fixed"), CheckpointFile(file.path, interval=0.0)
-    if place == "a folder":
-        file.path.mkdir(parents=True)
-        file.remove()
-        assert file.progress() is None
-    else:
-        made_by = {"run": spec.key, "code": source_digest(), **training.machine(torch.device("cpu"))}
-        file.write(Progress(2, EPOCHS, made_by), b"no state")
-    record = train(spec, checkpoint=file)
-    assert (record.provenance.resumed, record.metrics) == (None, train(spec).metrics)
+def test_a_run_is_made_although_a_folder_lies_in_the_place_of_its_checkpoint(file, caplog, mnist):
+    file.path.mkdir(parents=True)
+    file.remove()
+    assert file.progress() is None
+    assert train(spec_of("fixed"), checkpoint=Due(file.path)).provenance.resumed is None
     assert f"the checkpoint {file.path} cannot be read (" in caplog.text
-    assert ("goes on, but cannot be kept" in caplog.text) == (place == "a folder")
+    assert "goes on, but cannot be kept" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["isr", *SYSTEMS])
 def test_a_state_has_less_than_10_mb(name, file):
     """The network, the best one so far and the moments of Adam; docs/cluster.md says so."""
-    net = training.build_model(spec_of(name))
-    state = RunState(net, training.make_optimiser(net), (), History([()]), 60, MADE_BY, 0.0)
+    net, history = training.build_model(spec_of(name)), History([()])
+    optimiser = training.make_optimiser(net)
     for parameter in net.parameters():
         parameter.grad = torch.ones_like(parameter)
-    state.optimiser.step()
-    for _ in range(60):
-        state.history.add(net, 1.0, 50.0, (1.0, 2.0, 4.0))
-    state.keep(file)
+    optimiser.step()
+    history.add(net, 1.0, 50.0, (1.0, 2.0, 4.0))
+    file.write(PROGRESS, training._state(history, 0.0, net, optimiser, []))
     assert 4 * 4 * sum(parameter.numel() for parameter in net.parameters()) < file.path.stat().st_size < 10e6
 
 
@@ -226,8 +202,7 @@ def test_a_checkpoint_holds_no_code(file, tmp_path, caplog):
         def __reduce__(self):
             return type(tmp_path).touch, (tmp_path / "touched",)
 
-    torch.save({"net": Code()}, tmp_path / "foreign")
-    file.write(PROGRESS, (tmp_path / "foreign").read_bytes())
-    RunState(None, None, (), History([()]), 60, MADE_BY, 0.0).go_on(file)
+    file.write(PROGRESS, {"net": Code()})
+    assert file.read(MADE_BY) is None
     assert "cannot be read (Weights only load failed" in caplog.text
     assert not (tmp_path / "touched").exists()

@@ -212,7 +212,7 @@ def test_the_first_best_epoch_is_tested(errors, selected, monkeypatch):
     assert len(set(scales)) == 4
 
 
-DIVERGING = [table1("direct", scale_learning_rate=rate, scale_warmup_epochs=0) for rate in (1e3, 1e8, 1e30)]
+DIVERGING = [table1("direct", scale_learning_rate=rate, scale_warmup_epochs=0) for rate in (1e3, 1e30)]
 DIVERGING += [table1("direct", learning_rate=1e30)]
 DIVERGING += [system("ours_spacings", scale_learning_rate=60.0, scale_warmup_epochs=0)]
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 import scalestudy.training.train as training
-from scalestudy.data import DynamicScaleSplit, MnistScaleSplit, rescale
+from scalestudy.data import DynamicScaleSplit, MnistScaleSplit
 from scalestudy.data.distributions import LogUniform
 from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales, SpacingScales, StepRatioScales
 from scalestudy.models import Table1Net
 from scalestudy.training import tasks
 from scalestudy.training.spec import DataSpec, RunSpec, ScalesSpec, TrainingSpec
-from scalestudy.training.train import Loop, TrainingDiverged, out_of_bounds, train_step
+from scalestudy.training.train import Loop, TrainingDiverged, out_of_bounds
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 SPEC = RunSpec(
@@ -46,13 +46,6 @@ class Reads(Gain):
 
     def forward(self, images):
         return super().forward(images) * self.scales()[0].item()
-
-
-class Asks(Gain):
-    """Negative control: a network that decides by a number."""
-
-    def forward(self, images):
-        return super().forward(images) if self.scales().max() < 50 else images
 
 
 def dynamic_split():
@@ -104,31 +97,19 @@ def test_an_epoch_of_table_1_reads_nothing(kind):
     assert shown == 40
 
 
-@pytest.mark.parametrize(("kind", "message"), [(Reads, r"item\(\) cannot be called on meta"), (Asks, "meta")])
-def test_a_network_that_reads_is_found(kind, message):
-    epoch_on(CPU, kind())
-    with pytest.raises((RuntimeError, NotImplementedError), match=message):
-        epoch_on(META, kind())
-
-
-def test_a_step_moves_the_network_and_returns_the_loss_before_it():
-    net, (images, labels) = Gain(), DYNAMIC.batch(slice(0, 16))
-    optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
-    expected, before = nn.functional.cross_entropy(net(images), labels).item(), net.linear.weight.detach().clone()
-    loss = train_step(net, optimiser, images, labels)
-    assert (loss.item(), loss.requires_grad) == (expected, False)
-    assert (net.linear.weight - before).abs().max().item() == pytest.approx(0.01, rel=1e-3)
+def test_a_network_that_reads_is_found():
+    epoch_on(CPU, Reads())
+    with pytest.raises(RuntimeError, match=r"item\(\) cannot be called on meta"):
+        epoch_on(META, Reads())
 
 
 @pytest.mark.parametrize("split", [DYNAMIC, MNIST_SCALE], ids=["dynamic", "mnist_scale"])
 def test_batches_are_made_without_reading(split):
-    there, shuffle = on_meta(split), torch.Generator().manual_seed(0)
+    there = on_meta(split)
     at_one_scale = [there.batch(slice(0, 16), 2.0)] if split is DYNAMIC else []
-    for images, labels in [*there.batches(16, shuffle), *there.batches(16), there.batch(slice(8, 24)), *at_one_scale]:
+    for images, labels in [*there.batches(16, torch.Generator().manual_seed(0)), *there.batches(16), *at_one_scale]:
         assert (images.device, labels.device) == (META, META)
         assert images.shape[1:] == split.batch([0])[0].shape[1:]
-    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):  # negative control: it checks its scales
-        rescale(DYNAMIC.digits, there.data_scales, 56)
 
 
 def test_random_factors_cross_once_an_epoch(monkeypatch):
