@@ -37,10 +37,8 @@ from scalestudy.layers.fast.fourier import chunks, plane_of
 from scalestudy.layers.fast.plain import by_hand, graph_wanted, plain_steps_wanted
 from scalestudy.layers.precision import full_precision
 
-# responses of one scale held at once: a core's cache; for several threads more, which wait for each other after every
-# step; or a small part of a GPU's memory
+# responses of one scale held at once: about the caches of two cores, or a small part of a GPU's memory
 _CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 512 << 20}
-_THREADS_CHUNK_BYTES = {**_CHUNK_BYTES, "cpu": 8 << 20}
 
 
 def correlate_separable(x: Tensor, weight: Tensor, basis: SeparableBasis, *, project: bool = False) -> Tensor:
@@ -112,8 +110,7 @@ class SeparableLayer:
 
     def chunks(self, x: Tensor) -> Iterator[slice]:
         """Slices of the batch, so small that the responses of one scale fit the device's chunk."""
-        limits = _CHUNK_BYTES if torch.get_num_threads() == 1 else _THREADS_CHUNK_BYTES
-        return chunks(x, len(self._weight) * self._size[0] * self._size[1], limits)
+        return chunks(x, len(self._weight) * self._size[0] * self._size[1], _CHUNK_BYTES)
 
     def project(self, planes: Tensor, scale: int, keep: bool = False) -> Tensor:
         """See `ScaleCorrelation.project`; good until the next call, unless it is to be kept."""
