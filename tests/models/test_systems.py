@@ -64,6 +64,7 @@ def test_parameters_logits_and_gradients(name: str) -> None:
     assert (type(net.head[1]), type(net.head[2]), net.head[3].p) == (nn.BatchNorm1d, nn.ReLU, 0.7)
     assert learn(net, images(2)).shape == (2, 10)
     unused = {key for key, parameter in net.named_parameters() if parameter.grad is None or not parameter.grad.any()}
+    assert unused == {key for key, parameter in net.named_parameters() if not parameter.requires_grad}  # DDP wants it
     assert unused == {
         "ss_cnn": {f"conv{i}.const_real" for i in (1, 2, 3)} | {"unused_norm.weight", "unused_norm.bias"},
         "sevf": {"norm1.weight", "norm2.weight"},
@@ -278,6 +279,8 @@ def test_other_scales_and_bases() -> None:
 def test_a_network_made_on_meta_computes_what_its_state_was_saved_from(name):
     """What is no parameter is not left behind."""
     saved, images = build(name).eval(), torch.rand(2, 1, 28, 28)
-    empty = build(name).to("meta").to_empty(device="cpu").eval()
+    with torch.device("meta"):
+        empty = build(name)
+    empty = empty.to_empty(device="cpu").eval()
     empty.load_state_dict(saved.state_dict())
     assert torch.equal(empty(images), saved(images))
