@@ -148,12 +148,14 @@ class HermiteBasis:
         reach = supports(scales, size).nan_to_num(half).clamp(min=0)
         return self._sample(scales, size, half, tuple(int(half_width) for half_width in reach.tolist()))
 
-    def sample_on_device(self, scales: Tensor, size: int | Tensor, window: int) -> SeparableBasis:
+    def sample_on_device(self, scales: Tensor, size: int | Tensor, window: int, reach: int) -> SeparableBasis:
         """`sample` in a window, pixels to each side, so that nobody waits for the values of the scales.
 
-        Exact while no scale reaches beyond it; of larger ones it cuts off more than Eq. 6 does.
+        Exact while no scale reaches beyond it; of larger ones it cuts off more than Eq. 6 does.  Functions are kept as
+        far as `reach`; the rest counts in their norms.
         """
-        return self._sample(scales, size, window, None)
+        basis, beyond = self._sample(scales, size, window, None), max(0, window - reach)
+        return replace(basis, functions=basis.functions[..., beyond : 2 * window + 1 - beyond])
 
     def _sample(self, scales: Tensor, size: int | Tensor, half: int, known: tuple[int, ...] | None) -> SeparableBasis:
         resample = partial(self._functions, size=size, half=half)

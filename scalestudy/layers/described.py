@@ -26,6 +26,9 @@ class Described(nn.Module):
         self, state_dict: Any, prefix: str, local_metadata: Any, strict: Any, missing: Any, unexpected: Any, errors: Any
     ) -> None:
         own, found = self.description(), local_metadata.get("description")
+        numbers = [prefix + name for name, number in self.named_parameters(recurse=False) if number.dim() == 0]
+        if found is None and any(state_dict[name].dim() for name in numbers if name in state_dict):
+            found = "a list where this has a number"  # which torch would take for one
         if found not in (None, own) and any(name.startswith(prefix) for name in state_dict):
             errors.append(f"{prefix[:-1] or 'this state'} was saved from {found} and does not fit {own}")
         else:

@@ -77,7 +77,11 @@ class InternalScales(Described):
 
     def values(self) -> list[float]:
         """Present internal scales in pixels, as Python floats."""
-        return self().detach().double().tolist()
+        scales = self().detach().double()
+        if scales.is_meta or torch.compiler.is_exporting():
+            remedy = "give kernel_size, or FixedScales.from_values(scales.values())"
+            raise ValueError(f"{type(self).__name__} have no values on meta and in exported graphs; {remedy}")
+        return scales.tolist()
 
     def description(self) -> str:
         return f"{type(self).__name__} of {self.num_scales} scales"

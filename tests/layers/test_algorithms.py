@@ -24,11 +24,7 @@ from agreement import (
 from scalestudy.layers.basis import VaryingSigmaBasis
 from scalestudy.layers.fast import folded, fourier, pooled, separable
 from scalestudy.layers.fast.separable import SeparableLayer
-from scalestudy.layers.scales import (
-    DirectScales,
-    IsrScales,
-    SpacingScales,
-)
+from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales, SpacingScales
 
 
 @EVERY_KIND
@@ -177,11 +173,12 @@ def test_nan_scales_show(kind) -> None:
     assert all(value.isnan().all() for name, value in found.items() if name.endswith("conv.weight"))
 
 
-@pytest.mark.parametrize("fixed_size", [None, 9])
+@pytest.mark.parametrize(("scales", "size"), [(FixedScales, None), (IsrScales, None), (IsrScales, 9)])
+@EVERY
 @EVERY_KIND
-def test_no_device_is_asked_for_values(kind, fixed_size) -> None:
+def test_no_device_is_asked_for_values(kind, algorithm, scales, size) -> None:
     """A meta tensor has none; on a GPU each question would stop the device."""
-    layer = layer_of(kind, kernel_size=fixed_size)
+    layer = layer_of(kind, scales(0.9, 2.3, 3), algorithm=algorithm, kernel_size=size)
     x = images_for(layer)
     expected = outcome(layer, x)
     layer = layer.to("meta")
