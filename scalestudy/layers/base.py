@@ -111,6 +111,11 @@ class ScaleConv(Described):
 
         For tracing, ONNX and other programs; it learns kernels, not scales, and costs what dense kernels cost.
         """
+        if any(vars(self).get(name) is not None for name in ("weight", "bias")):
+            raise ValueError(
+                "export() must find parameters, got what a hook (of pruning or weight norm) made of them at the last "
+                "call, maybe before a step: make it permanent first, with torch.nn.utils.prune.remove for example"
+            )
         kernels = self.kernels().movedim(2, 0)
         padding = kernels.shape[-1] // 2 if self.padding == "same" else 0
         lifts = "S" not in self._axes

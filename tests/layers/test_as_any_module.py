@@ -323,3 +323,7 @@ def test_hooks_see_every_use() -> None:
         layer.weight_orig.data.mul_(2)
         torch.testing.assert_close(use(x), 2 * before)
     assert len(seen) == 6
+    with pytest.raises(ValueError, match=r"export\(\) must find parameters, got what a hook"):
+        layer.export()
+    prune.remove(layer, "weight")
+    torch.testing.assert_close(layer.export()(x), layer(x))
