@@ -168,9 +168,9 @@ class ScaleConv(Described):
         """The basis at the present scales, and the algorithm, for planes (H, W).
 
         Eq. 6 needs the value of the largest scale.  A device other than the CPU would have to stop for it at each step,
-        and a graph to be broken and, for another kernel size, to be made anew.  There functions are sampled as far as
-        planes of this size can see them, and cut on the device; scales that are too small become NaN, which shows in
-        every response.
+        and a graph to be broken and, for another kernel size, to be made anew.  There kernels are sampled as large as
+        scales of the size of the planes make them, and cut on the device; scales that are too small become NaN, which
+        shows in every response.
         """
         scales = self.scales()
         traced = scales.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing()
@@ -183,7 +183,7 @@ class ScaleConv(Described):
             if traced or algorithm == "separable":
                 scales = torch.where(scales < self._least_scale, torch.nan, scales)
                 side = known or dynamic_size_on_device(scales, self.extent)
-                return self.basis.sample_on_device(scales, side, bound // 2, max(size) - 1), algorithm
+                return self.basis.sample_on_device(scales, side, bound // 2), algorithm
         basis = self._sampled(scales)
         return basis, self._fastest(size, basis.functions.shape[2])
 

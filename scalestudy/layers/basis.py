@@ -94,6 +94,12 @@ class SeparableBasis:
         functions = self.functions / self.norms[:, None, None]
         return functions[list(self.rows), :, :, None] * functions[list(self.cols), :, None, :]
 
+    def within(self, reach: int) -> SeparableBasis:
+        """The same without what lies further from the middle, in pixels, and still counts in the norms."""
+        size = self.functions.shape[2]
+        beyond = max(0, size // 2 - reach)
+        return replace(self, functions=self.functions[..., beyond : size - beyond])
+
     def half_widths(self, size: tuple[int, int]) -> tuple[int, ...]:
         """Half-width in pixels of each scale's functions, or a bound, as far as planes (H, W) can see it."""
         reach = max(size) - 1
@@ -148,14 +154,12 @@ class HermiteBasis:
         reach = supports(scales, size).nan_to_num(half).clamp(min=0)
         return self._sample(scales, size, half, tuple(int(half_width) for half_width in reach.tolist()))
 
-    def sample_on_device(self, scales: Tensor, size: int | Tensor, window: int, reach: int) -> SeparableBasis:
+    def sample_on_device(self, scales: Tensor, size: int | Tensor, window: int) -> SeparableBasis:
         """`sample` in a window, pixels to each side, so that nobody waits for the values of the scales.
 
-        Exact while no scale reaches beyond it; of larger ones it cuts off more than Eq. 6 does.  Functions are kept as
-        far as `reach`; the rest counts in their norms.
+        Exact while no scale reaches beyond it; of larger ones it cuts off more than Eq. 6 does.
         """
-        basis, beyond = self._sample(scales, size, window, None), max(0, window - reach)
-        return replace(basis, functions=basis.functions[..., beyond : 2 * window + 1 - beyond])
+        return self._sample(scales, size, window, None)
 
     def _sample(self, scales: Tensor, size: int | Tensor, half: int, known: tuple[int, ...] | None) -> SeparableBasis:
         resample = partial(self._functions, size=size, half=half)

@@ -104,6 +104,16 @@ def test_chunks_change_nothing(kind, lengths, training, monkeypatch) -> None:
     assert_same_as_dense(layer, images_for(layer, batch=5))
 
 
+@EVERY_KIND
+def test_what_no_pixel_sees_is_not_made(kind) -> None:
+    """Pictures of these kernels, of 8,001 pixels, would fill the memory."""
+    layer = layer_of(kind, IsrScales(1.0, 1000.0, 2))
+    expected = outcome(layer, images_for(layer))
+    for algorithm in ("fourier", "dense"):
+        conv_of(layer).algorithm = algorithm
+        assert_same(outcome(layer, images_for(layer)), expected)
+
+
 @pytest.mark.parametrize("layout", ["transposed", "sliced", "expanded"])
 @BY_HAND
 @EVERY_KIND

@@ -102,7 +102,7 @@ def test_supports_need_not_be_known(size) -> None:
     """As on devices that are not asked for values: a wide window, in which the functions end somewhere."""
     scales = torch.tensor([0.8, 1.3], dtype=torch.float64)
     known = VaryingOrderBasis(2).sample(scales, dynamic_size(scales.tolist()))
-    unknown = VaryingOrderBasis(2).sample_on_device(scales, dynamic_size_on_device(scales), 14, 14)
+    unknown = VaryingOrderBasis(2).sample_on_device(scales, dynamic_size_on_device(scales), 14)
     assert unknown.supports is None
     assert unknown.half_widths(size) == (max(size) - 1,) * 2
     x, weight = random(2, 2, *size), random(3, 2, 4, seed=1)
