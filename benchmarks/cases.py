@@ -9,7 +9,7 @@ import torch
 
 from scalestudy.layers.fast.separable import separable_cost
 from scalestudy.layers.scales import FixedScales, InternalScales, StepRatioScales
-from scalestudy.models import Table1Net
+from scalestudy.models.table1 import Table1Net
 
 Phase = Literal["step", "eval"]
 

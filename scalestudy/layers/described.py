@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -13,9 +14,7 @@ class Described(nn.Module):
     The description lies in the dict's metadata, which `torch.save` keeps; a dict that was made by hand has none.
     """
 
-    def description(self) -> str:
-        """What must be the same for a state to mean the same."""
-        raise TypeError(f"{type(self).__name__} does not say what its states fit")
+    description: Callable[[], str]  # what must be the same for a state to mean the same
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -62,9 +62,6 @@ class InternalScales(Described):
 
     num_scales: int  # S
 
-    def forward(self) -> Tensor:
-        raise TypeError(f"{type(self).__name__} does not say how its internal scales are computed")
-
     def parameters_in_pixels(self) -> list[nn.Parameter]:
         """The learnable parameters that are lengths in pixels; the others have no unit."""
         return []

@@ -164,8 +164,3 @@ def test_bad_effective_size(kind, effective_size) -> None:
 def test_bad_options(options, message) -> None:
     with pytest.raises(ValueError, match=message):
         VaryingSigmaBasis(3, **options)
-
-
-def test_the_base_class_has_no_products() -> None:
-    with pytest.raises(TypeError, match="HermiteBasis does not say which products"):
-        HermiteBasis(2, 2, (1.0,))

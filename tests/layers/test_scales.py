@@ -101,11 +101,6 @@ def test_state_dict_dtype_copy_and_pickle(kind) -> None:
     assert "internal_scales=[" in repr(scales)
 
 
-def test_the_base_class_has_no_scales() -> None:
-    with pytest.raises(TypeError, match="InternalScales does not say how"):
-        InternalScales().forward()
-
-
 @pytest.mark.parametrize("kind", [log_spaced_scales, FixedScales, *LEARNED])
 @pytest.mark.parametrize(
     ("arguments", "message"),

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales, SpacingScales, StepRatioScales
-from scalestudy.models import Table1Net
+from scalestudy.models.table1 import Table1Net
 
 
 def small(scales=None, **options) -> Table1Net:
