@@ -24,7 +24,7 @@ from agreement import (
 from scalestudy.layers.basis import VaryingSigmaBasis
 from scalestudy.layers.fast import folded, fourier, pooled, separable
 from scalestudy.layers.fast.separable import SeparableLayer
-from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales, SpacingScales
+from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales
 
 
 @EVERY_KIND
@@ -44,12 +44,6 @@ def test_derivatives_of_every_algorithm(second, kind, algorithm, training) -> No
     basis = VaryingSigmaBasis(3, max_order=2, mult=1.4)
     layer = layer_of(kind, IsrScales(0.7, 2.1, 3), (2, 2), basis, algorithm, extent=2.0).train(training)
     assert_right_derivatives(layer, images_for(layer, (4, 4)), second, fast_mode=True)
-
-
-@pytest.mark.parametrize("kind", ["lift", "pool"])
-def test_every_entry_of_the_jacobian(kind) -> None:
-    layer = layer_of(kind, SpacingScales(0.7, 2.1, 2), (1, 2), extent=2.0)
-    assert_right_derivatives(layer, images_for(layer, (4, 4)))
 
 
 @BY_HAND

@@ -160,8 +160,7 @@ def test_one_graph_serves_learned_scales(algorithm, conversion) -> None:
 
 OPTIONS = {
     "none": {},
-    "stride": {"stride": 2},
-    "stride of three": {"stride": 3, "bias": True},
+    "stride": {"stride": 3, "bias": True},
     "groups": {"groups": 2, "bias": True},
     "no padding": {"padding": "valid"},
     "all": {"groups": 2, "padding": "valid", "stride": 2, "bias": True},

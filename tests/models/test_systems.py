@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from scalestudy.layers.basis import SampledBasis, VaryingSigmaBasis
 from scalestudy.layers.conv import LiftingConv
 from scalestudy.layers.disco import disco_basis
-from scalestudy.layers.scales import FixedScales, IsrScales
 from scalestudy.models import SYSTEMS, build, sesn, sevf
 from scalestudy.models.cnn import CNN
 from scalestudy.models.frame import BlockNet, MnistScaleNet
-from scalestudy.models.sesn import ScaleAxisNet, disco, learned
+from scalestudy.models.sesn import ScaleAxisNet, disco
 from scalestudy.models.sevf import SEVF
 from scalestudy.models.sicnn import SiCNN
 from scalestudy.models.ss_cnn import SSCNN
@@ -197,7 +196,6 @@ def test_layers_that_somebody_listens_to_are_called(name: str) -> None:
         ),
         (lambda: build(["cnn"]), r"name must be one of .*, got \['cnn'\]"),
         (lambda: sesn.sesn(pooling="mean"), "pooling must be 'max' or 'average', got 'mean'"),
-        (lambda: sesn.sesn(algorithm="fast"), "algorithm must be one of"),
         (lambda: disco(basis=torch.ones(49, 4, 11, 11)), "kernels of 11 pixels, got 4 scales and kernel_"),
     ],
 )
@@ -266,13 +264,6 @@ def test_kernel_follows_the_scales_as_released_only(name: str, size: int) -> Non
     net = made(name)
     net.scales.sigma_basis.data *= 1.5
     assert net.conv2.kernel_size() == size
-
-
-def test_other_scales_and_bases() -> None:
-    """Any may be put in, such as Eq. 5 as printed."""
-    sampled = ScaleAxisNet(FixedScales(1.0, 2.0, 2), SampledBasis(torch.rand(4, 2, 5, 5)), kernel_size=5)
-    for net in (learned(IsrScales(1.5, 2.0, 3), mult=1.6, like_sesn=True), sampled):
-        assert net.eval()(images(1)).shape == (1, 10)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
