@@ -176,6 +176,8 @@ class ScaleConv(Described):
         traced = scales.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing()
         if traced and isinstance(self.basis, SampledBasis):
             return self.basis, self._fastest(size, self.basis.functions.shape[2])
+        if torch.compiler.is_compiling():
+            size = tuple(len([0] * side) for side in size)  # numbers: with symbols a graph would take minutes to make
         if traced or scales.device.type != "cpu":
             known = self.kernel_size() if traced and isinstance(self.scales, FixedScales) else self.fixed_size
             bound = known or 2 * math.ceil(self.extent * max(size)) + 1

@@ -154,6 +154,8 @@ def test_one_graph_serves_learned_scales(algorithm, conversion) -> None:
     converted(x)
     with torch.compiler.set_stance("fail_on_recompile"):
         assert_follows(converted, net, x)
+    if (conversion, algorithm) == ("compile", "fourier"):  # of another size: a graph of symbols would take minutes
+        torch.testing.assert_close(converted(x[..., 1:]), net(x[..., 1:]), rtol=1e-4, atol=1e-5)
     net[0].scales.sigma_basis.data.fill_(0.2)
     assert converted(x).isnan().all()
 
