@@ -12,7 +12,7 @@ import torch
 from scalestudy import LiftingConv
 from scalestudy.layers.fast.separable import separable_cost
 from scalestudy.layers.scales import FixedScales, InternalScales, StepRatioScales
-from scalestudy.models import Table1Net
+from scalestudy.models.table1 import Table1Net
 
 Algorithm = Literal["ours", "fft", "dense"]
 Phase = Literal["step", "eval"]

@@ -53,6 +53,8 @@ def correlate(
     """Scale convolution, or its maximum over scales with `project`; see `correlate_separable`."""
     if algorithm == "separable":
         return correlate_separable(x, weight, basis, project=project)
+    if isinstance(basis, SeparableBasis):
+        basis = basis.within(max(x.shape[-2:]) - 1)  # kernels are no larger than the planes can see
     dense = algorithm == "dense"
     y = correlate_dense(x, weight, basis) if dense else correlate_fourier(x, weight, basis.dense())
     return y.max(dim=2).values if project else y

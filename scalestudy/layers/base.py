@@ -111,6 +111,11 @@ class ScaleConv(Described):
 
         For tracing, ONNX and other programs; it learns kernels, not scales, and costs what dense kernels cost.
         """
+        if any(vars(self).get(name) is not None for name in ("weight", "bias")):
+            raise ValueError(
+                "export() must find parameters, got what a hook (of pruning or weight norm) made of them at the last "
+                "call, maybe before a step: make it permanent first, with torch.nn.utils.prune.remove for example"
+            )
         kernels = self.kernels().movedim(2, 0)
         padding = kernels.shape[-1] // 2 if self.padding == "same" else 0
         lifts = "S" not in self._axes
@@ -136,8 +141,7 @@ class ScaleConv(Described):
 
     def _sampled(self, scales: Tensor) -> SeparableBasis | SampledBasis:
         """The basis at the present scales (S,) and kernel size; refused where it cannot be sampled there."""
-        traced = scales.is_meta or torch.compiler.is_compiling()
-        values = self._values(scales, traced)
+        values = scales.tolist()
         if any(scale < self._least_scale or math.isinf(scale) for scale in values):
             raise ValueError(
                 f"internal scales must be finite and >= {self._least_scale:.4g} pixels at extent {self.extent:g}, got "
@@ -146,8 +150,6 @@ class ScaleConv(Described):
         size = self.fixed_size or dynamic_size(values, self.extent)
         if isinstance(self.basis, SampledBasis):
             return self.basis.checked_for(scales, size)
-        if traced:
-            return self.basis.sample_on_device(self._checked_on_device(scales), size, size // 2)
         basis = self.basis.sample(scales, size)
         norms = basis.norms.tolist()
         if min(norms[function] for function in {*basis.rows, *basis.cols}) ** 2 < torch.finfo(torch.float32).tiny:
@@ -157,43 +159,33 @@ class ScaleConv(Described):
             )
         return basis
 
-    def _values(self, scales: Tensor, traced: bool) -> list[float]:
-        """Values of scales (S,); none where learned ones have none, and kernels of a fixed size need none."""
-        if not traced:
-            return scales.tolist()
-        fixed = isinstance(self.scales, FixedScales)
-        if not fixed and self.fixed_size:
-            return []
-        if not fixed and (scales.is_meta or torch.compiler.is_exporting()):
-            raise ValueError(
-                f"the kernel size follows {type(self.scales).__name__}, which has no values on meta and in exported "
-                "graphs; give kernel_size, or FixedScales.from_values(scales.values()), or call export() of the layer"
-            )
-        return self.scales.values()
-
     @property
     def _least_scale(self) -> float:
         """Smallest scale in pixels whose functions see their neighbours; rounding forgiven."""
         return (1 - 1e-6) / self.extent
 
-    def _checked_on_device(self, scales: Tensor) -> Tensor:
-        """NaN, which shows in every response, in the place of scales that are too small."""
-        return torch.where(scales < self._least_scale, torch.nan, scales)
-
     def _sampled_for(self, size: tuple[int, int]) -> tuple[SeparableBasis | SampledBasis, Algorithm]:
         """The basis at the present scales, and the algorithm, for planes (H, W).
 
-        Eq. 6 needs the value of the largest scale, for which a device other than the CPU would have to stop at each
-        step.  There the separable algorithm takes kernels as large as scales of the size of the planes make them, and
-        cuts them on the device.
+        Eq. 6 needs the value of the largest scale.  A device other than the CPU would have to stop for it at each step,
+        and a graph to be broken and, for another kernel size, to be made anew.  There kernels are sampled as large as
+        scales of the size of the planes make them, and cut on the device; scales that are too small become NaN, which
+        shows in every response.
         """
         scales = self.scales()
-        if scales.device.type != "cpu" and not torch.compiler.is_compiling():
-            bound = self.fixed_size or 2 * math.ceil(self.extent * max(size)) + 1
-            if self._fastest(size, bound) == "separable":
-                scales = self._checked_on_device(scales)
-                side = self.fixed_size or dynamic_size_on_device(scales, self.extent)
-                return self.basis.sample_on_device(scales, side, bound // 2), "separable"
+        traced = scales.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if traced and isinstance(self.basis, SampledBasis):
+            return self.basis, self._fastest(size, self.basis.functions.shape[2])
+        if torch.compiler.is_compiling():
+            size = tuple(len([0] * side) for side in size)  # numbers: with symbols a graph would take minutes to make
+        if traced or scales.device.type != "cpu":
+            known = self.kernel_size() if traced and isinstance(self.scales, FixedScales) else self.fixed_size
+            bound = known or 2 * math.ceil(self.extent * max(size)) + 1
+            algorithm = self._fastest(size, bound)
+            if traced or algorithm == "separable":
+                scales = torch.where(scales < self._least_scale, torch.nan, scales)
+                side = known or dynamic_size_on_device(scales, self.extent)
+                return self.basis.sample_on_device(scales, side, bound // 2), algorithm
         basis = self._sampled(scales)
         return basis, self._fastest(size, basis.functions.shape[2])
 

@@ -94,6 +94,12 @@ class SeparableBasis:
         functions = self.functions / self.norms[:, None, None]
         return functions[list(self.rows), :, :, None] * functions[list(self.cols), :, None, :]
 
+    def within(self, reach: int) -> SeparableBasis:
+        """The same without what lies further from the middle, in pixels, and still counts in the norms."""
+        size = self.functions.shape[2]
+        beyond = max(0, size // 2 - reach)
+        return replace(self, functions=self.functions[..., beyond : size - beyond])
+
     def half_widths(self, size: tuple[int, int]) -> tuple[int, ...]:
         """Half-width in pixels of each scale's functions, or a bound, as far as planes (H, W) can see it."""
         reach = max(size) - 1
@@ -119,11 +125,13 @@ class HermiteBasis:
     keep their natural 1/s^2 amplitude.
     """
 
-    def __init__(self, effective_size: int, num_orders: int, multipliers: tuple[float, ...]) -> None:
+    def __init__(
+        self, effective_size: int, num_orders: int, multipliers: tuple[float, ...], pairs: list[tuple[int, int]]
+    ) -> None:
         self.effective_size = effective_size
         self.num_orders = num_orders
         self._multipliers = multipliers
-        self.rows, self.cols = zip(*self._pairs(), strict=True)
+        self.rows, self.cols = zip(*pairs, strict=True)  # which two of the 1-D functions make each basis function
 
     def __repr__(self) -> str:
         given = f"effective_size={self.effective_size}, num_orders={self.num_orders}, multipliers={self._multipliers}"
@@ -133,10 +141,6 @@ class HermiteBasis:
     def num_functions(self) -> int:
         """Number F of functions."""
         return len(self.rows)
-
-    def _pairs(self) -> list[tuple[int, int]]:
-        """(row, col) of each basis function: which two of the 1-D functions make it."""
-        raise TypeError(f"{type(self).__name__} does not say which products make up its basis")
 
     def sample(self, scales: Tensor, size: int) -> SeparableBasis:
         """The basis on the pixel grid for scales (S,), to which gradients flow, and kernels of odd size, in pixels.
@@ -185,11 +189,8 @@ class VaryingOrderBasis(HermiteBasis):
 
     def __init__(self, effective_size: int) -> None:
         require_integer("effective_size", effective_size)
-        super().__init__(effective_size, num_orders=effective_size, multipliers=(1.0,))
-
-    def _pairs(self) -> list[tuple[int, int]]:
-        orders = range(self.effective_size)
-        return [(row, col) for col in orders for row in orders]
+        pairs = [(row, col) for col in range(effective_size) for row in range(effective_size)]
+        super().__init__(effective_size, effective_size, (1.0,), pairs)
 
 
 class VaryingSigmaBasis(HermiteBasis):
@@ -215,13 +216,10 @@ class VaryingSigmaBasis(HermiteBasis):
             raise ValueError(f"mult (ratio of adjacent sub-sigmas) must be finite and > 1, got {mult!r}")
         per_sigma = (max_order + 1) * (max_order + 2) // 2
         multipliers = tuple(mult**j for j in range(math.ceil(effective_size**2 / per_sigma)))
-        super().__init__(effective_size, num_orders=max_order + 1, multipliers=multipliers)
-
-    def _pairs(self) -> list[tuple[int, int]]:
-        orders, step = range(self.num_orders), self.num_orders + 2  # 1-D functions of one sub-sigma
-        offsets = [j * step for j in range(len(self._multipliers))]
+        orders, step = range(max_order + 1), max_order + 3  # 1-D functions of one sub-sigma
+        offsets = [j * step for j in range(len(multipliers))]
         pairs = [(at + row, at + col) for at in offsets for col in orders for row in orders[: len(orders) - col]]
-        return pairs[: self.effective_size**2]
+        super().__init__(effective_size, len(orders), multipliers, pairs[: effective_size**2])
 
 
 class SampledBasis(nn.Module):

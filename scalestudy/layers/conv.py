@@ -59,13 +59,14 @@ class LiftingConv(ScaleConv):
     ------
     ValueError
         When called, too: for images of another type or shape, and for scales that left the range that kernels can be
-        sampled at (at least 1 / extent pixels).  Learned scales on a GPU give NaN instead, which needs no waiting.
+        sampled at (at least 1 / extent pixels).  Learned scales on a GPU and in graphs that are compiled, exported or
+        traced give NaN instead, which needs no waiting.
 
     Notes
     -----
     Derivatives of derivatives, `torch.func`, forward mode, `torch.compile`, `torch.export` and tracing take plain
-    matrix products, of several times the memory (`scalestudy.layers.fast.plain`).  Compiled graphs of fixed scales have
-    no break; with learned scales they break at Eq. 6.
+    matrix products, of several times the memory (`scalestudy.layers.fast.plain`).  Graphs have no break, and those of
+    learned scales serve while the kernel size changes: they reckon with kernels as large as the images.
 
     Scales that are about as small as that have huge responses, because the functions are normalised at the first of
     them.  "separable" and "fourier" sum over the image, so their rounding error anywhere is relative to its brightest

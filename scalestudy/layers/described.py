@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -13,9 +14,7 @@ class Described(nn.Module):
     The description lies in the dict's metadata, which `torch.save` keeps; a dict that was made by hand has none.
     """
 
-    def description(self) -> str:
-        """What must be the same for a state to mean the same."""
-        raise TypeError(f"{type(self).__name__} does not say what its states fit")
+    description: Callable[[], str]  # what must be the same for a state to mean the same
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -26,6 +25,9 @@ class Described(nn.Module):
         self, state_dict: Any, prefix: str, local_metadata: Any, strict: Any, missing: Any, unexpected: Any, errors: Any
     ) -> None:
         own, found = self.description(), local_metadata.get("description")
+        numbers = [prefix + name for name, number in self.named_parameters(recurse=False) if number.dim() == 0]
+        if found is None and any(state_dict[name].dim() for name in numbers if name in state_dict):
+            found = "a list where this has a number"  # which torch would take for one
         if found not in (None, own) and any(name.startswith(prefix) for name in state_dict):
             errors.append(f"{prefix[:-1] or 'this state'} was saved from {found} and does not fit {own}")
         else:

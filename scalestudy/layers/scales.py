@@ -62,9 +62,6 @@ class InternalScales(Described):
 
     num_scales: int  # S
 
-    def forward(self) -> Tensor:
-        raise TypeError(f"{type(self).__name__} does not say how its internal scales are computed")
-
     def parameters_in_pixels(self) -> list[nn.Parameter]:
         """The learnable parameters that are lengths in pixels; the others have no unit."""
         return []
@@ -77,7 +74,11 @@ class InternalScales(Described):
 
     def values(self) -> list[float]:
         """Present internal scales in pixels, as Python floats."""
-        return self().detach().double().tolist()
+        scales = self().detach().double()
+        if scales.is_meta or torch.compiler.is_exporting():
+            remedy = "give kernel_size, or FixedScales.from_values(scales.values())"
+            raise ValueError(f"{type(self).__name__} have no values on meta and in exported graphs; {remedy}")
+        return scales.tolist()
 
     def description(self) -> str:
         return f"{type(self).__name__} of {self.num_scales} scales"

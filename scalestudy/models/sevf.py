@@ -122,7 +122,7 @@ class VectorNorm(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(1, channels, 1, 1))
+        self.weight = nn.Parameter(torch.ones(1, channels, 1, 1), requires_grad=False)
         self.register_buffer("running_var", torch.ones(1, channels, 1, 1))
 
     def forward(self, vectors: Tensor) -> Tensor:

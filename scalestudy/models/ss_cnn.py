@@ -22,13 +22,16 @@ class SteerableConv(LiftingConv):
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        sizes, basis = FixedScales.from_values(FILTER_SIZES), SampledBasis(steered_harmonics())
+        with torch.device("cpu"):  # the basis has values where a network is made on meta, too
+            basis = SampledBasis(steered_harmonics())
         with torch.random.fork_rng(devices=[]):  # weights that are replaced below use up no random numbers
+            sizes = FixedScales.from_values(FILTER_SIZES)
             super().__init__(in_channels, out_channels, sizes, basis=basis, kernel_size=max(FILTER_SIZES))
         bound = math.sqrt(2 / (NUM_ANGLES * in_channels * out_channels))
         released = torch.empty(2, len(ORDERS), out_channels, in_channels, NUM_ANGLES).uniform_(-bound, bound)
         self.weight = nn.Parameter(released.permute(2, 3, 0, 1, 4).flatten(2))
-        self.const_real = nn.Parameter(torch.empty(out_channels, in_channels).uniform_(-1e-5, 1e-5))
+        unused = torch.empty(out_channels, in_channels).uniform_(-1e-5, 1e-5)
+        self.const_real = nn.Parameter(unused, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._projected(x)
@@ -47,4 +50,4 @@ class SSCNN(BlockNet):
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10, image_size: int = 28) -> None:
         super().__init__(in_channels, num_classes, image_size)
-        self.unused_norm = nn.BatchNorm2d(self.channels[-1])
+        self.unused_norm = nn.BatchNorm2d(self.channels[-1]).requires_grad_(False)

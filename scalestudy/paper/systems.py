@@ -16,11 +16,11 @@ MARKS = {False: "", True: "+"}  # how names and columns say whether runs were tr
 
 @cache
 def parameters(name: str) -> int:
-    """Trainable parameters of a system, counted on the network; the global random state is left as it was."""
+    """Parameters of a system, counted on the network; the global random state is left as it was."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        return sum(one.numel() for one in build(name).parameters() if one.requires_grad)
+        return sum(one.numel() for one in build(name).parameters())
 
 
 def run_sizes(frame: pd.DataFrame) -> str:

@@ -106,10 +106,17 @@ def keep_freed_memory() -> bool:
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use: its affinity, further limited by a container's quota; at least 1."""
+    """CPU cores that this process may use: its affinity, further limited by the quotas of its cgroups; at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):
-        return cores  # no such limit
+        group = Path("/proc/self/cgroup").read_text().partition("0::/")[2].strip()
+    except OSError:
+        group = ""  # another system
+    folder = Path("/sys/fs/cgroup") / group
+    for quotas in (folder, *folder.parents):
+        try:
+            quota, period = (quotas / "cpu.max").read_text().split()
+            cores = min(cores, int(quota) // int(period))
+        except (OSError, ValueError):
+            continue  # no such limit
+    return max(1, cores)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from scalestudy.data import dynamic_scale_mnist, mnist_scale, paper_test_scales
 from scalestudy.layers import scales
 from scalestudy.layers.equivariance import model_equivariance_error
-from scalestudy.models import Table1Net, build
+from scalestudy.models import build
+from scalestudy.models.table1 import Table1Net
 from scalestudy.training.spec import CANVAS_SIZE, ENLARGED_SIZE, EQUIVARIANCE_FACTORS, POOL_SIZE, RunSpec
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "float64": torch.float64}  # by `RunSpec.precision`

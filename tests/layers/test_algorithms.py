@@ -24,11 +24,7 @@ from agreement import (
 from scalestudy.layers.basis import VaryingSigmaBasis
 from scalestudy.layers.fast import folded, fourier, pooled, separable
 from scalestudy.layers.fast.separable import SeparableLayer
-from scalestudy.layers.scales import (
-    DirectScales,
-    IsrScales,
-    SpacingScales,
-)
+from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales
 
 
 @EVERY_KIND
@@ -48,12 +44,6 @@ def test_derivatives_of_every_algorithm(second, kind, algorithm, training) -> No
     basis = VaryingSigmaBasis(3, max_order=2, mult=1.4)
     layer = layer_of(kind, IsrScales(0.7, 2.1, 3), (2, 2), basis, algorithm, extent=2.0).train(training)
     assert_right_derivatives(layer, images_for(layer, (4, 4)), second, fast_mode=True)
-
-
-@pytest.mark.parametrize("kind", ["lift", "pool"])
-def test_every_entry_of_the_jacobian(kind) -> None:
-    layer = layer_of(kind, SpacingScales(0.7, 2.1, 2), (1, 2), extent=2.0)
-    assert_right_derivatives(layer, images_for(layer, (4, 4)))
 
 
 @BY_HAND
@@ -106,6 +96,16 @@ def test_chunks_change_nothing(kind, lengths, training, monkeypatch) -> None:
     monkeypatch.setattr(SeparableLayer, "chunks", in_chunks_of(*lengths))
     layer = layer_of(kind).train(training)
     assert_same_as_dense(layer, images_for(layer, batch=5))
+
+
+@EVERY_KIND
+def test_what_no_pixel_sees_is_not_made(kind) -> None:
+    """Pictures of these kernels, of 8,001 pixels, would fill the memory."""
+    layer = layer_of(kind, IsrScales(1.0, 1000.0, 2))
+    expected = outcome(layer, images_for(layer))
+    for algorithm in ("fourier", "dense"):
+        conv_of(layer).algorithm = algorithm
+        assert_same(outcome(layer, images_for(layer)), expected)
 
 
 @pytest.mark.parametrize("layout", ["transposed", "sliced", "expanded"])
@@ -177,11 +177,12 @@ def test_nan_scales_show(kind) -> None:
     assert all(value.isnan().all() for name, value in found.items() if name.endswith("conv.weight"))
 
 
-@pytest.mark.parametrize("fixed_size", [None, 9])
+@pytest.mark.parametrize(("scales", "size"), [(FixedScales, None), (IsrScales, None), (IsrScales, 9)])
+@EVERY
 @EVERY_KIND
-def test_no_device_is_asked_for_values(kind, fixed_size) -> None:
+def test_no_device_is_asked_for_values(kind, algorithm, scales, size) -> None:
     """A meta tensor has none; on a GPU each question would stop the device."""
-    layer = layer_of(kind, kernel_size=fixed_size)
+    layer = layer_of(kind, scales(0.9, 2.3, 3), algorithm=algorithm, kernel_size=size)
     x = images_for(layer)
     expected = outcome(layer, x)
     layer = layer.to("meta")

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import os
 import pickle
 
 import pytest
@@ -27,6 +28,7 @@ from scalestudy.layers.basis import SampledBasis, VaryingOrderBasis, VaryingSigm
 from scalestudy.layers.conv import GroupConv, LiftingConv, ScaleProjection
 from scalestudy.layers.scales import (
     FixedScales,
+    InternalScales,
     IsrScales,
     SpacingScales,
     StepRatioScales,
@@ -97,16 +99,16 @@ def test_transforms(kind, algorithm, transform) -> None:
     assert_same(*found)
 
 
-def stack(algorithm: str, padding: str = "same") -> nn.Sequential:
+def stack(algorithm: str, scales: InternalScales = FIXED) -> nn.Sequential:
     torch.manual_seed(0)
-    lift = LiftingConv(1, 2, FIXED, 2, algorithm=algorithm, padding=padding)
-    group = GroupConv(2, 2, FIXED, 2, algorithm=algorithm, stride=2, bias=True)
+    lift = LiftingConv(1, 2, scales, 2, algorithm=algorithm)
+    group = GroupConv(2, 2, scales, 2, algorithm=algorithm, stride=2, bias=True)
     return nn.Sequential(lift, nn.ReLU(), group, ScaleProjection())
 
 
 def compiled(net: nn.Module, x: torch.Tensor) -> nn.Module:
     torch._dynamo.reset()
-    return torch.compile(net, backend="aot_eager", fullgraph=True)
+    return torch.compile(net, backend=os.environ.get("SCALESTUDY_BACKEND", "aot_eager"), fullgraph=True)
 
 
 CONVERSIONS = {
@@ -130,10 +132,37 @@ def test_conversions_of_fixed_scales(algorithm, conversion) -> None:
     assert torch.equal(net(x), expected)
 
 
+def assert_follows(converted: nn.Module, net: nn.Sequential, x: torch.Tensor) -> None:
+    """Outputs and gradients of what was made of a net, while its scales change the kernel size."""
+    sizes, parameters = set(), [*net.parameters()]
+    for _ in range(3):
+        found, expected = converted(x), net(x)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        gradients = [torch.autograd.grad(y.square().sum(), parameters) for y in (found, expected)]
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+        sizes.add(net[0].kernel_size())
+        net[0].scales.sigma_basis.data.mul_(1.15)
+    assert len(sizes) == 3
+
+
+@TORCH_WARNS
+@pytest.mark.parametrize("conversion", ["compile", "export", "trace"])
+@EVERY
+def test_one_graph_serves_learned_scales(algorithm, conversion) -> None:
+    net, x = stack(algorithm, IsrScales(0.9, 2.3, 3)), random(2, 1, 9, 12, dtype=torch.float32)
+    converted = CONVERSIONS[conversion](net, x)
+    converted(x)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        assert_follows(converted, net, x)
+    if (conversion, algorithm) == ("compile", "fourier"):  # of another size: a graph of symbols would take minutes
+        torch.testing.assert_close(converted(x[..., 1:]), net(x[..., 1:]), rtol=1e-4, atol=1e-5)
+    net[0].scales.sigma_basis.data.fill_(0.2)
+    assert converted(x).isnan().all()
+
+
 OPTIONS = {
     "none": {},
-    "stride": {"stride": 2},
-    "stride of three": {"stride": 3, "bias": True},
+    "stride": {"stride": 3, "bias": True},
     "groups": {"groups": 2, "bias": True},
     "no padding": {"padding": "valid"},
     "all": {"groups": 2, "padding": "valid", "stride": 2, "bias": True},
@@ -205,10 +234,11 @@ def test_outputs_are_ordinary_tensors(kind, algorithm) -> None:
 
 
 @pytest.mark.parametrize("kind", PARAMETERISATIONS)
-def test_from_meta_to_a_loaded_state(kind) -> None:
-    with torch.device("meta"):
-        empty = nn.Sequential(LiftingConv(1, 2, kind(2.0, 3.0, 3), 2, bias=True))
-    assert "3 internal scales without values" in repr(empty)
+@pytest.mark.parametrize("scales_too", [True, False])
+def test_from_meta_to_a_loaded_state(scales_too, kind) -> None:
+    with torch.device("meta" if scales_too else "cpu"):
+        empty = nn.Sequential(LiftingConv(1, 2, kind(2.0, 3.0, 3), 2, bias=True, device="meta"))
+    assert ("3 internal scales without values" in repr(empty)) == scales_too
     saved, x = nn.Sequential(LiftingConv(1, 2, kind(1.2, 2.0, 3), 2, bias=True)), torch.randn(1, 1, 9, 9)
     file = io.BytesIO()
     torch.save(saved.state_dict(), file)
@@ -218,14 +248,6 @@ def test_from_meta_to_a_loaded_state(kind) -> None:
     assert layer[0].scales.values() == saved[0].scales.values()
     for same in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert torch.equal(same(x), saved(x))
-
-
-@EVERY
-@LIFT_AND_GROUP
-def test_fixed_scales_have_a_size_on_meta(kind, algorithm) -> None:
-    layer = layer_of(kind, FIXED, algorithm=algorithm)
-    x = images_for(layer)
-    assert copy.deepcopy(layer).to("meta")(x.to("meta")).shape == layer(x).shape
 
 
 def test_a_sampled_basis_is_no_parameter_and_not_lost_on_meta() -> None:
@@ -285,6 +307,13 @@ def test_states_that_do_not_fit(saved, other, message, strict) -> None:
     assert all(torch.equal(other.state_dict()[name], before[name]) for name in scales)
 
 
+def test_a_state_without_metadata_that_is_seen_not_to_fit() -> None:
+    state = {name: value.clone() for name, value in StepRatioScales(2.0, 3.0, 3).state_dict().items()}
+    with pytest.raises(RuntimeError, match="saved from a list where this has a number and does not fit IsrScales"):
+        IsrScales(2.0, 3.0, 3).load_state_dict(state)
+    StepRatioScales(1.0, 2.0, 3).load_state_dict(state)
+
+
 def test_hooks_see_every_use() -> None:
     """Of `without_bias` and `project`, too: tools that change weights hang on the call."""
     layer, x, seen = lifting(bias=True), torch.randn(1, 1, 9, 9), []
@@ -295,3 +324,7 @@ def test_hooks_see_every_use() -> None:
         layer.weight_orig.data.mul_(2)
         torch.testing.assert_close(use(x), 2 * before)
     assert len(seen) == 6
+    with pytest.raises(ValueError, match=r"export\(\) must find parameters, got what a hook"):
+        layer.export()
+    prune.remove(layer, "weight")
+    torch.testing.assert_close(layer.export()(x), layer(x))

@@ -118,20 +118,6 @@ def test_order_of_the_functions(basis: HermiteBasis, wanted: list) -> None:
         torch.testing.assert_close(dense[f], expected / expected.norm())
 
 
-def test_normalised_weights_give_the_same_kernel() -> None:
-    basis = VaryingSigmaBasis(3).sample(double(1.5, 2.0), 17)
-    weight = torch.randn(2, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    products = basis.functions[list(basis.rows)][..., None] * basis.functions[list(basis.cols)][:, :, None]
-    by_weight = torch.einsum("of,fshw->oshw", basis.normalise(weight), products)
-    torch.testing.assert_close(by_weight, torch.einsum("of,fshw->oshw", weight, basis.dense()))
-
-
-@pytest.mark.parametrize("basis", [VaryingOrderBasis(3), VaryingSigmaBasis(3, 2, 1.4)])
-def test_gradcheck_in_the_scales(basis: HermiteBasis) -> None:
-    scales = double(1.21, 1.64, 2.13).requires_grad_()
-    assert torch.autograd.gradcheck(lambda scales: basis.sample(scales, 11).dense(), scales, fast_mode=True)
-
-
 def test_scales_that_have_diverged() -> None:
     """NaN scales give NaN; a scale whose support is negative gives zero instead of an error."""
     basis = VaryingOrderBasis(2).sample(double(math.nan, math.nan), 3)
@@ -164,8 +150,3 @@ def test_bad_effective_size(kind, effective_size) -> None:
 def test_bad_options(options, message) -> None:
     with pytest.raises(ValueError, match=message):
         VaryingSigmaBasis(3, **options)
-
-
-def test_the_base_class_has_no_products() -> None:
-    with pytest.raises(TypeError, match="HermiteBasis does not say which products"):
-        HermiteBasis(2, 2, (1.0,))

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from agreement import random
+from agreement import EVERY, random
 from torch import Tensor, nn
 
 from scalestudy.layers.basis import SampledBasis, VaryingSigmaBasis
@@ -18,15 +18,13 @@ from scalestudy.layers.scales import (
     StepRatioScales,
 )
 
-ALGORITHMS = ["separable", "fourier", "dense"]
-
 
 def lifting(scales=None, channels: tuple[int, int] = (1, 2), **options) -> LiftingConv:
     torch.manual_seed(0)
     return LiftingConv(*channels, IsrScales(1.0, 2.3, 3) if scales is None else scales, 2, **options).double()
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@EVERY
 def test_one_gaussian_by_hand(algorithm: str) -> None:
     """One scale of 1 pixel, one Gaussian, 3 x 3: neighbours weigh q = exp(-1/2), corners q^2, all over 1 + 2 q^2."""
     conv = lifting(FixedScales(1.0, 1, 1), (1, 1), kernel_size=3, algorithm=algorithm, bias=True)
@@ -44,7 +42,7 @@ def test_one_gaussian_by_hand(algorithm: str) -> None:
     torch.testing.assert_close(conv.kernels()[0, 0, 0], kernel)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@EVERY
 @pytest.mark.parametrize(("function", "axis"), [(1, 0), (2, 1)])
 def test_correlation_not_convolution(function: int, axis: int, algorithm: str) -> None:
     """A first-order function weighs higher indices positively; function 1 is of the row axis, 2 of the column axis."""
@@ -57,7 +55,7 @@ def test_correlation_not_convolution(function: int, axis: int, algorithm: str) -
     torch.testing.assert_close(y.flip(axis), -y)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@EVERY
 def test_each_option_changes_something(algorithm: str) -> None:
     x = random(1, 1, 24, 24)
     reference = lifting(algorithm=algorithm)(x)
@@ -211,7 +209,7 @@ OUT_OF_RANGE = [
 ]
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@EVERY
 @pytest.mark.parametrize(("values", "options", "message"), OUT_OF_RANGE)
 def test_scales_that_cannot_be_sampled_are_refused(values, options, message, algorithm) -> None:
     """At the start, and whenever they are used: they may have been learned or loaded."""

@@ -101,9 +101,10 @@ def test_state_dict_dtype_copy_and_pickle(kind) -> None:
     assert "internal_scales=[" in repr(scales)
 
 
-def test_the_base_class_has_no_scales() -> None:
-    with pytest.raises(TypeError, match="InternalScales does not say how"):
-        InternalScales().forward()
+@pytest.mark.parametrize("kind", LEARNED)
+def test_learned_scales_have_no_values_on_meta(kind) -> None:
+    with pytest.raises(ValueError, match=f"{kind.__name__} have no values on meta and .*; give kernel_size"):
+        kind(2.0, 3.0, 3).to("meta").values()
 
 
 @pytest.mark.parametrize("kind", [log_spaced_scales, FixedScales, *LEARNED])

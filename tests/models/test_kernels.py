@@ -166,3 +166,9 @@ def test_of_equal_values_the_first_gets_the_gradient() -> None:
     x = torch.ones(1, 1, 2, 2, requires_grad=True)
     max_pool_2x2(x).sum().backward()
     assert x.grad.flatten().tolist() == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (1, 4)])
+def test_maps_of_odd_sides_are_refused(shape) -> None:
+    with pytest.raises(ValueError, match=f"maps must have an even height and width, got .*{shape[0]}, {shape[1]}"):
+        block_pool(torch.zeros(1, 1, *shape), 2)

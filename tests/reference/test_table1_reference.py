@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from scalestudy.layers import scales as parameterisations
 from scalestudy.layers.scales import InternalScales
-from scalestudy.models import Table1Net
+from scalestudy.models.table1 import Table1Net
 
 FILE = "table1_net_vectors.npz"
 LOGITS, LOSS, GRADIENT, VALUES = 1e-5, 1e-5, 1e-3, 1e-5  # of each tensor's largest value

@@ -128,11 +128,23 @@ def test_other_libraries_say_no(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("quota", "cores"), [("max 100000", 6), ("250000 100000", 2), ("50000 100000", 1), ("900000 100000", 6), (None, 6)]
+    ("quotas", "cores"),
+    [
+        ({"": "max 100000"}, 6),
+        ({"": "250000 100000"}, 2),
+        ({"": "50000 100000"}, 1),
+        ({"": "900000 100000"}, 6),
+        ({}, 6),
+        ({"jobs/one": "300000 100000"}, 3),
+        ({"jobs/one": "max 100000", "jobs": "200000 100000", "": "500000 100000"}, 2),
+    ],
 )
-def test_cores_within_affinity_and_quota(quota, cores, tmp_path, monkeypatch):
-    if quota is not None:
-        (tmp_path / "cpu.max").write_text(quota)
+def test_cores_within_affinity_and_quotas(quotas, cores, tmp_path, monkeypatch):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("4:memory:/elsewhere\n0::/jobs/one\n")
+    (tmp_path / "sys/fs/cgroup/jobs/one").mkdir(parents=True)
+    for group, quota in quotas.items():
+        (tmp_path / "sys/fs/cgroup" / group / "cpu.max").write_text(quota)
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda process: set(range(6)), raising=False)
-    monkeypatch.setattr(module, "Path", lambda path: tmp_path / "cpu.max")
+    monkeypatch.setattr(module, "Path", lambda path: tmp_path / path.lstrip("/"))
     assert module.usable_cores() == cores

@@ -14,7 +14,7 @@ import scalestudy.training.train as training
 from scalestudy.data import DynamicScaleSplit, MnistScaleSplit
 from scalestudy.data.distributions import LogUniform
 from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales, SpacingScales, StepRatioScales
-from scalestudy.models import Table1Net
+from scalestudy.models.table1 import Table1Net
 from scalestudy.training import tasks
 from scalestudy.training.spec import DataSpec, RunSpec, ScalesSpec, TrainingSpec
 from scalestudy.training.train import Loop, TrainingDiverged, out_of_bounds
