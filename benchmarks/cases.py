@@ -144,5 +144,5 @@ SWEEPS: dict[str, tuple[Case, ...]] = {
 }
 """Cases by what they vary; those of one sweep run in turn.  Dense stops early where a step would take a minute."""
 
-MEMORY = tuple(Case(algorithm, kind) for algorithm in ("ours", "fft", "dense") for kind in ("fixed", "learned"))
+MEMORY = tuple(case for case in SWEEPS["isr"] if (case.isr, case.num_scales) == (3.0, 3))
 """Cases whose memory is measured."""
