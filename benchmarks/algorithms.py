@@ -141,8 +141,8 @@ def page(machine: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         {
             "layer": [f"{kind} {i} -> {o}" for kind, i, o in frame[["kind", "in_channels", "out_channels"]].values],
             "planes": frame["size"].map("{0} x {0}".format),
-            "smallest sigma": frame["sigma_basis"].map("{:g}".format),
-            "kernel": frame["kernel"],
+            "smallest sigma (pixels)": frame["sigma_basis"].map("{:g}".format),
+            "kernel (pixels)": frame["kernel"],
             "ISR": frame["isr"].map("{:g}".format),
             "basis": frame["basis"],
             **{name: frame[f"{name}_ms"].map("{:.3g}".format).replace("nan", "-") for name in ALGORITHMS},

@@ -1,8 +1,8 @@
 """Does each claim that the paper makes in words hold in our runs?  A function a claim; its docstring is the criterion.
 
-Not in the paper, which says "significantly" without a test: all criteria are our choice and were fixed before any run.
-Three rules were made stricter after the first runs: the majority rule became symmetric, the checks of Table 3 compare
-starts at common seeds only, and published ISRs never stand in for ours.
+Not in the paper, which says "significantly" without a test: all criteria are our choice, most of them fixed before any
+run.  Three rules were made stricter after the first runs: the majority rule became symmetric, the checks of Table 3
+compare starts at common seeds only, and published ISRs never stand in for ours.
 
 "Unclear" means that the runs do not decide by the criterion: the effect lies within the spread over seeds, there are
 too few seeds for a spread, or the value lies between the criterion's two thresholds (held and did not hold).  "Not

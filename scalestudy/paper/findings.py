@@ -35,8 +35,8 @@ def sentences(comparison: Comparison) -> list[str]:
     if len(_learned(found)):
         theirs = reported.numbers("Table 2").query("mode == @LEARNED and quantity == 'isr'").set_index("distribution")
         told.append(
-            f"Learned from (2, 3), the ISR ends at {_listed(_ends(found, labels))} on the same; in the paper at "
-            f"{_listed(theirs['mean'][labels].map('{:.2f}'.format))}."
+            f"Learned from sigma_basis 2 and ISR 3, the ISR ends at {_listed(_ends(found, labels))} on the same; in "
+            f"the paper at {_listed(theirs['mean'][labels].map('{:.2f}'.format))}."
         )
     if PAPER_SIZE in comparison.levels:
         large = runs(comparison.levels[PAPER_SIZE][1])
