@@ -34,7 +34,7 @@ reproduce: $(STAMP)  ## Run the study and build the report: PROFILE=quick, overn
 test: $(STAMP)  ## Run the unit tests, doctests, reference vectors and notebook regression (nbval)
 	$(BIN)/scalestudy data fetch
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --doctest-modules tests scalestudy
-	$(BIN)/pytest -n 2 --dist loadscope --nbval --nbval-current-env notebooks
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope --nbval --nbval-current-env notebooks
 
 bench: $(STAMP)  ## Time and memory beside the authors' algorithms, and of batches (half an hour on a quiet machine)
 	$(BIN)/python benchmarks/scale_convolution.py
