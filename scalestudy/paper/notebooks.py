@@ -47,7 +47,7 @@ def check(names: Sequence[str], parameters: Iterable[str]) -> list[Path]:
             raise ValueError(f"notebook must be the beginning of one of {listed}, got {name!r}")
     selected = [path for path in available if not names or path.stem.startswith(tuple(names))]
     for path in selected:
-        if missing := sorted(set(parameters) - set(inspect_notebook(str(path)))):
+        if missing := sorted(set(parameters) - set(inspect_notebook(_escaped(path)))):
             raise ValueError(
                 f"the notebook {path.stem} must declare the parameters {', '.join(missing)}; add them to its cell with "
                 "the tag 'parameters'"
@@ -155,9 +155,19 @@ def _run(source: Path, output: Path, parameters: dict[str, Any]) -> str | None:
     try:
         with closing(ensure_event_loop()):  # this thread's, which papermill leaves open
             papermill.execute_notebook(
-                str(source), str(output), parameters, kernel_name="python3", progress_bar=False, resources=here
+                _escaped(source),
+                _escaped(output),
+                parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                resources=here,
             )
     except papermill.PapermillExecutionError as error:
         lines = [line for line in error.source.splitlines() if line.strip()][:3]
         return f"cell In [{error.exec_count}] failed with {error.ename}: {error.evalue}\n  " + "\n  ".join(lines)
     return None
+
+
+def _escaped(path: Path) -> str:
+    """A path as papermill takes it, which formats what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")

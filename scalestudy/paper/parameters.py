@@ -72,11 +72,20 @@ def check_names(names: Iterable[str], allowed: Iterable[str]) -> None:
             raise ValueError(f"unknown parameter {name!r}: {hint}allowed are {', '.join(allowed)}")
 
 
-def complaints(error: ValidationError) -> str:
+def complaints(error: ValidationError, given: Mapping[str, Any], prefix: str) -> str:
     """All complaints in one line: parameter, what is wrong, the value."""
     told = []
     for item in error.errors():
         message = item["msg"].removeprefix("Value error, ")
-        place = ".".join(map(str, item["loc"]))
-        told.append(f"{place}: {message}, got {item['input']!r}" if place else message)
+        if item["loc"]:
+            field, *place = map(str, item["loc"])
+            name = ".".join([_parameter(field, item["input"], given, prefix), *place])
+            message = f"{name}: {message}, got {item['input']!r}"
+        told.append(message)
     return "; ".join(told)
+
+
+def _parameter(field: str, value: object, given: Mapping[str, Any], prefix: str) -> str:
+    """The parameter of a study that the field of a run's spec follows, such as initial_isrs, which has this isr."""
+    lists = [name for name in given if name.endswith(f"{prefix}{field.split('_')[0]}s") and value in given[name]]
+    return next((name for name in (prefix + field, field, *lists) if name in given), field)

@@ -115,16 +115,18 @@ class Study(BaseModel):
         >>> Study.open("quick", ["epochs=3"]).profile
         'quick-custom'
         """
-        values, changes, where = read_profile(profile), parse_changes(changes), f"profile {profile}"
+        values, changes, given, prefix = read_profile(profile), parse_changes(changes), {}, ""
         check_names([*values, *changes], cls.model_fields)
         try:
             unchanged, study = cls.model_validate(values), cls.model_validate(values | changes)
+            given = dict(study)
             study._check_lists()
             study._tables_2_to_4()
-            where += ", runs on MNIST-Scale"
+            prefix = "baseline_"
             study.table5()
         except ValidationError as error:
-            raise ValueError(f"{where}: {complaints(error)}") from error
+            where = f"profile {profile}{', runs on MNIST-Scale' * bool(prefix)}"
+            raise ValueError(f"{where}: {complaints(error, given, prefix)}") from error
         files.results(study.profile)  # a plain name
         if study.profile != profile and study.profile in {*profiles(), "records", "runs", "benchmarks"}:
             raise ValueError(f"profile must be a new name, got {study.profile!r}, which has results of its own")

@@ -24,9 +24,9 @@ def write(folder, name, *cells, parameters=DECLARED):
     return path
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    root = tmp_path / "project"
+@pytest.fixture(params=["plain", "{profile} braces"])
+def project(tmp_path, monkeypatch, request):
+    root = tmp_path / request.param
     (root / "notebooks").mkdir(parents=True)
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "foreign"))
     monkeypatch.setenv(files.ROOT_VARIABLE, str(root))
@@ -45,6 +45,7 @@ def execute(paths, out, inputs=None):
     return results
 
 
+@pytest.mark.parametrize("project", ["plain"], indirect=True)
 def test_selection(folder, monkeypatch):
     with pytest.raises(ValueError, match=r"no notebooks in .*SCALESTUDY_ROOT"):
         notebooks.check([], PARAMETERS)
@@ -63,11 +64,13 @@ def test_selection(folder, monkeypatch):
 
 
 def test_execution(project, folder, monkeypatch, tmp_path):
-    """Kernels run the command's interpreter and know the command's folders."""
+    """In a folder with braces or not; kernels run the command's interpreter and know the command's folders."""
     foreign = tmp_path / "foreign" / "kernels" / "python3"
     foreign.mkdir(parents=True)
     spec = {"argv": ["/no/such/python", "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "x"}
     (foreign / "kernel.json").write_text(json.dumps(spec | {"language": "python"}))
+    monkeypatch.setenv("TMPDIR", str(project / ("long" * 25)))
+    os.mkdir(os.environ["TMPDIR"])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(files.RUNS_VARIABLE, "records")
     said = "import os, sys; from scalestudy import files\nprint(profile, changes, os.path.basename(os.getcwd()), "
@@ -85,6 +88,7 @@ def test_execution(project, folder, monkeypatch, tmp_path):
     assert notebooks.is_of(out / "01_good.ipynb", PARAMETERS) and not notebooks.is_of(out / "02_bad.ipynb", PARAMETERS)
 
 
+@pytest.mark.parametrize("project", ["plain"], indirect=True)
 def test_an_unchanged_notebook_is_not_executed_again(project, folder, tmp_path):
     path, out, record = write(folder, "01_good", "print(changes)"), tmp_path / "out", tmp_path / "record.json"
     record.write_text("")

@@ -8,10 +8,14 @@ import sys
 import types
 from pathlib import Path
 
+import matplotlib as mpl
 import nbformat
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from scalestudy import files
+from scalestudy.models.systems import SYSTEMS
 from scalestudy.paper.study import NOTEBOOK_GROUPS, Study
 from scalestudy.training.record import Record
 from scalestudy.training.train import train
@@ -131,3 +135,17 @@ def test_the_regression_uses_folders_of_its_own(nbval_conftest, monkeypatch, req
 )  # fmt: skip
 def test_rounding_passes_and_changes_do_not(nbval_conftest, reference, new, same):
     assert (nbval_conftest.Approximate(reference) == nbval_conftest.Approximate(new)) == same
+
+
+def test_any_number_of_systems_fits_into_a_panel():
+    """More variants than the cycle has styles, and the CNN, which stands in every panel."""
+    cells, there = [cell.source for cell in code_cells(ROOT / "notebooks" / "08_baselines.ipynb")], {}
+    variants = {f"variant {number}": SYSTEMS["single_scale"] for number in range(9)}
+    with mpl.rc_context():
+        for part in ("import textwrap", "def system_lines("):
+            exec(next(cell for cell in cells if part in cell), there)
+        there["SYSTEMS"] = {"cnn": SYSTEMS["cnn"], **variants}
+        means = pd.Series(1.0, index=pd.MultiIndex.from_product([there["SYSTEMS"], [0.5, 1.0]]))
+        axes = Figure().add_subplot()
+        there["system_lines"](axes, means, SYSTEMS["single_scale"].panel)
+    assert len(axes.get_legend_handles_labels()[1]) == 10

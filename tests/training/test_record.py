@@ -61,10 +61,13 @@ def test_checksum_covers_everything_and_key_the_spec_only():
     assert [other.key == record().key for other in others] == [True, False, True, True]
 
 
-@pytest.mark.parametrize("part", ["metrics", "provenance"])
-def test_an_edited_record_is_found_out(part):
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [("metrics", "test_error", 4.25), ("metrics", "prediction_change", None), ("provenance", "threads", 2)],
+)
+def test_an_edited_record_is_found_out(part, name, value):
     content = FULL.model_dump(mode="json")
-    content[part] |= {"metrics": {"prediction_change": None}, "provenance": {"threads": 2}}[part]
+    content[part][name] = value
     with pytest.raises(ValidationError, match=r"does not match the content .*: the record was edited or damaged"):
         Record.model_validate(content)
 
@@ -75,6 +78,19 @@ def test_a_record_without_checksum_or_of_another_spec_is_refused():
         Record.model_validate({**content, "checksum": ""})
     with pytest.raises(ValidationError, match=f"record says key {record().key}, but its spec has key {record(1).key}"):
         Record.model_validate({**content, "spec": record(1).spec})
+
+
+NAN, INFINITE = float("nan"), float("inf")
+REFUSED = [("metrics", {name: value}) for name in ("test_error", "validation_error") for value in (-0.1, 100.1, NAN)]
+REFUSED += [("metrics", {"selected_epoch": 0}), ("metrics", {"accuracy": 1.0}), ("metrics", {"test_error": INFINITE})]
+REFUSED += [("metrics", {"internal_scales": (NAN,)}), ("metrics", {"train_loss_history": (NAN,)})]
+REFUSED += [("provenance", fields) for fields in ({"host": "here"}, {"train_ms_per_image": -1}, {"resumed": 0})]
+
+
+@pytest.mark.parametrize(("part", "fields"), REFUSED)
+def test_what_is_no_result_is_refused(part, fields):
+    with pytest.raises(ValidationError, match=next(iter(fields))):
+        with_values(getattr(STORED_ONE, part), **fields)
 
 
 def test_provenance_is_of_this_process():
@@ -138,12 +154,18 @@ def test_not_the_one_that_the_environment_names(committed, tmp_path, monkeypatch
     assert module.commit() == own
 
 
-def test_a_checkout_that_git_does_not_read_is_logged(committed, tmp_path, monkeypatch, caplog):
-    """It belongs to somebody else."""
+@pytest.mark.parametrize(
+    ("does", "reason"),
+    [('GIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec {} "$@"', "dubious ownership"), (None, "No such file")],
+    ids=["belongs to somebody else", "no git"],
+)
+def test_a_checkout_that_git_does_not_read_is_logged(does, reason, committed, tmp_path, monkeypatch, caplog):
     committed(tmp_path / "proj", "scalestudy")
-    (tmp_path / "git").write_text(f'#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec {shutil.which("git")} "$@"\n')
-    (tmp_path / "git").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / "bin").mkdir()
+    if does:
+        (tmp_path / "bin" / "git").write_text(f"#!/bin/sh\n{does.format(shutil.which('git'))}\n")
+        (tmp_path / "bin" / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep if does else None)
     assert module.commit() is None
     assert f"records do not name the commit of {tmp_path / 'proj'}, which git does not tell: " in caplog.text
-    assert "dubious ownership" in caplog.text
+    assert reason in caplog.text
