@@ -144,6 +144,30 @@ def test_wherever_and_however_often_it_is_stopped(stops, whole, file):
     assert record.provenance.resumed == len(stops)
 
 
+@pytest.mark.parametrize("part", ["net", "optimiser", "best", 0, 1, 2])
+def test_every_part_of_the_state_matters(part, whole, file, monkeypatch):
+    """Negative controls: with one part (a number: of the generators) as a new run has it, the result is another one."""
+    load, spec = torch.load, whole.spec
+    fresh = training.build_model(spec)
+    generators = [*training.task_of(spec, torch.device("cpu")).generators, training.random_stream("dropout", spec.seed)]
+
+    def without(*arguments, **options):
+        content = load(*arguments, **options)
+        assert len(content["generators"]) == 3  # shuffling, augmentation, dropout
+        if part == "net":
+            content["net"] = fresh.state_dict()
+        elif part == "optimiser":
+            content["optimiser"] = training.make_optimiser(fresh).state_dict()
+        elif part == "best":
+            content["history"] |= {"best": fresh.state_dict(), "validation_error": [0.0, 0.0]}
+        else:
+            content["generators"][part] = generators[part].get_state()
+        return content
+
+    monkeypatch.setattr(torch, "load", without)
+    assert interrupted(spec, file, 2).metrics != whole.metrics
+
+
 def test_times_are_those_of_all_parts(file, monkeypatch, mnist):
     """With a clock that goes on by one second each time it is looked at, and is another one after the stop."""
     spec, clock = spec_of("fixed"), itertools.count()
