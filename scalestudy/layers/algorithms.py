@@ -24,7 +24,7 @@ Algorithm = Literal["auto", "separable", "fourier", "dense"]
 SEPARABLE_ORDERS = 32  # products of the norms of higher ones leave the range of float32
 _FOURIER_HANDICAP = 1.5  # a multiplication of "fourier" takes so much longer than one of "separable"
 _SMALL_DENSE_HANDICAP = 0.25  # and one of "dense" with kernels of at most
-_SMALL_KERNEL = 13  # pixels, beyond which CPU libraries have no fast gradient in kernels; all measured on a CPU
+_SMALL_KERNEL = 13  # pixels, beyond which CPU libraries have no fast gradient in float32 kernels; measured on a CPU
 
 
 def is_separable(basis: HermiteBasis | SampledBasis) -> bool:
@@ -33,15 +33,23 @@ def is_separable(basis: HermiteBasis | SampledBasis) -> bool:
 
 
 def fastest(
-    basis: HermiteBasis | SampledBasis, in_channels: int, out_channels: int, size: tuple[int, int], kernel_size: int
+    basis: HermiteBasis | SampledBasis,
+    in_channels: int,
+    out_channels: int,
+    size: tuple[int, int],
+    kernel_size: int,
+    weight: Tensor,
 ) -> Algorithm:
-    """The algorithm whose multiplications should take least time on a CPU, for planes (H, W)."""
+    """The algorithm whose multiplications should take least time, for planes (H, W) and the type of these weights.
+
+    A GPU gets no dense Hermite kernels: their size has to be waited for.
+    """
     channels, half_width = (in_channels, out_channels), min(kernel_size // 2, max(size) - 1)
     dense = math.prod(channels) * kernel_size**2 * math.prod(size)
-    costs: dict[Algorithm, float] = {
-        "fourier": _FOURIER_HANDICAP * fourier_cost(*channels, size, half_width),
-        "dense": dense * (_SMALL_DENSE_HANDICAP if kernel_size <= _SMALL_KERNEL else 1),
-    }
+    small = weight.device.type == "cpu" and weight.dtype != torch.float64 and kernel_size <= _SMALL_KERNEL
+    costs: dict[Algorithm, float] = {"fourier": _FOURIER_HANDICAP * fourier_cost(*channels, size, half_width)}
+    if small or isinstance(basis, SampledBasis):
+        costs["dense"] = dense * (_SMALL_DENSE_HANDICAP if small else 1)
     if is_separable(basis):
         costs["separable"] = separable_cost(basis, *channels, size, half_width)
     return min(costs, key=costs.__getitem__)

@@ -137,7 +137,8 @@ class ScaleConv(Described):
         """The algorithm for planes (H, W): unless one was named, that with fewer multiplications."""
         if self.algorithm != "auto":
             return self.algorithm
-        return fastest(self.basis, self.in_channels // self.groups, self.out_channels // self.groups, size, kernel_size)
+        channels = self.in_channels // self.groups, self.out_channels // self.groups
+        return fastest(self.basis, *channels, size, kernel_size, self.weight)
 
     def _sampled(self, scales: Tensor) -> SeparableBasis | SampledBasis:
         """The basis at the present scales (S,) and kernel size; refused where it cannot be sampled there."""

@@ -27,7 +27,7 @@ def run_sizes(frame: pd.DataFrame) -> str:
     """Images, epochs and seeds of runs, in words; where there are several sizes, all of them."""
     images, epochs = (" or ".join(map(str, sorted(set(frame[name])))) for name in ("train_images", "epochs"))
     counts, shrink = frame.groupby("model")["seed"].nunique(), frame["shrink"].dropna().astype(int).max()
-    seeds = " to ".join(map(str, sorted({counts.min(), counts.max()})))
+    seeds = " to ".join(map(str, sorted({counts.min(), counts.max()}))) if len(counts) else "0"
     noun = "realisation" if (frame["dataset"] == "mnist_scale").all() else "seed"
     counted = f"{images} images, {epochs} epoch{'s' * (epochs != '1')}, {seeds} {noun}{'s' * (seeds != '1')}"
     return counted + (f", lengths / {shrink}" if shrink > 1 else "")

@@ -238,6 +238,8 @@ def test_auto_takes_the_cheaper_algorithm() -> None:
     assert table1.chosen_algorithm(168, 168) == table1.chosen_algorithm(56, 56) == "separable"
     small = LiftingConv(1, 16, FixedScales(0.5, 2.0, 3), 5)
     assert small.chosen_algorithm(28, 28) == small.chosen_algorithm(512, 512) == "dense"
+    for other in (small.double(), small.to("meta")):
+        assert other.chosen_algorithm(512, 512) == "separable", "libraries have quick small kernels in float32 on a CPU"
 
 
 PICTURES = random(4, 2, 5, 5, seed=3, dtype=torch.float32)
