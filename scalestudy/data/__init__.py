@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "distributions": ("LogNormal", "LogUniform", "ScaleDistribution", "SingleScale"),
+    "distributions": ("Bimodal", "LogNormal", "LogUniform", "ScaleDistribution", "SingleScale"),
     "dynamic": ("DynamicScaleSplit", "dynamic_scale_mnist", "paper_test_scales"),
     "mnist": ("DataError", "Mnist", "fetch_mnist", "load_mnist", "mnist_folder", "verify_mnist"),
     "realisations": ("MnistScaleSplit", "mnist_scale"),

@@ -119,6 +119,36 @@ class LogNormal(_Range):
         return "log-normal ({}, {}) [{}, {}]".format(*numbers)
 
 
+class Bimodal(_Range):
+    """Log-uniform on two ranges of equal share, each `width` octaves wide, at the two ends of [low, high].
+
+    >>> Bimodal(low=1, high=8, width=0.5).quantile(0.5 + 1e-12).round(3).item()
+    5.657
+    """
+
+    width: float = Field(gt=0)
+    kind: Literal["bimodal"] = "bimodal"
+
+    @model_validator(mode="after")
+    def _apart(self) -> Bimodal:
+        if not 2 * self.width < np.log2(self.high / self.low):
+            raise ValueError(f"width must be less than half of the range in octaves, got {self.label}; lower it")
+        return self
+
+    def _octaves(self, probability: np.ndarray) -> np.ndarray:
+        inside = 2 * self.width * probability
+        gap = np.log2(self.high / self.low) - 2 * self.width
+        return np.log2(self.low) + inside + np.where(probability < 0.5, 0.0, gap)
+
+    def _density(self, octaves: np.ndarray) -> np.ndarray:
+        from_ends = np.minimum(octaves - np.log2(self.low), np.log2(self.high) - octaves)
+        return np.where(from_ends <= self.width, 0.5 / self.width, 0.0)
+
+    @property
+    def label(self) -> str:
+        return f"bimodal ({_number(self.width)}) [{_number(self.low)}, {_number(self.high)}]"
+
+
 class SingleScale(_Distribution):
     """Every digit has the data scale `value`."""
 
@@ -133,7 +163,7 @@ class SingleScale(_Distribution):
         return f"single scale {_number(self.value)}"
 
 
-ScaleDistribution = Annotated[LogUniform | LogNormal | SingleScale, Field(discriminator="kind")]
+ScaleDistribution = Annotated[LogUniform | LogNormal | Bimodal | SingleScale, Field(discriminator="kind")]
 
 
 def _number(value: float) -> str:

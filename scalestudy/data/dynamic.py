@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scalestudy.data.distributions import ScaleDistribution
-from scalestudy.data.mnist import load_mnist
+from scalestudy.data.mnist import ImageSet, load_mnist
 from scalestudy.data.resample import checked_data_scales, rescale_unchecked
 from scalestudy.data.splits import DYNAMIC_COUNTS, batch_positions, check_counts, dynamic_scale_split, normalised
 
@@ -81,6 +81,13 @@ class DynamicScaleSplit:
         levels = self.scaled(indices, data_scale)
         return normalised(levels, self.mean, self.std, self.dtype), self.labels[indices]
 
+    def part(self, positions: slice) -> DynamicScaleSplit:
+        """Some of its images, normalised as all of them are."""
+        fields = (field[positions] for field in (self.digits, self.labels, self.data_scales))
+        part = DynamicScaleSplit(*fields, self.canvas_size, self.shrink, self.dtype)
+        vars(part)["_statistics"] = self._statistics
+        return part
+
     def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield every digit once, in batches as of `batch`; a generator shuffles, the same on every device."""
         for positions in batch_positions(len(self), batch_size, generator, self.digits.device):
@@ -94,6 +101,7 @@ def dynamic_scale_mnist(
     shrink: int = 1,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    images: ImageSet = "mnist",
 ) -> dict[str, DynamicScaleSplit]:
     """Build the three splits of Dynamic Scale MNIST (sections 4.1, 4.2): published digits, scales by `draw_scales`.
 
@@ -101,7 +109,7 @@ def dynamic_scale_mnist(
     ----------
     seed : int
         0 .. 2**32 - 1; the paper's are 0, 1, 2.
-    distribution : LogUniform, LogNormal or SingleScale
+    distribution : LogUniform, LogNormal, Bimodal or SingleScale
         Of the data scales, in the paper's units.
     counts : tuple of three int
         Digits in train, validation, test: at most (10000, 5000, 50000), the default. Fewer are the first ones of the
@@ -112,6 +120,8 @@ def dynamic_scale_mnist(
         Where digits are kept and images are made.
     dtype : torch.dtype
         Of the normalised images.
+    images : {"mnist", "fashion_mnist"}
+        What is scaled; clothes in the place of digits are not in the paper.
 
     Returns
     -------
@@ -122,12 +132,12 @@ def dynamic_scale_mnist(
     ValueError
         On an argument out of its range.
     DataError
-        Where MNIST cannot be had.
+        Where the images cannot be had.
     """
     if shrink not in SHRINKS:
         raise ValueError(f"shrink must be one of {SHRINKS}, got {shrink!r}; 1 is the paper's size")
     check_counts(counts, DYNAMIC_COUNTS)
-    mnist = load_mnist()
+    mnist = load_mnist(images)
     splits = {}
     for (name, positions), count in zip(dynamic_scale_split(mnist.labels.numpy(), seed).items(), counts, strict=True):
         chosen = torch.from_numpy(positions[:count])

