@@ -205,6 +205,25 @@ class StepRatioScales(SpacingScales):
         return torch.tensor(start)
 
 
+class LogScales(InternalScales):
+    """Learnable logarithms of sigma_basis and ISR (Eq. 2): equal ratios cost equal steps, and no scale leaves them.
+
+    Not in the paper: our choice, for scales that are to forget their start.
+
+    Created with the initial values, as `FixedScales`; num_scales >= 2.
+    """
+
+    def __init__(self, sigma_basis: float, isr: float, num_scales: int) -> None:
+        super().__init__()
+        self.num_scales = len(_two_or_more(sigma_basis, isr, num_scales))
+        self.log_sigma = nn.Parameter(torch.tensor(math.log(sigma_basis)))
+        self.log_isr = nn.Parameter(torch.tensor(math.log(isr)))
+
+    def forward(self) -> Tensor:
+        steps = torch.arange(self.num_scales, device=self.log_isr.device) / (self.num_scales - 1)
+        return (self.log_sigma + self.log_isr * steps).exp()
+
+
 class DirectScales(InternalScales):
     """Each internal scale is its own parameter (Section 4.2, parameterisation 3): no order, no bound.
 
@@ -223,6 +242,29 @@ class DirectScales(InternalScales):
 
     def parameters_in_pixels(self) -> list[nn.Parameter]:
         return [self.sigmas]
+
+
+class KeptScales(InternalScales):
+    """Those of other internal scales that were not dropped (not in the paper: our choice)."""
+
+    def __init__(self, scales: InternalScales) -> None:
+        super().__init__()
+        self.scales = scales
+        self.register_buffer("kept", torch.ones(scales.num_scales, dtype=torch.bool))
+
+    @property
+    def num_scales(self) -> int:
+        return int(self.kept.sum())
+
+    def drop(self, dropped: Tensor) -> None:
+        """Drop some of those that are left, bool (num_scales,)."""
+        self.kept[self.kept.clone()] = ~dropped
+
+    def forward(self) -> Tensor:
+        return self.scales()[self.kept]
+
+    def description(self) -> str:
+        return f"{type(self).__name__} of {self.scales.description()}"
 
 
 class IntervalScales(InternalScales):

@@ -87,6 +87,6 @@ class _Given(Task):
         self.images, self.labels, self.like = images, labels.to(images.device), like
         self.image_size = 2 * max(images.shape[-2:])
 
-    def training_batches(self, batch_size: int) -> Batches:
+    def training_batches(self, batch_size: int, part: slice = slice(None), shuffled: bool = True) -> Batches:
         for positions in batch_positions(len(self.labels), batch_size, *self.generators, self.labels.device):
             yield self.images[positions].to(self.like), self.labels[positions].to(self.like.device)

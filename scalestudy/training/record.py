@@ -30,9 +30,12 @@ class Metrics(Part):
     MNIST-Scale the lower edge of a bin of the images' own scales.  `equivariance_error` (L2 norm of the change of the
     outputs over that of the outputs, no unit) and `prediction_change` (percent of the images) are keyed by the factor
     by which the digits are enlarged; see `scalestudy.layers.equivariance.model_equivariance_error`.
+
+    `scale_slopes`, keyed by epoch and "seen" or "held out", are slopes of the training loss (nats) along the natural
+    logarithms of sigma_basis and ISR, means over batches, then their standard errors.
     """
 
-    _later = frozenset({"equivariance_error", "prediction_change"})
+    _later = frozenset({"equivariance_error", "prediction_change", "scale_slopes"})
 
     test_error: float = Field(ge=0, le=100)
     validation_error: float = Field(ge=0, le=100)
@@ -44,6 +47,7 @@ class Metrics(Part):
     test_error_by_scale: dict[str, float] | None = None
     equivariance_error: dict[str, float] | None = None
     prediction_change: dict[str, float] | None = None
+    scale_slopes: dict[str, tuple[float, float, float, float]] | None = None
 
 
 class Provenance(Part):

@@ -39,9 +39,15 @@ class Part(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, serialise: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        fields = type(self).model_fields
-        unsaid = {name for name in self._later if getattr(self, name) == fields[name].default}
+        unsaid = self._later - self.added.keys()
         return {name: value for name, value in serialise(self).items() if name not in unsaid}
+
+    @property
+    def added(self) -> dict[str, Any]:
+        """Those of `_later` that are not at their defaults, by name."""
+        fields = type(self).model_fields
+        given = {name: getattr(self, name) for name in fields if name in self._later}
+        return {name: value for name, value in given.items() if value != fields[name].default}
 
     def digest(self, *without: str) -> str:
         """16 hex digits of the SHA-256 of the canonical JSON, without some fields."""
@@ -51,12 +57,21 @@ class Part(BaseModel):
 
 
 class ScalesSpec(Part):
-    """Internal scales at the start of a run: "isr" is Eq. 5, "step_ratio" what the released code calls ISR."""
+    """Internal scales at the start of a run: "isr" is Eq. 5, "step_ratio" what the released code calls ISR.
 
-    parameterisation: Literal["fixed", "isr", "step_ratio", "spacing", "direct"] = "fixed"
+    One scale has no range: `isr` says nothing then.
+    """
+
+    parameterisation: Literal["fixed", "isr", "step_ratio", "spacing", "direct", "log"] = "fixed"
     sigma_basis: float = Field(2.0, gt=0)
     isr: float = Field(3.0, gt=1)
-    num_scales: int = Field(3, ge=2)
+    num_scales: int = Field(3, ge=1)
+
+    @model_validator(mode="after")
+    def _spans_a_range(self) -> ScalesSpec:
+        if self.num_scales == 1 and self.parameterisation not in ("fixed", "direct"):
+            raise ValueError(f"parameterisation must be fixed or direct for one scale, got {self.parameterisation!r}")
+        return self
 
 
 class _Images(Part):
@@ -73,15 +88,19 @@ class _Images(Part):
 class DataSpec(_Images):
     """Dynamic Scale MNIST (paper, Appendix); fewer images than the paper's are the first ones of its splits.
 
-    `scale_test_images` test digits are shown at each of the 45 scales of Fig. 4.
+    `scale_test_images` test digits are shown at each of the 45 scales of Fig. 4.  Not in the paper: `images` other than
+    digits, and `equivariance_images` shown at each of `EQUIVARIANCE_FACTORS`.
     """
 
     _shown = "scale_test_images"
+    _later = frozenset({"images", "equivariance_images"})
     distribution: ScaleDistribution
     train_images: int = Field(10_000, ge=2, le=10_000)
     validation_images: int = Field(5_000, ge=1, le=5_000)
     scale_test_images: int = Field(0, ge=0, le=50_000)
     shrink: Literal[1, 2, 3] = 1
+    images: Literal["mnist", "fashion_mnist"] = "mnist"
+    equivariance_images: int = Field(0, ge=0, le=50_000)
 
 
 class MnistScaleSpec(_Images):
@@ -100,8 +119,15 @@ class MnistScaleSpec(_Images):
 
 
 class TrainingSpec(Part):
-    """Optimisation by Adam (released code; the paper gives none of it); milestones are in epochs."""
+    """Optimisation by Adam (released code; the paper gives none of it); milestones are in epochs.
 
+    Not in the paper: the weights do not see the `held_out` last share of the training images, whose loss the scales
+    follow, until both end with epoch `scales_until`; then all images train the weights, with these scales.  Scales that
+    win less than `drop_below` of the maxima in an epoch are dropped.  `slopes_at` the ends of these epochs the slope of
+    the loss along the logarithms of sigma_basis and ISR is measured, on seen and on held-out images.
+    """
+
+    _later = frozenset({"held_out", "scales_until", "drop_below", "slopes_at"})
     epochs: int = Field(60, ge=1)
     batch_size: int = Field(128, ge=2)
     learning_rate: float = Field(0.01, gt=0)
@@ -110,6 +136,10 @@ class TrainingSpec(Part):
     scale_decay: float = Field(0.75, gt=0, le=1)
     scale_warmup_epochs: float = Field(5.0, ge=0)
     milestones: tuple[float, ...] = (20.0, 40.0)
+    held_out: float = Field(0.0, ge=0, le=0.5)
+    scales_until: int | None = Field(None, ge=1)
+    drop_below: float = Field(0.0, ge=0, lt=1)
+    slopes_at: tuple[int, ...] = ()
 
     @classmethod
     def paper_shaped(
@@ -175,9 +205,13 @@ class RunSpec(Part):
         if self.dataset != data_set:
             remedy = f"'table1' is for Dynamic Scale MNIST, {', '.join(SYSTEMS)} for MNIST-Scale"
             raise ValueError(f"data must be of {data_set} {of_model}, got {self.dataset}; {remedy}")
+        training = self.training
         if self.model == "table1":
             if self.scales is None:
                 raise ValueError(f"scales must be given {of_model}, got None; leave it out for the default")
+            is_log = self.scales.parameterisation == "log"
+            if training.slopes_at and not (is_log and training.held_out):
+                raise ValueError("slopes_at must go with the parameterisation 'log' and held_out images; give both")
         elif self.scales is not None or self.order != "relu_norm":
             raise ValueError(
                 f"scales must be None and order 'relu_norm' {of_model}, whose name says all about it, got "
@@ -186,6 +220,8 @@ class RunSpec(Part):
         elif self.seed >= PAPER_REALISATIONS:
             published = f"a published realisation of MNIST-Scale, 0 .. {PAPER_REALISATIONS - 1},"
             raise ValueError(f"seed must be {published} {of_model}, got {self.seed}")
+        elif added := training.added.keys() & TrainingSpec._later:
+            raise ValueError(f"{', '.join(sorted(added))} must be left out {of_model}, got {training.added}")
         elif images % batch_size == 1:
             raise ValueError(
                 "batch_size must not leave a last batch of one image, which batch norm refuses, got "
@@ -214,8 +250,12 @@ class RunSpec(Part):
     def label(self) -> str:
         if isinstance(self.data, MnistScaleSpec):
             return f"MNIST-Scale{'+' * self.data.augmented}, {self.model}, seed {self.seed}"
-        scales = f"{self.scales.parameterisation} sigma {self.scales.sigma_basis:g} ISR {self.scales.isr:g}"
-        return f"{self.data.distribution.label}, {scales}, seed {self.seed}"
+        scales, rate = self.scales, self.training.scale_learning_rate
+        start = f"{scales.parameterisation} sigma {scales.sigma_basis:g} ISR {scales.isr:g}"
+        parts = [self.data.distribution.label, start] + [f"{scales.num_scales} scales"] * (scales.num_scales != 3)
+        parts += [f"{name} {value}" for name, value in {**self.data.added, **self.training.added}.items()]
+        parts += [f"scale_learning_rate {rate:g}"] * (rate != TrainingSpec().scale_learning_rate)
+        return ", ".join([*parts, f"seed {self.seed}"])
 
     @property
     def is_paper_size(self) -> bool:
@@ -225,7 +265,8 @@ class RunSpec(Part):
             return False
         if isinstance(data, MnistScaleSpec):
             return data == MnistScaleSpec(augmented=data.augmented, equivariance_images=data.equivariance_images)
-        paper = DataSpec(distribution=data.distribution, scale_test_images=data.scale_test_images)
+        shown = {name: getattr(data, name) for name in ("scale_test_images", "equivariance_images")}
+        paper = DataSpec(distribution=data.distribution, **shown)
         return data == paper and (self.order, self.scales.num_scales) == ("relu_norm", 3)
 
     @property
@@ -237,5 +278,6 @@ class RunSpec(Part):
             train, evaluate = SYSTEMS[self.model].cost  # milliseconds per image
             shown += (1 + len(EQUIVARIANCE_FACTORS)) * data.equivariance_images
             return (epochs * data.train_images * train + shown * evaluate) * _WORK_PER_MILLISECOND
-        images = 3 * epochs * data.train_images + shown + 45 * data.scale_test_images
-        return images * (CANVAS_SIZE / data.shrink) ** 2
+        shown += len(EQUIVARIANCE_FACTORS) * data.equivariance_images + 45 * data.scale_test_images
+        images = 3 * epochs * data.train_images + shown
+        return images * (CANVAS_SIZE / data.shrink) ** 2 * (2 + self.scales.num_scales) / 5

@@ -128,6 +128,7 @@ class History:
     train_loss: list[float] = field(default_factory=list)
     validation_error: list[float] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)  # after the first epoch with the lowest validation error
+    slopes: dict[str, tuple[float, ...]] = field(default_factory=dict)
     train_seconds: float = 0.0
     seconds: float = 0.0  # up to the last checkpoint
     resumed: int = 0

@@ -20,11 +20,11 @@ from scalestudy.training.spec import CANVAS_SIZE, ENLARGED_SIZE, EQUIVARIANCE_FA
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "float64": torch.float64}  # by `RunSpec.precision`
 # Lower edges of the bins of MNIST-Scale's data scales, each 0.1 wide (not in the paper: our choice).
 DATA_SCALE_BINS = tuple(tenths / 10 for tenths in range(3, 10))
-# Data scale of the digits that the test for invariance enlarges (our choice: at 0.25 .. 1 every one is whole).
-EQUIVARIANCE_BASE = 0.5
+# Data scales of the digits that the test for invariance enlarges, of the two data sets (our choice: all stay whole).
+EQUIVARIANCE_BASES = (2.0, 0.5)
 _SCALES = {
     "fixed": scales.FixedScales, "isr": scales.IsrScales, "step_ratio": scales.StepRatioScales,
-    "spacing": scales.SpacingScales, "direct": scales.DirectScales,
+    "spacing": scales.SpacingScales, "direct": scales.DirectScales, "log": scales.LogScales,
 }  # fmt: skip
 _EVALUATION_BATCH = 250
 
@@ -47,9 +47,10 @@ class Task:
     def train_images(self) -> int:
         return len(self.splits["train"])
 
-    def training_batches(self, batch_size: int) -> Batches:
-        """One epoch of shuffled images; each call goes on with the same streams of random numbers."""
-        return self.splits["train"].batches(batch_size, *self.generators)
+    def training_batches(self, batch_size: int, part: slice = slice(None), shuffled: bool = True) -> Batches:
+        """One epoch of the training images, or a part of them; each call goes on with the same streams of shuffling."""
+        split = self.splits["train"] if part == slice(None) else self.splits["train"].part(part)
+        return split.batches(batch_size, *(self.generators if shuffled else ()))
 
     def validation_error(self, net: nn.Module) -> float:
         """In percent; leaves the network in evaluation mode."""
@@ -66,6 +67,19 @@ class Task:
         """Tests of one data set only, here of none; `wrong` says which test images were not classified."""
         return {}
 
+    def invariance(self, net: nn.Module, count: int, base: float) -> dict[str, dict[str, float]]:
+        """Change of the outputs for the first test images, rendered anew at each factor from the data scale `base`."""
+        if not count:
+            return {}
+        changes = model_equivariance_error(
+            lambda images: torch.cat([net(part) for part in images.split(_EVALUATION_BATCH)]),
+            lambda factor: self.splits["test"].batch(slice(0, count), base * factor)[0],
+            EQUIVARIANCE_FACTORS,
+        ).round(6)
+        changes.index = [f"{factor:.4f}" for factor in EQUIVARIANCE_FACTORS]
+        names = {"relative_change": "equivariance_error", "prediction_change": "prediction_change"}
+        return {name: changes[column].to_dict() for column, name in names.items()}
+
 
 class DynamicScaleTask(Task):
     """Dynamic Scale MNIST (Sections 4.1 and 4.2), with the test at 45 data scales where the run has it."""
@@ -75,19 +89,19 @@ class DynamicScaleTask(Task):
     def __init__(self, spec: RunSpec, device: torch.device) -> None:
         data, dtype = spec.data, DTYPES[spec.precision]
         counts = (data.train_images, data.validation_images, data.test_images)
-        splits = dynamic_scale_mnist(spec.seed, data.distribution, counts, data.shrink, device, dtype)
+        splits = dynamic_scale_mnist(spec.seed, data.distribution, counts, data.shrink, device, dtype, data.images)
         super().__init__(spec.label, splits, (torch.Generator().manual_seed(spec.seed),))
-        self.shrink, self._shown = data.shrink, data.scale_test_images
+        self.shrink, self._shown, self._enlarged = data.shrink, data.scale_test_images, data.equivariance_images
 
     def further_tests(self, net: nn.Module, wrong: Tensor) -> dict[str, dict[str, float]]:
+        found, split = self.invariance(net, self._enlarged, EQUIVARIANCE_BASES[0]), self.splits["test"]
         if not self._shown:
-            return {}
-        split = self.splits["test"]
+            return found
         parts = torch.arange(self._shown, device=split.labels.device).split(_EVALUATION_BATCH)
         errors = {}
         for scale in paper_test_scales():
             errors[f"{scale:.4f}"] = percent(wrong_predictions(net, (split.batch(part, scale) for part in parts)))
-        return {"test_error_by_scale": errors}
+        return found | {"test_error_by_scale": errors}
 
 
 class MnistScaleTask(Task):
@@ -104,18 +118,8 @@ class MnistScaleTask(Task):
         self._shown = data.equivariance_images
 
     def further_tests(self, net: nn.Module, wrong: Tensor) -> dict[str, dict[str, float]]:
-        split = self.splits["test"]
-        found = {"test_error_by_scale": error_by_data_scale(wrong, split.data_scales.cpu())}
-        if self._shown:  # the first test digits, rendered anew from MNIST at each factor
-            changes = model_equivariance_error(
-                lambda images: torch.cat([net(part) for part in images.split(_EVALUATION_BATCH)]),
-                lambda factor: split.batch(slice(0, self._shown), EQUIVARIANCE_BASE * factor)[0],
-                EQUIVARIANCE_FACTORS,
-            ).round(6)
-            changes.index = [f"{factor:.4f}" for factor in EQUIVARIANCE_FACTORS]
-            found["equivariance_error"] = changes["relative_change"].to_dict()
-            found["prediction_change"] = changes["prediction_change"].to_dict()
-        return found
+        found = {"test_error_by_scale": error_by_data_scale(wrong, self.splits["test"].data_scales.cpu())}
+        return found | self.invariance(net, self._shown, EQUIVARIANCE_BASES[1])
 
 
 def task_of(spec: RunSpec, device: torch.device) -> Task:
@@ -133,7 +137,10 @@ def build_model(spec: RunSpec) -> nn.Module:
 
 def _table1(spec: RunSpec) -> Table1Net:
     start, shrink = spec.scales, spec.data.shrink
-    sigmas = _SCALES[start.parameterisation](start.sigma_basis / shrink, start.isr, start.num_scales)
+    isr = start.isr if start.num_scales > 1 else 1.0
+    sigmas = _SCALES[start.parameterisation](start.sigma_basis / shrink, isr, start.num_scales)
+    if spec.training.drop_below:
+        sigmas = scales.KeptScales(sigmas)
     return Table1Net(sigmas, image_size=CANVAS_SIZE // shrink, pool_size=POOL_SIZE // shrink, order=spec.order)
 
 

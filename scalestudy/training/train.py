@@ -15,6 +15,7 @@ from torch.nn import functional
 from scalestudy.layers.scales import InternalScales
 from scalestudy.training.device import machine, reproducible, require_precision
 from scalestudy.training.record import Metrics, Provenance, Record
+from scalestudy.training.scale_learning import ScaleLearning, scale_modules
 from scalestudy.training.spec import RunSpec, TrainingSpec
 from scalestudy.training.state import CheckpointFile, History, Progress, source_digest
 from scalestudy.training.tasks import Task, build_model, internal_scales, random_stream, task_of
@@ -62,6 +63,7 @@ def train(
             clock = time.perf_counter()
             mean_loss = loop.epoch(epoch)
             history.train_seconds += time.perf_counter() - clock
+            history.slopes |= loop.scale_learning.end(epoch)
             history.add(net, mean_loss, task.validation_error(net), recorded_scales(net, task))
             if checkpoint is not None and checkpoint.due:
                 seconds = history.seconds + time.perf_counter() - began
@@ -87,6 +89,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.optimiser = make_optimiser(self.net)
+        self.scale_learning = ScaleLearning(self.net, self.task, self.training)
         self._learned = [scales for scales in scale_modules(self.net) if list(scales.parameters())]
 
     def epoch(self, number: int) -> float:
@@ -111,9 +114,10 @@ class Loop:
         self.net.train()
         total, strayed = (torch.zeros((), dtype=dtype, device=device) for dtype in (torch.float64, torch.bool))
         shown = 0
-        for step, (images, labels) in enumerate(task.training_batches(training.batch_size), epoch * steps_per_epoch):
+        batches = task.training_batches(training.batch_size, self.scale_learning.begin(epoch))
+        for step, (images, labels) in enumerate(batches, epoch * steps_per_epoch):
             set_learning_rates(self.optimiser, learning_rates(training, step, steps_per_epoch), task.shrink)
-            loss = train_step(self.net, self.optimiser, images, labels)
+            loss = train_step(self.net, self.optimiser, images, labels, self.scale_learning.before_step)
             if self.on_step is not None:
                 self.on_step(loss)
             total += loss * len(labels)
@@ -125,11 +129,18 @@ class Loop:
         return total, strayed, shown
 
 
-def train_step(net: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> Tensor:
+def train_step(
+    net: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    before_step: Callable[[], None] = lambda: None,
+) -> Tensor:
     """Make one step on the cross-entropy of a batch; its mean before the step, which stays on the device."""
     optimiser.zero_grad()
     loss = functional.cross_entropy(net(images), labels)
     loss.backward()
+    before_step()
     optimiser.step()
     return loss.detach()
 
@@ -159,11 +170,6 @@ def make_optimiser(net: nn.Module) -> torch.optim.Adam:
     weights = [one for one in net.parameters() if one not in of_scales]
     groups = [{"params": group} for group in (weights, unitless, lengths)]
     return torch.optim.Adam(groups, fused=weights[0].device.type in ("cpu", "cuda"))
-
-
-def scale_modules(net: nn.Module) -> list[InternalScales]:
-    """All internal scales of a network; layers may share some."""
-    return [module for module in net.modules() if isinstance(module, InternalScales)]
 
 
 def set_learning_rates(optimiser: torch.optim.Adam, rates: tuple[float, float], shrink: int) -> None:
@@ -218,5 +224,6 @@ def _metrics(history: History, tested: dict[str, Any]) -> Metrics:
         train_loss_history=tuple(history.train_loss),
         validation_error_history=tuple(history.validation_error),
         internal_scales_history=tuple(history.scales),
+        scale_slopes=history.slopes or None,
         **tested,
     )

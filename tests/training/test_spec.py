@@ -32,7 +32,7 @@ def test_pinned_keys(key):
 
 
 class LaterTraining(TrainingSpec):
-    _later = frozenset({"momentum"})
+    _later = TrainingSpec._later | {"momentum"}
     momentum: float = 0.9
 
 
@@ -66,6 +66,10 @@ OF_TABLE1 = OF_EVERY | {
     "scales.num_scales": 4, "data.distribution.low": 2.0, "data.distribution.high": 7.0, "data.scale_test_images": 9,
     "data.shrink": 2,
 }  # fmt: skip
+ADDED = {  # not written at their defaults
+    "data.images": "fashion_mnist", "data.equivariance_images": 9, "training.held_out": 0.2, "training.scales_until": 9,
+    "training.drop_below": 0.01,
+}  # fmt: skip
 OF_A_SYSTEM = OF_EVERY | {"model": "dss", "data.augmented": True, "data.equivariance_images": 999}
 
 
@@ -87,15 +91,16 @@ def leaves(content, path=""):
 
 
 @pytest.mark.parametrize(
-    ("base", "changes", "fixed"),
+    ("base", "changes", "added", "fixed"),
     [
-        (RunSpec(data=WIDE), OF_TABLE1, {"recipe", "model", "data.distribution.kind"}),
-        (RunSpec.baseline("cnn"), OF_A_SYSTEM, {"recipe", "order", "scales", "data.dataset"}),
+        (RunSpec(data=WIDE), OF_TABLE1, ADDED, {"recipe", "model", "data.distribution.kind"}),
+        (RunSpec.baseline("cnn"), OF_A_SYSTEM, {}, {"recipe", "order", "scales", "data.dataset"}),
     ],
     ids=["table1", "system"],
 )
-def test_every_field_changes_the_key(base, changes, fixed):
+def test_every_field_changes_the_key(base, changes, added, fixed):
     assert {*leaves(base.model_dump())} == {*changes} | fixed
+    changes = {**changes, **added}
     assert len({base.key, *(changed(base, {name: changes[name]}).key for name in changes)}) == 1 + len(changes)
 
 
@@ -120,6 +125,15 @@ def on_canvas(**data):
         ({"scales": None}, "scales must be given for the model 'table1', got None; leave it out"),
         (on_mnist_scale() | {"scales": {}}, "scales must be None .* the model 'sesn', .* got ScalesSpec.*; leave both"),
         (on_mnist_scale() | {"order": "norm_relu"}, "order 'relu_norm' .* got None and 'norm_relu'; leave both out"),
+        (on_mnist_scale() | {"training": {"held_out": 0.1}}, r"held_out must be left out for .* 'sesn', .*0\.1"),
+        (
+            on_canvas() | {"training": {"slopes_at": [1]}},
+            "slopes_at must go with the parameterisation 'log' and held_o",
+        ),
+        (
+            on_canvas() | {"scales": {"num_scales": 1, "parameterisation": "isr"}},
+            "fixed or direct for one .*, got 'isr'",
+        ),
         (on_mnist_scale() | {"seed": 6}, r"realisation of MNIST-Scale, 0 \.\. 5, for the model 'sesn', got 6"),
         (on_mnist_scale(test_images=5, equivariance_images=6), "equivariance_images .* most test_images = 5, got 6"),
         (on_mnist_scale(train_images=129), "not leave a last batch of one image, .* got 128 with 129 train_images"),
