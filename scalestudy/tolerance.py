@@ -207,6 +207,16 @@ def fit_tolerance(
     return ToleranceFit(ranges, num_scales, references, isrs, tau, divergences(best), at_start, converged, grid)
 
 
+def best_isr(data: np.ndarray, tau: float, num_scales: int = 3, grid: ToleranceGrid = JOINT_GRID) -> float:
+    """ISR of the tolerance model of a known `tau` (octaves) that fits a density of data scales, shape (points,)."""
+
+    def divergence(point: np.ndarray) -> float:
+        return kl_divergence(tolerance_density(*point, tau, num_scales, grid), data)
+
+    (_, isr), _ = _minimise(divergence, np.array(START[:2]), [(MIN_REFERENCE, None), (MIN_ISR, None)])
+    return float(isr)
+
+
 def _minimise(objective: Callable, point: np.ndarray, bounds: list) -> tuple[np.ndarray, bool]:
     """Nelder-Mead, restarted until nothing moves: our choice, because the simplex can stall in seven dimensions."""
     options = {"xatol": 1e-7, "fatol": 1e-13, "maxiter": 20_000, "maxfev": 20_000}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import product
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from scalestudy import files
-from scalestudy.data.distributions import LogUniform
+from scalestudy.data.distributions import LogUniform, ScaleDistribution
 from scalestudy.models.systems import SYSTEMS
+from scalestudy.paper.beyond import BEYOND
 from scalestudy.paper.parameters import check_names, complaints, parse_changes, profiles, read_profile
 from scalestudy.paper.reported import LEARNED, START
 from scalestudy.runs.batch import plan, run_all
@@ -84,6 +86,7 @@ class Study(BaseModel):
     baseline_epochs: int
     baseline_batch_size: int
     equivariance_images: int
+    beyond_seeds: tuple[int, ...]
 
     _options: str = PrivateAttr("")  # of a command about this study
 
@@ -194,20 +197,20 @@ class Study(BaseModel):
 
     def table2(self) -> list[RunSpec]:
         """The learned rows of Table 2 as the released code runs them ("step_ratio"), from `START`."""
-        return self._runs(LEARNED, self.seeds, [START])
+        return self.runs(LEARNED, self.seeds, [START])
 
     def eq5_as_printed(self) -> list[RunSpec]:
         """The learned rows of Table 2 with ISR = 1 + gamma^2 as printed in Eq. 5 ("isr")."""
-        return self._runs("isr", self.seeds, [START])
+        return self.runs("isr", self.seeds, [START])
 
     def table3(self) -> list[RunSpec]:
         """Scales learned from every pair of `initial_sigmas` and `initial_isrs`; shares runs with Table 2."""
-        return self._runs(LEARNED, self.initialisation_seeds, product(self.initial_sigmas, self.initial_isrs))
+        return self.runs(LEARNED, self.initialisation_seeds, product(self.initial_sigmas, self.initial_isrs))
 
     def table4(self) -> list[RunSpec]:
         """Scales learned in three ways from `START`; those of "step_ratio" are Table 2's runs."""
         modes = ("direct", "spacing", LEARNED)
-        return [spec for seed in self.seeds for mode in modes for spec in self._runs(mode, [seed], [START])]
+        return [spec for seed in self.seeds for mode in modes for spec in self.runs(mode, [seed], [START])]
 
     def table5(self) -> list[RunSpec]:
         """The systems on MNIST-Scale, also for Table 6: first `WANTED_REALISATIONS` without, then with augmentation.
@@ -262,7 +265,12 @@ class Study(BaseModel):
         return f"{sum(~todo['stored'])} runs to make, {todo['seconds'].sum() / 3600:.1f} hours on one core"
 
     def select(self, text: str) -> list[RunSpec]:
-        """Runs whose group or label contains `text`, or else matches it as a regular expression; case is ignored."""
+        """Runs whose group or label contains `text`, or else matches it as a regular expression; case is ignored.
+
+        Those of a group of `BEYOND` by its name only.
+        """
+        if text in BEYOND:
+            return self._group(text)
         everything, groups = self.all_specs(), self.groups()
         for pattern in (re.escape(text), text):
             with suppress(re.error):
@@ -271,8 +279,8 @@ class Study(BaseModel):
                 if found := [spec for spec in everything if spec.key in keys or fits(spec.label)]:
                     return found
         raise ValueError(
-            f"filter must match a group ({', '.join(groups)}) or part of a label such as {everything[0].label!r}, got "
-            f"{text!r}, which matches none of the {len(everything)} runs"
+            f"filter must match a group ({', '.join([*groups, *BEYOND])}) or part of a label such as "
+            f"{everything[0].label!r}, got {text!r}, which matches none of the {len(everything)} runs"
         )
 
     def for_notebooks(self, names: Iterable[str]) -> list[RunSpec]:
@@ -282,32 +290,48 @@ class Study(BaseModel):
         return [spec for spec in self.all_specs() if spec.key in keys]
 
     def _group(self, name: str) -> list[RunSpec]:
-        if name not in ("", *GROUPS):
-            raise ValueError(f"group must be one of {', '.join(GROUPS)}, got {name!r}; leave it out for all")
-        return getattr(self, name or "all_specs")()
+        if name not in ("", *GROUPS, *BEYOND):
+            raise ValueError(
+                f"group must be one of {', '.join((*GROUPS, *BEYOND))}, got {name!r}; leave it out for all"
+            )
+        return BEYOND[name](self) if name in BEYOND else getattr(self, name or "all_specs")()
 
     def _tables_2_to_4(self) -> list[RunSpec]:
-        telling = self._fixed(isr for isr in self.isrs if isr in TELLING_ISRS)
+        telling = self._fixed([isr for isr in self.isrs if isr in TELLING_ISRS])
         first = [*self.table2(), *self.table4(), *self.eq5_as_printed()]
         return [*first, *telling, *self.table3(), *self.figure3()]
 
-    def _fixed(self, isrs: Iterable[float]) -> list[RunSpec]:
-        return self._runs("fixed", self.seeds, [(START[0], isr) for isr in isrs])
+    def _fixed(self, isrs: Sequence[float]) -> list[RunSpec]:
+        shown = [{"scale_test_images": self.scale_test_images * (isr in self.scale_test_isrs)} for isr in isrs]
+        return [
+            spec
+            for seed in self.seeds
+            for isr, data in zip(isrs, shown, strict=True)
+            for spec in self.runs("fixed", [seed], [(START[0], isr)], data=data)
+        ]
 
-    def _runs(self, mode: str, seeds: Iterable[int], starts: Iterable[tuple[float, float]]) -> list[RunSpec]:
-        sizes = self.model_dump(include={"train_images", "validation_images", "test_images", "shrink"})
+    def runs(
+        self,
+        mode: str,
+        seeds: Iterable[int],
+        starts: Iterable[tuple[float, float]],
+        distributions: Iterable[ScaleDistribution] | None = None,
+        *,
+        num_scales: int = 3,
+        data: Mapping[str, Any] = MappingProxyType({}),
+        training: Mapping[str, Any] = MappingProxyType({}),
+    ) -> list[RunSpec]:
+        """Runs with scales learned (or fixed) in one way, seed by seed; `data` and `training` are changes of specs."""
+        sizes = self.model_dump(include={"train_images", "validation_images", "test_images", "shrink"}) | data
+        schedule = TrainingSpec.paper_shaped(self.epochs, self.batch_size).model_dump() | training
         return [
             RunSpec(
-                scales=ScalesSpec(parameterisation=mode, sigma_basis=sigma, isr=isr, num_scales=3),
-                data=DataSpec(
-                    distribution=distribution,
-                    scale_test_images=self.scale_test_images * (mode == "fixed" and isr in self.scale_test_isrs),
-                    **sizes,
-                ),
-                training=TrainingSpec.paper_shaped(self.epochs, self.batch_size),
+                scales=ScalesSpec(parameterisation=mode, sigma_basis=sigma, isr=isr, num_scales=num_scales),
+                data=DataSpec(distribution=distribution, **sizes),
+                training=TrainingSpec(**schedule),
                 seed=seed,
             )
-            for seed, (sigma, isr), distribution in product(seeds, starts, self.distributions)
+            for seed, (sigma, isr), distribution in product(seeds, starts, distributions or self.distributions)
         ]
 
     def _baseline(self, model: str, seed: int, augmented: bool) -> RunSpec:

@@ -246,7 +246,7 @@ class TestChanges:
         ("assignment", "message"),
         [
             ("epocs=3", r"unknown parameter 'epocs': did you mean epochs\?"),
-            ("zzz=3", "unknown parameter 'zzz': allowed are baseline_augmented, .* batch_size, ep"),
+            ("zzz=3", "unknown parameter 'zzz': allowed are baseline_augmented, .* batch_size, be"),
             ("epochs=0", "profile quick: epochs: Input should be greater than or equal to 1, got 0"),
             ("epochs=1:30", "epochs: Input should be a valid integer, .* got '1:30'"),
             ("isrs=[1.0, 1.5, 7.56]", "quick: isrs: Input should be greater than 1, got 1.0"),
