@@ -27,27 +27,21 @@ from scalestudy.training.record import Record
 PAPER_SIZE = "paper size"  # how runs of the profile `paper` are called beside the paper's own numbers
 TELLING_IMAGES = 1000  # our choice: trained on fewer, systems on MNIST-Scale show no more than that they train
 
-VERDICTS_FROM_WORST = ("", "one run", "different", "inconclusive", "trivially different", "reproduced")
-"""Order in which the verdict of a row of Table 6 is chosen from those of its four scales (our choice)."""
-
+# The verdict of a row of Table 6 is the first of these that one of its four scales has (our choice).
+_FROM_WORST = ("", "one run", "different", "inconclusive", "trivially different", "reproduced")
 _SCALES = ["scale1", "scale2", "scale3", "scale4"]
-_GROUPS = [
-    ("Figure 3", "figure3"), ("Table 2", "table2"), ("Table 2", "eq5_as_printed"), ("Table 3", "table3"),
-    ("Table 4", "table4"), ("Table 5", "table5"), ("Table 6", "table5"),
-]  # fmt: skip
+_GROUPS = {
+    "Figure 3": ["figure3"], "Table 2": ["table2", "eq5_as_printed"], "Table 3": ["table3"], "Table 4": ["table4"],
+    "Table 5": ["table5"], "Table 6": ["table5"],
+}  # fmt: skip
 """Items and their groups of `Study`; Table 2 has the best of Figure 3's runs, too."""
 
 _UNPRINTED = {"Table 5": ["test_error"], "Table 6": [*_SCALES, "isr"]}  # shown of systems that the paper does not have
-_MODES = ("direct", "spacing", LEARNED, "isr", "fixed")  # in the order of rows
 _CALLED = {
-    "Table 2": {
-        LEARNED: "learned: ISR as released",
-        "isr": "learned: ISR as printed (Eq. 5)",
-        "fixed": "best fixed",
-    },
+    "Table 2": {LEARNED: "learned: ISR as released", "isr": "learned: ISR as printed (Eq. 5)", "fixed": "best fixed"},
     "Table 4": {"direct": "direct", "spacing": "spacing", LEARNED: "isr"},
 }
-"""Rows of tables by the mode of learning."""
+"""Rows of tables by the mode of learning, in their order."""
 
 _INDEX = {
     "Figure 3": {"distribution": "distribution", "init_isr": "isr"},
@@ -89,9 +83,8 @@ class Comparison:
     def both(self) -> pd.DataFrame:
         """Every number that is printed, or that we have of systems that the paper's tables do not have.
 
-        Columns of `reported.numbers` (those of the paper with "_paper"), a text per size and for the paper; mean, std
-        and n of the runs of the paper's size ("_ours"), their difference from the paper with a 95 % interval (low,
-        high; in words: told) and the verdict, "" where there is none.
+        Columns of `reported.numbers` ("_paper"), a text per size and for the paper; mean, std and n of the runs of the
+        paper's size ("_ours"), and those of `judged`.
         """
         ours, keys = {name: _ours(*level) for name, level in self.levels.items()}, ["item", *KEYS, "quantity"]
         shown = [
@@ -102,19 +95,19 @@ class Comparison:
         both = pd.concat([_printed(), *shown], ignore_index=True).drop_duplicates(keys)
         both["paper"] = list(map(format_mean_std, both["mean"], both["std"], both["n"]))
         for name, cells in ours.items():
-            told = cells[[*keys, "told"]].rename(columns={"told": name})
-            both = both.merge(told, how="left", on=keys).fillna({name: ""})
+            both = both.merge(cells[[*keys, "told"]].rename(columns={"told": name}), how="left", on=keys)
+        both = both.fillna(dict.fromkeys(ours, ""))
         cells = ours.get(PAPER_SIZE, next(iter(ours.values()))[:0])[[*keys, "mean", "std", "n"]]
         return judged(both.merge(cells, how="left", on=keys, suffixes=("_paper", "_ours")))
 
     def table(self, item: str) -> pd.DataFrame:
         """One of "Table 2" to "Table 6", or the numbers behind "Figure 3"; what there is nothing of is left out.
 
-        A row per configuration: each quantity at each size and in the paper; differences with a 95 % interval and
-        verdicts of test errors.  Table 5 counts the parameters.  Table 6 has the least favourable verdict of the four
-        scales (`VERDICTS_FROM_WORST`).
+        A row per configuration: each quantity at each size and in the paper; difference and verdict of test errors, in
+        Table 6 the least favourable verdict of the four scales.
         """
-        index, order = list(_INDEX[item]), {name: i for i, name in enumerate([*DISTRIBUTIONS, *_MODES, *SYSTEMS])}
+        index, names = list(_INDEX[item]), [*DISTRIBUTIONS, *_CALLED.get(item, ()), *SYSTEMS]
+        order = {name: place for place, name in enumerate(names)}
         rows = self.both[(self.both["item"] == item) & (self.both["quantity"] != "parameters_thousands")]
         rows = rows.sort_values(index, key=lambda names: names.map(lambda name: order.get(name, name)))
         titles = rows["quantity"].str.replace("_", " ")
@@ -128,7 +121,7 @@ class Comparison:
             parts.append(cells.set_index(index)[list(called)].rename(columns=called))
         if item == "Table 6":
             verdicts = rows[rows["quantity"].isin(_SCALES)].groupby(index)["verdict"]
-            parts.append(verdicts.agg(lambda given: min(given, key=VERDICTS_FROM_WORST.index)))
+            parts.append(verdicts.agg(lambda given: min(given, key=_FROM_WORST.index)))
         table = _named(item, pd.concat(parts, axis=1).fillna("").reset_index())
         return table.loc[:, ~table.eq("").all()]
 
@@ -154,9 +147,8 @@ class Comparison:
     @cached_property
     def judgements(self) -> dict[str, pd.DataFrame]:
         """`claims.judge` by size."""
-        return {
-            name: claims.judge(runs(records), curves(records), self.fit) for name, (_, records) in self.levels.items()
-        }
+        records = {name: level[1] for name, level in self.levels.items()}
+        return {name: claims.judge(runs(given), curves(given), self.fit) for name, given in records.items()}
 
     def claims(self, notebook: str = "") -> pd.DataFrame:
         """All claims, or those of a notebook ("04"): item, claim, a verdict a size ("" where it was not measured).
@@ -164,21 +156,16 @@ class Comparison:
         Then for the main size: unpaired, the verdict without pairing of seeds, and measured, a sentence with numbers.
         """
         main = self.judgements[self.main]
-        table = main[["id", "item", "claim"]].copy()
-        for name, judged_claims in self.judgements.items():
-            table[name] = judged_claims["verdict"].replace(NOT_MEASURED, "")
-        table = table.assign(unpaired=main["unpaired"].replace(NOT_MEASURED, ""), measured=main["measured"])
+        verdicts = {name: judgement["verdict"] for name, judgement in self.judgements.items()}
+        table = main[["id", "item", "claim"]].assign(**verdicts, unpaired=main["unpaired"], measured=main["measured"])
+        table = table.replace(NOT_MEASURED, "")
         return table[table["item"].map(claims.NOTEBOOKS).str.startswith(notebook)].reset_index(drop=True)
 
     def counted(self) -> str:
         """One line: how many numbers have runs of the paper's size, and what these say."""
         verdicts = self.numbers["verdict"].iloc[:-1]
-        judged_ones = verdicts[verdicts != ""].replace("one run", "by a single run").value_counts()
-        counts = ", ".join(f"{count} {verdict}" for verdict, count in judged_ones.items())
-        measured = (verdicts != "").sum()
-        return (
-            f"Of {len(verdicts)} printed means {measured} have runs of the paper's size{': ' * bool(counts)}{counts}."
-        )
+        told, there = tally(verdicts.replace("one run", "by a single run")), (verdicts != "").sum()
+        return f"Of {len(verdicts)} printed means {there} have runs of the paper's size{': ' * bool(told)}{told}."
 
     def text(self) -> str:
         """For a terminal: each claim with its verdict at each size, then `counted`."""
@@ -190,27 +177,32 @@ class Comparison:
         return "\n".join(["Claims of the paper, by size of our runs:", *told, self.counted()])
 
 
+def tally(verdicts: pd.Series) -> str:
+    """How often there is which verdict, the most frequent one first."""
+    return ", ".join(f"{count} {verdict}" for verdict, count in verdicts[verdicts != ""].value_counts().items())
+
+
 def _ours(study: Study, records: list[Record]) -> pd.DataFrame:
     """Mean, spread and number of our runs, per item, configuration and quantity; told in words."""
     frame, groups = runs(records), study.groups()
     for place, name in enumerate(_SCALES):
         frame[name] = [scales[place] if place < len(scales) else np.nan for scales in frame["internal_scales"]]
-    parts = [(item, frame[frame["key"].isin([spec.key for spec in groups[group]])]) for item, group in _GROUPS]
-    fixed = parts[0][1]
+    keys = {item: [spec.key for name in names for spec in groups[name]] for item, names in _GROUPS.items()}
+    parts = [frame[frame["key"].isin(own)].assign(item=item) for item, own in keys.items()]
+    fixed = parts[0]
     whole = fixed.groupby("distribution")["init_isr"].transform("nunique") == len(study.isrs)  # else there is no best
-    parts.append(("Table 2", best_fixed(fixed[whole]).assign(init_isr=np.nan)))
-    long = pd.concat([part.assign(item=item) for item, part in parts], ignore_index=True)
-    long["init_isr"] = long["init_isr"].round(2)  # as the paper prints it
+    parts.append(best_fixed(fixed[whole]).assign(item="Table 2", init_isr=np.nan))
+    long = pd.concat(parts, ignore_index=True).round({"init_isr": 2})  # as the paper prints it
     long = long.melt(["item", *KEYS], ["test_error", "sigma_basis", "isr", *_SCALES], "quantity")
     cells = long.dropna(subset="value").groupby(["item", *KEYS, "quantity"], dropna=False)["value"]
     cells = cells.agg(["mean", "std", "size"]).rename(columns={"size": "n"}).reset_index()
     told = map(format_mean_std, cells["mean"], cells["std"], cells["n"])
     cells["told"] = pd.Series(told, dtype=object)  # also where there are none
     small = frame[(frame["dataset"] == "mnist_scale") & (frame["train_images"] < TELLING_IMAGES)]
-    for (model, augmented), own in small.groupby(["model", "augmented"]):
-        first, last = own["train_loss_first"].mean(), own["train_loss_last"].mean()
-        told = f"trains: loss {'falls' if last < first else 'does not fall'} from {first:.2f} to {last:.2f}"
+    losses = small.groupby(["model", "augmented"])[["train_loss_first", "train_loss_last"]].mean()
+    for (model, augmented), first, last in losses.itertuples():
         its = (cells["item"] == "Table 5") & (cells["model"] == model) & (cells["augmented"] == augmented)
+        told = f"trains: loss {'falls' if last < first else 'does not fall'} from {first:.2f} to {last:.2f}"
         cells.loc[its & (cells["quantity"] == "test_error"), "told"] = told
     return cells
 
@@ -226,7 +218,7 @@ def _printed() -> pd.DataFrame:
 
 
 def judged(both: pd.DataFrame) -> pd.DataFrame:
-    """With difference, interval (told in words) and verdict."""
+    """With the difference from the paper, its 95 % interval (low, high; in words: told) and verdict, "" if none."""
     sides = [tuple(both[f"{name}_{side}"] for name in ("mean", "std", "n")) for side in ("ours", "paper")]
     low, high = welch_interval(*sides)
     low_90, high_90 = welch_interval(*sides, confidence=0.90)

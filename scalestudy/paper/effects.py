@@ -5,11 +5,11 @@ compared groups.  With three seeds that is a weak test, so most findings also st
 
 Paired, which is the criterion for comparisons of our own runs: runs of one seed share digits, quantiles of the data
 scales, order of batches and initial weights, so what a seed does to both sides says nothing about their difference.
-Where three seeds or more are on both sides, the effect is the mean of the differences of these seeds, the spread of one
-seed is their standard deviation (ddof 1) / sqrt(2), as it would be if the sides had nothing in common, and the interval
-is that of a paired t-test.  Everything else is unchanged.  Written down when the unpaired verdicts on about half of the
-records of the profile `overnight` had been seen, and no paired one; the unpaired verdict stays beside it.  Two common
-seeds were enough at first; a verdict that hung on two showed that they are not.
+With three common seeds or more, the effect is the mean of their differences, the spread of one seed their standard
+deviation (ddof 1) / sqrt(2), as if the sides had nothing in common, and the interval that of a paired t-test.  Written
+down when the unpaired verdicts on about half of the records of the profile `overnight` had been seen, and no paired
+one; the unpaired verdict stays beside it.  Two common seeds were enough at first; a verdict that hung on two showed
+that they are not.
 """
 
 from __future__ import annotations
@@ -24,15 +24,13 @@ from scipy import stats
 
 HELD, NOT_HELD, UNCLEAR, NOT_MEASURED = "held", "did not hold", "unclear", "not measured"
 
-_PAIRS = 3  # fewer common seeds have no spread that says anything
 
-Side = tuple[ArrayLike, ArrayLike, ArrayLike]
-"""Mean, standard deviation (ddof 1) and number of values; numbers, or arrays for many comparisons at once."""
-
-
-def welch_interval(first: Side, second: Side, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+def welch_interval(
+    first: Sequence[ArrayLike], second: Sequence[ArrayLike], confidence: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
     """Welch confidence interval of a difference of means (first - second), NaN where a side has no spread.
 
+    A side is mean, standard deviation (ddof 1) and number of values; numbers, or arrays for many comparisons at once.
     Not in the paper, which prints no intervals: our choice, because the seeds are few and the spreads differ.
     """
     (mean_1, std_1, n_1), (mean_2, std_2, n_2) = (np.asarray(side, dtype=float) for side in (first, second))
@@ -59,11 +57,10 @@ def format_mean_std(mean: float, std: float, n: float, digits: int = 2) -> str:
     return f"{mean:.{digits}f}{spread} (n={n:.0f})"
 
 
-def summary(values: Sequence[float]) -> tuple[float, float, int]:
-    """Mean, standard deviation (ddof 1, NaN for fewer than two), number."""
-    array = np.asarray(values, dtype=float)
-    mean = float(array.mean()) if array.size else float("nan")
-    return mean, float(array.std(ddof=1)) if array.size > 1 else float("nan"), array.size
+def summary(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean, standard deviation (ddof 1, NaN for fewer than two) and number of the values that are not NaN."""
+    values = pd.Series(values, dtype=float)
+    return values.mean(), values.std(), values.count()
 
 
 def text(values: Sequence[float], digits: int = 2) -> str:
@@ -94,19 +91,18 @@ class Effect:
 
 def effect(first: Sequence[float], second: Sequence[float]) -> Effect:
     """Effect of `first` over `second`; values per seed, not empty.  A side with one seed borrows the other's spread."""
-    groups = [np.asarray(first, dtype=float), np.asarray(second, dtype=float)]
-    freedom = sum(group.size - 1 for group in groups)
-    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
+    sides = summary(first), summary(second)
+    freedom = sum(n - 1 for *_, n in sides)
+    squares = sum((n - 1) * std**2 for _, std, n in sides if n > 1)
     spread = float(np.sqrt(squares / freedom)) if freedom else float("nan")
-    low, high = map(float, welch_interval(summary(groups[0]), summary(groups[1])))
-    return Effect(float(groups[0].mean() - groups[1].mean()), spread, low, high)
+    low, high = map(float, welch_interval(*sides))
+    return Effect(sides[0][0] - sides[1][0], spread, low, high)
 
 
 def paired_effect(first: Sequence[float], second: Sequence[float]) -> Effect:
     """Effect of `first` over `second`, values by seed (the index), over the seeds of both; else `effect`."""
-    both = [one for one in (first, second) if isinstance(one, pd.Series)]
-    differences = (both[0] - both[1]).dropna() if len(both) == 2 else []
-    if len(differences) < _PAIRS:
+    differences = (pd.Series(first) - pd.Series(second)).dropna()
+    if len(differences) < 3:  # which have no spread that says anything
         return effect(first, second)
     mean, spread, count = summary(differences)
     half_width = float(stats.t.ppf(0.975, count - 1)) * spread / np.sqrt(count)
@@ -118,19 +114,19 @@ def decided(held: bool, not_held: bool) -> str:
     return HELD if held else NOT_HELD if not_held else UNCLEAR
 
 
-def all_positive(effects: Iterable[Effect]) -> str:
-    """Held if every effect is resolved upwards, did not hold if one is resolved downwards, else unclear."""
+def all_positive(effects: Iterable[Effect]) -> tuple[bool, bool]:
+    """Held if every effect is resolved upwards, did not hold if one is resolved downwards."""
     signs = [one.sign for one in effects]
-    return decided(all(sign > 0 for sign in signs), any(sign < 0 for sign in signs))
+    return all(sign > 0 for sign in signs), any(sign < 0 for sign in signs)
 
 
-def majority_positive(effects: Sequence[Effect]) -> str:
+def majority_positive(effects: Sequence[Effect]) -> tuple[bool, bool]:
     """Held if more than half of all effects, resolved or not, are resolved upwards, did not hold if downwards."""
     signs, half = [one.sign for one in effects], len(effects) / 2
-    return decided(signs.count(1) > half, signs.count(-1) > half)
+    return signs.count(1) > half, signs.count(-1) > half
 
 
-def all_similar(effects: Iterable[Effect], margin: float) -> str:
-    """Held if all differences are within the margin, did not hold if one is beyond it and the spread, else unclear."""
+def all_similar(effects: Iterable[Effect], margin: float) -> tuple[bool, bool]:
+    """Held if all differences are within the margin, did not hold if one is beyond it and the spread."""
     beyond = [one for one in effects if abs(one.difference) > margin]
-    return decided(not beyond, any(one.sign for one in beyond))
+    return not beyond, any(one.sign for one in beyond)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from scalestudy.models.systems import SYSTEMS
-from scalestudy.paper.effects import Effect, effect, paired_effect
+from scalestudy.paper.effects import NOT_MEASURED, Effect, decided, paired_effect
 from scalestudy.paper.reported import LEARNED, START
 from scalestudy.tolerance import ToleranceFit
 
@@ -27,11 +26,6 @@ def need(found: object, missing: str) -> None:
         raise NotMeasured(missing)
 
 
-def lowest(errors: Mapping[Any, pd.Series]) -> Any:
-    """The key of the lowest mean."""
-    return min(errors, key=lambda one: errors[one].mean())
-
-
 @dataclass(frozen=True)
 class Evidence:
     """Everything a check may look at."""
@@ -39,11 +33,15 @@ class Evidence:
     runs: pd.DataFrame
     curves: pd.DataFrame
     fit: ToleranceFit
-    paired: bool = True
+    effect: Callable[[Sequence[float], Sequence[float]], Effect] = paired_effect  # of one side over the other
 
-    def effect(self, first: Sequence[float], second: Sequence[float]) -> Effect:
-        """Effect of `first` over `second`; values by seed are paired, unless this is about the unpaired verdict."""
-        return (paired_effect if self.paired else effect)(first, second)
+    def verdict(self, check: Callable[[Evidence], tuple[bool, bool, str]]) -> tuple[str, str]:
+        """Of a check that tells whether a claim held, whether it did not, and what was measured: verdict, the last."""
+        try:
+            held, not_held, measured = check(self)
+        except NotMeasured as missing:
+            return NOT_MEASURED, f"missing: {missing}"
+        return decided(held, not_held), measured
 
     def of_mode(self, on: str, mode: str) -> pd.DataFrame:
         """Runs of one way to learn scales on a distribution, not empty."""
@@ -63,16 +61,15 @@ class Evidence:
         scales = self.values("internal_scales", on, mode)
         return pd.DataFrame(np.sort(scales.tolist(), axis=1), index=scales.index)
 
-    def errors_by_isr(self, on: str) -> dict[float, pd.Series]:
-        """Test errors, by seed, of fixed networks of the paper's smallest scale, ascending: at least two ISRs."""
-        runs = self.of_mode(on, "fixed")
-        runs = runs[runs["init_sigma"] == START[0]]  # others would mix two questions
+    def errors_by_isr(self, on: str) -> pd.DataFrame:
+        """Test errors of fixed networks of the paper's smallest scale: a row a seed, a column an ISR, at least two."""
+        runs = self.of_mode(on, "fixed").query("init_sigma == @START[0]")  # others would mix two questions
         need(runs["init_isr"].nunique() >= 2, f"fewer than 2 fixed ISRs with sigma_basis {START[0]:g} on {on}")
-        return dict(list(runs.set_index("seed").groupby("init_isr")["test_error"]))
+        return runs.pivot(index="seed", columns="init_isr", values="test_error")
 
     def best_isr(self, on: str) -> float:
         """The fixed ISR of the lowest mean test error."""
-        return lowest(self.errors_by_isr(on))
+        return self.errors_by_isr(on).mean().idxmin()
 
     def starts(self, *on: str) -> list[Start]:
         """All (sigma_basis, ISR) from which the scales were learned, on each of these distributions, ascending."""

@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import closing, suppress
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from scalestudy import files
@@ -26,15 +28,17 @@ class NotebookResult(NamedTuple):
     executed: bool = True
 
 
+def extra(name: str) -> ModuleType:
+    """A module of the extra "notebooks"."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise RuntimeError(f"notebooks and report need {name}; pip install 'scalestudy[notebooks]'") from error
+
+
 def check(names: Sequence[str], parameters: Iterable[str]) -> list[Path]:
     """The notebooks whose names begin so (none: all), each of which declares the parameters: papermill only warns."""
-    try:
-        import nbconvert  # noqa: F401  (for the report: told before anything runs)
-        from papermill import inspect_notebook
-    except ImportError as error:
-        raise RuntimeError(
-            "executing notebooks needs papermill and nbconvert; pip install 'scalestudy[notebooks]'"
-        ) from error
+    papermill, _ = extra("papermill"), extra("nbconvert")  # the second one for the report: told before anything runs
     available = sorted(files.notebooks().glob("*.ipynb"))
     if not available:
         raise ValueError(
@@ -47,7 +51,7 @@ def check(names: Sequence[str], parameters: Iterable[str]) -> list[Path]:
             raise ValueError(f"notebook must be the beginning of one of {listed}, got {name!r}")
     selected = [path for path in available if not names or path.stem.startswith(tuple(names))]
     for path in selected:
-        if missing := sorted(set(parameters) - set(inspect_notebook(_escaped(path)))):
+        if missing := sorted(set(parameters) - set(papermill.inspect_notebook(_escaped(path)))):
             raise ValueError(
                 f"the notebook {path.stem} must declare the parameters {', '.join(missing)}; add them to its cell with "
                 "the tag 'parameters'"
@@ -77,7 +81,7 @@ def execute(
     folder: Path,
     *,
     jobs: int,
-    inputs: Iterable[Path] | None,
+    inputs: Sequence[Path] | None,
     on_result: Callable[[NotebookResult], None],
 ) -> list[NotebookResult]:
     """Run notebooks, `jobs` at a time, into copies in `folder`; one that fails does not stop the others.
@@ -87,13 +91,12 @@ def execute(
     from scalestudy.training.device import usable_cores  # imports torch
 
     folder.mkdir(parents=True, exist_ok=True)
-    given, stale, results = list(inputs or ()), [], []
-    for path in notebooks:
-        if inputs is None or not is_fresh(folder / path.name, parameters, [path, *given]):
-            stale.append(path)
-            continue
-        results.append(NotebookResult(path.stem, executed=False))
-        on_result(results[-1])
+    stale = [
+        path for path in notebooks if inputs is None or not is_fresh(folder / path.name, parameters, [path, *inputs])
+    ]
+    results = [NotebookResult(path.stem, executed=False) for path in notebooks if path not in stale]
+    for result in results:
+        on_result(result)
     with TemporaryDirectory(prefix="nb") as place, ThreadPoolExecutor(jobs) as pool:
         _write_kernel(Path(place), max(1, usable_cores() // jobs))
         running = [pool.submit(_execute, path, folder / path.name, dict(parameters)) for path in stale]
@@ -117,9 +120,8 @@ def _write_kernel(place: Path, threads: int) -> None:
         "OMP_NUM_THREADS": str(threads),
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
     }
-    for variable in (files.ROOT_VARIABLE, files.RUNS_VARIABLE, files.RESULTS_VARIABLE, files.DATA_VARIABLE):
-        if path := files.named(variable):
-            environment[variable] = str(path)  # a kernel runs in the folder of its notebook
+    folders = (files.ROOT_VARIABLE, files.RUNS_VARIABLE, files.RESULTS_VARIABLE, files.DATA_VARIABLE)
+    environment |= {name: str(path) for name in folders if (path := files.named(name))}  # a kernel runs elsewhere
     quiet = ["--log-level=50"]  # the interrupt before its end would be logged as an error
     write_kernel_spec(place / "kernels" / "python3", {"env": environment}, quiet)
     os.environ["JUPYTER_PATH"] = os.pathsep.join([str(place), os.environ.get("JUPYTER_PATH", "")])
@@ -138,34 +140,22 @@ def _end_kernels(running: Sequence[Future]) -> None:
 
 
 def _execute(source: Path, output: Path, parameters: dict[str, Any]) -> NotebookResult:
-    began = time.monotonic()
-    try:
-        error = _run(source, output, parameters)
-    except Exception as failed:
-        error = f"{type(failed).__name__}: {failed}"
-    return NotebookResult(source.stem, time.monotonic() - began, error)
-
-
-def _run(source: Path, output: Path, parameters: dict[str, Any]) -> str | None:
-    """Execute a notebook in its own folder; return None, or which cell failed."""
+    """Execute a notebook in its own folder."""
     import papermill
     from jupyter_core.utils import ensure_event_loop
 
+    began, error = time.monotonic(), None
+    given = (_escaped(source), _escaped(output), parameters)
     here = {"metadata": {"path": str(source.parent)}}  # papermill's own `cwd` is that of all threads
     try:
         with closing(ensure_event_loop()):  # this thread's, which papermill leaves open
-            papermill.execute_notebook(
-                _escaped(source),
-                _escaped(output),
-                parameters,
-                kernel_name="python3",
-                progress_bar=False,
-                resources=here,
-            )
-    except papermill.PapermillExecutionError as error:
-        lines = [line for line in error.source.splitlines() if line.strip()][:3]
-        return f"cell In [{error.exec_count}] failed with {error.ename}: {error.evalue}\n  " + "\n  ".join(lines)
-    return None
+            papermill.execute_notebook(*given, kernel_name="python3", progress_bar=False, resources=here)
+    except papermill.PapermillExecutionError as failed:
+        lines = [line for line in failed.source.splitlines() if line.strip()][:3]
+        error = "\n  ".join([f"cell In [{failed.exec_count}] failed with {failed.ename}: {failed.evalue}", *lines])
+    except Exception as failed:
+        error = f"{type(failed).__name__}: {failed}"
+    return NotebookResult(source.stem, time.monotonic() - began, error)
 
 
 def _escaped(path: Path) -> str:

@@ -12,8 +12,6 @@ from pydantic import ValidationError
 
 from scalestudy import files
 
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
-
 
 def profiles() -> tuple[str, ...]:
     """Names of the profiles that there are, sorted."""
@@ -42,9 +40,10 @@ def parse_changes(changes: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]:
 
 def parse_seconds(text: str) -> float:
     """Read a duration such as ``90``, ``90s``, ``25m`` or ``1h30m`` as seconds, more than 0."""
-    match = _DURATION.fullmatch(text.strip())
-    parts = match.groups() if match else ()
-    seconds = sum(float(part or 0) * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    number = r"(\d+(?:\.\d+)?)"
+    match = re.fullmatch(f"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.strip())
+    parts = match.groups(default=0) if match else (0, 0, 0)
+    seconds = sum(float(part) * unit for part, unit in zip(parts, (3600, 60, 1), strict=True))
     if not seconds > 0:
         raise ValueError(f"a duration must be more than 0, such as 90s, 25m or 1h30m, got {text!r}")
     return seconds

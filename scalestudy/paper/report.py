@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+
+import jinja2
 
 from scalestudy import files
-from scalestudy.files import probe
 from scalestudy.paper.compare import Comparison
 from scalestudy.paper.findings import sentences
-from scalestudy.paper.notebooks import is_of
+from scalestudy.paper.notebooks import extra, is_of
 from scalestudy.paper.show import COLOURS, to_html
 from scalestudy.paper.study import Study
 
@@ -30,23 +28,33 @@ def build(profile: str, changes: Mapping[str, Any]) -> tuple[Path, Comparison]:
     parameters = {"profile": profile, "changes": dict(changes)}
     study = Study.open(**parameters)
     folder = files.results(study.profile)
-    probe(folder)
+    files.probe(folder)
     since = files.params(profile).stat().st_mtime
     copies = sorted((folder / "notebooks").glob("*.ipynb"))
     notebooks = [path for path in copies if is_of(path, parameters) and path.stat().st_mtime > since]
     convert(notebooks, folder / "pages")
     comparison, index = Comparison.of(study), folder / "index.html"
-    index.write_text(_index(study, comparison, notebooks, folder), encoding="utf-8")
+    pages = {path.stem: _title_and_figures(path) for path in notebooks}
+    figures = {name: heading for _, shown in pages.values() for name, heading in shown.items()}
+    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    page = jinja2.Template(template, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).render(
+        study=study,
+        comparison=comparison,
+        found=sentences(comparison),
+        measured={name: judged.set_index("id")["measured"] for name, judged in comparison.judgements.items()},
+        colours=COLOURS,
+        titles={stem: title for stem, (title, _) in pages.items()},
+        first={name: figures.pop(name) for name in _FIRST if name in figures},
+        figures=figures,
+        numbers=to_html(comparison.numbers),
+    )
+    index.write_text(page, encoding="utf-8")
     return index, comparison
 
 
 def convert(notebooks: list[Path], folder: Path) -> None:
     """Turn executed notebooks into self-contained HTML pages; pages that are newer than their notebook stay."""
-    try:
-        from nbconvert import HTMLExporter
-    except ImportError as error:
-        raise RuntimeError("the report needs nbconvert; pip install 'scalestudy[notebooks]'") from error
-    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter = extra("nbconvert").HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
     folder.mkdir(parents=True, exist_ok=True)
     for path in notebooks:
         page = folder / f"{path.stem}.html"
@@ -54,74 +62,14 @@ def convert(notebooks: list[Path], folder: Path) -> None:
             page.write_text(exporter.from_filename(str(path))[0], encoding="utf-8")
 
 
-def _index(study: Study, comparison: Comparison, notebooks: list[Path], folder: Path) -> str:
-    template = resources.files("scalestudy.paper").joinpath("report.html").read_text(encoding="utf-8")
-    pages = [f'<li><a href="pages/{quote(path.stem)}.html">{html.escape(_title(path))}</a></li>' for path in notebooks]
-    figures = {name: _figure(name, heading) for path in notebooks for name, heading in _figures(path).items()}
-    replacements = {
-        "{{profile}}": html.escape(study.profile),
-        "{{sizes}}": html.escape(f"{study.description} {study.baseline_description}"),
-        "{{runs}}": f"{len(comparison.levels[comparison.main][1])} of {len(study.all_specs())} runs",
-        "{{found}}": "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences(comparison)),
-        "{{pair}}": "".join(figures[name] for name in _FIRST if name in figures),
-        "{{counts}}": html.escape(comparison.counted()),
-        "{{claims}}": _claims(comparison),
-        "{{figures}}": "".join(text for name, text in figures.items() if name not in _FIRST)
-        or "<p>No figures yet.</p>",
-        "{{pages}}": "".join(pages) or "<li>No notebook has been executed yet.</li>",
-        "{{numbers}}": to_html(comparison.numbers),
-    }
-    return re.sub(r"{{\w+}}", lambda name: replacements[name.group()], template)
-
-
-def _claims(comparison: Comparison) -> str:
-    """A line a claim with its verdict at each size, under the paper's items; what was measured unfolds."""
-    parts, item = [], None
-    measured = {name: judged.set_index("id")["measured"] for name, judged in comparison.judgements.items()}
-    for one in comparison.claims().to_dict("records"):
-        if one["item"] != item:
-            item = one["item"]
-            parts.append(f"<h3>{item}</h3>")
-        verdicts = "".join(_verdict(name, one[name]) for name in comparison.levels)
-        told = "".join(
-            f"<p><b>{html.escape(name)}</b>: {html.escape(measured[name][one['id']])}</p>" for name in measured
-        )
-        says = f'<span class="says">{html.escape(one["claim"])}</span>'
-        parts.append(f'<details class="claim"><summary>{says}{verdicts}</summary>{told}</details>')
-    return "".join(parts)
-
-
-def _verdict(size: str, verdict: str) -> str:
-    if not verdict:
-        return f'<span class="verdict none">{html.escape(size)}: -</span>'
-    return f'<span class="verdict">{html.escape(size)}: <b style="color: {COLOURS[verdict]}">{verdict}</b></span>'
-
-
-def _title(notebook: Path) -> str:
-    """Its first heading."""
-    found = re.search(r"^# (.+)", "\n".join("".join(cell["source"]) for cell in _cells(notebook)), re.MULTILINE)
-    return found[1].strip() if found else notebook.stem
-
-
-def _figures(notebook: Path) -> dict[str, str]:
-    """Names of the figures that it shows (`scalestudy.paper.show.ShownFigure`), and the headings above them."""
-    figures, heading = {}, ""
-    for cell in _cells(notebook):
-        if cell["cell_type"] == "markdown":
-            heading = (re.findall(r"^#+ (.+)", "".join(cell["source"]), re.MULTILINE) or [heading])[-1]
-        for output in cell.get("outputs", ()):
-            data = output.get("data", {})
+def _title_and_figures(notebook: Path) -> tuple[str, dict[str, str]]:
+    """Its first heading; names of the figures that it shows (`show.ShownFigure`), and the headings above them."""
+    title, heading, figures = "", "", {}
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        found = re.findall(r"^#+ (.+)", "".join(cell["source"]), re.MULTILINE)
+        if cell["cell_type"] == "markdown" and found:
+            title, heading = title or found[0], found[-1]
+        for data in (output.get("data", {}) for output in cell.get("outputs", ())):
             if "image/png" in data:
                 figures["".join(data["text/plain"]).removeprefix("figure ")] = heading
-    return figures
-
-
-def _cells(notebook: Path) -> list[dict[str, Any]]:
-    return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-
-
-def _figure(name: str, heading: str) -> str:
-    """HTML of a figure that leads to its PDF."""
-    caption, file = html.escape(heading), f"figures/{quote(name)}"
-    image = f'<img src="{file}.png" alt="{caption}" loading="lazy">'
-    return f'<figure><a href="{file}.pdf">{image}</a><figcaption>{caption}</figcaption></figure>'
+    return title or notebook.stem, figures

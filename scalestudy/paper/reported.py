@@ -46,6 +46,11 @@ def numbers(item: str | None = None) -> pd.DataFrame:
     return table if item is None else table[table["item"] == item].reset_index(drop=True)
 
 
+def best_isrs() -> pd.Series:
+    """The fixed ISR of the lowest test error in Figure 3, by distribution."""
+    return numbers("Figure 3").set_index("init_isr").groupby("distribution")["mean"].idxmin()
+
+
 def misprints() -> pd.DataFrame:
     """Misprints and inconsistencies of the paper: columns item, kind, printed, should_be, reason."""
     return _read("misprints").astype(str)

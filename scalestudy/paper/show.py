@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +79,7 @@ def _file(profile: str, kind: str, name: str) -> Path:
 def to_html(table: pd.DataFrame) -> str:
     """A table as HTML that brings its own style: verdicts have their colours."""
     name = f"{zlib.crc32(table.to_csv().encode()):x}"  # of the style's rules: the same for the same table
-    style = table.reset_index(drop=True).style.hide(axis="index").format(lambda cell: html.escape(_text(cell)))
+    style = table.reset_index(drop=True).style.hide(axis="index").format(_text, escape="html")
     style = style.format_index(escape="html", axis="columns").set_uuid(name)
     style.map(lambda cell: f"color: {COLOURS[cell]}; white-space: nowrap" if cell in COLOURS else "")
     cells = [("text-align", "left"), ("vertical-align", "top")]
@@ -90,12 +88,9 @@ def to_html(table: pd.DataFrame) -> str:
 
 def to_markdown(table: pd.DataFrame) -> str:
     """A table as GitHub Markdown."""
-    head, rows = _markdown_row(table.columns), map(_markdown_row, table.itertuples(index=False))
-    return head + "|" + "---|" * table.shape[1] + "\n" + "".join(rows)
-
-
-def _markdown_row(cells: Iterable[object]) -> str:
-    return "| " + " | ".join(_text(cell).replace("|", "\\|") for cell in cells) + " |\n"
+    rows = (map(_text, row) for row in (table.columns, *table.itertuples(index=False)))
+    head, *lines = ("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+    return head + "|" + "---|" * table.shape[1] + "\n" + "".join(lines)
 
 
 def _text(cell: object) -> str:

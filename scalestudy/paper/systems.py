@@ -43,10 +43,9 @@ def systems_table(frame: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
     """Each system's error, invariance, error by data scale, time and size, from `runs` and `curves` of MNIST-Scale.
 
     Not in the paper: our choice, because a test error alone does not say whether a system is equivariant, or at what
-    price.  A row per system that there are runs of, without, then with "+", in the order of Table 5.  Errors and
-    changed predictions in percent.  "change of logits" is relative: the mean over the factors other than 1, and that at
-    0.5 and at 2, where a scale-invariant network has 0; spreads are over the runs.  Milliseconds are medians over the
-    runs on the machine that made most of them, see "timed on".  Empty where it was not measured.
+    price.  A row per system that there are runs of, without, then with "+".  Errors and changed predictions in percent,
+    "change of logits" is relative: means over the factors other than 1 and over the runs; a scale-invariant network
+    has 0.  Milliseconds are medians of the machine that made most runs.  Empty where it was not measured.
     """
     rows = []
     for (augmented, mark), name in product(MARKS.items(), SYSTEMS):

@@ -1,19 +1,14 @@
 """Effects beside the spread over seeds, intervals, and what lists of effects say."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from scalestudy.paper.effects import (
-    Effect,
-    all_positive,
-    all_similar,
-    effect,
-    majority_positive,
-    paired_effect,
-    welch_interval,
-)
+from scalestudy.paper import effects
+from scalestudy.paper.effects import HELD, NOT_HELD, UNCLEAR, Effect, effect, paired_effect, welch_interval
 
 NAN = float("nan")
 
@@ -28,9 +23,8 @@ def test_welch_interval_agrees_with_scipy():
 
 
 def test_welch_interval_needs_two_values_a_side():
-    assert np.isnan(welch_interval((1.0, NAN, 1), (2.0, 0.1, 3))).all()
-    assert np.isnan(welch_interval((1.0, 0.1, 1), (2.0, 0.1, 3))).all()
-    assert np.isnan(welch_interval((1.0, 0.1, 3), (2.0, NAN, 3))).all()
+    for first, second in (((1, NAN, 1), (2, 0.1, 3)), ((1, 0.1, 1), (2, 0.1, 3)), ((1, 0.1, 3), (2, NAN, 3))):
+        assert np.isnan(welch_interval(first, second)).all()
     assert welch_interval((1.0, 0.0, 3), (2.0, 0.0, 3)) == (-1.0, -1.0)
 
 
@@ -43,42 +37,29 @@ def test_effect_is_set_against_the_pooled_spread():
 
 
 def some_effects(up, down, within=0, unknown=0):
-    return [
-        *[Effect(1.0, 0.5, 0.0, 2.0)] * up,
-        *[Effect(-1.0, 0.5, -2.0, 0.0)] * down,
-        *[Effect(-0.1, 0.5, -1.0, 1.0)] * within,
-        *[Effect(-1.0, NAN, NAN, NAN)] * unknown,
-    ]
+    kinds = (1.0, 0.5, 0.0, 2.0), (-1.0, 0.5, -2.0, 0.0), (-0.1, 0.5, -1.0, 1.0), (-1.0, NAN, NAN, NAN)
+    return [Effect(*kind) for kind, count in zip(kinds, (up, down, within, unknown), strict=True) for _ in range(count)]
 
 
 @pytest.mark.parametrize(
-    ("counts", "verdict"),
+    ("rule", "cases"),
     [
-        ((5, 4), "held"), ((4, 5), "did not hold"), ((2, 2), "unclear"), ((1, 0, 0, 8), "unclear"),
-        ((0, 1, 0, 8), "unclear"), ((0, 4, 5, 0), "unclear"), ((0, 5, 4, 0), "did not hold"), ((5, 0, 0, 4), "held"),
+        (effects.all_positive, {(2, 0): HELD, (2, 1): NOT_HELD, (2, 0, 1): UNCLEAR, (2, 0, 0, 1): UNCLEAR}),
+        (
+            effects.majority_positive,
+            {
+                (5, 4): HELD, (4, 5): NOT_HELD, (2, 2): UNCLEAR, (1, 0, 0, 8): UNCLEAR, (0, 1, 0, 8): UNCLEAR,
+                (0, 4, 5): UNCLEAR, (0, 5, 4): NOT_HELD, (5, 0, 0, 4): HELD,
+            },
+        ),
+        (partial(effects.all_similar, margin=1.0), {(1, 1): HELD}),
+        (partial(effects.all_similar, margin=0.9), {(1, 1): NOT_HELD, (0, 0, 0, 1): UNCLEAR}),
+        (partial(effects.all_similar, margin=0.05), {(0, 0, 2): UNCLEAR}),
     ],
 )  # fmt: skip
-def test_majority_is_symmetric_and_counts_all_effects(counts, verdict):
-    assert majority_positive(some_effects(*counts)) == verdict
-
-
-@pytest.mark.parametrize(
-    ("counts", "margin", "verdict"),
-    [
-        ((1, 1), 1.0, "held"), ((1, 1), 0.9, "did not hold"), ((0, 0, 2), 0.05, "unclear"),
-        ((0, 0, 0, 1), 0.9, "unclear"),
-    ],
-)  # fmt: skip
-def test_similar_within_a_margin(counts, margin, verdict):
-    assert all_similar(some_effects(*counts), margin) == verdict
-
-
-@pytest.mark.parametrize(
-    ("counts", "verdict"),
-    [((2, 0), "held"), ((2, 1), "did not hold"), ((2, 0, 1), "unclear"), ((2, 0, 0, 1), "unclear")],
-)
-def test_all_positive(counts, verdict):
-    assert all_positive(some_effects(*counts)) == verdict
+def test_what_lists_of_effects_say(rule, cases):
+    """By the number of effects up, down, within their spread, and of unknown spread; the majority is one of all."""
+    assert {counts: effects.decided(*rule(some_effects(*counts))) for counts in cases} == cases
 
 
 def test_pairs_of_seeds_take_out_what_a_seed_does_to_both_sides():

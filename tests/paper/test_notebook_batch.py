@@ -59,7 +59,7 @@ def test_selection(folder, monkeypatch):
     with pytest.raises(ValueError, match=r"the notebook 06_short must declare the parameters changes; add"):
         notebooks.check([], PARAMETERS)
     monkeypatch.setitem(sys.modules, "papermill", None)
-    with pytest.raises(RuntimeError, match=r"needs papermill and nbconvert; pip install 'scalestudy\[notebooks\]'"):
+    with pytest.raises(RuntimeError, match=r"need papermill; pip install 'scalestudy\[notebooks\]'"):
         notebooks.check([], PARAMETERS)
 
 

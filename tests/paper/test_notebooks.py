@@ -42,8 +42,8 @@ class TestEach:
         """nbval never compares a cell that was not run."""
         counts = [cell.execution_count for cell in code_cells(path) if cell.source.strip()]
         assert counts == list(range(1, len(counts) + 1))
-        outputs = [output for cell in code_cells(path) for output in cell.outputs]
-        assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+        for cell in code_cells(path):
+            assert not [one for one in cell.outputs if one.output_type == "error" or one.get("name") == "stderr"]
 
     def test_shows_every_figure_and_table(self, path):
         """nbval skips pictures, so a figure that is no longer shown would pass unseen."""

@@ -3,11 +3,9 @@
 import html
 import os
 import re
-import shutil
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from urllib.parse import unquote
 
 import matplotlib as mpl
@@ -18,7 +16,7 @@ from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from scalestudy import files
-from scalestudy.paper import compare, report
+from scalestudy.paper import report
 from scalestudy.paper.findings import sentences
 from scalestudy.paper.show import save_figure
 from scalestudy.paper.study import Study
@@ -40,23 +38,6 @@ class Page:
         self.text = html.unescape(re.sub("<[^>]*>", "", page))
         self.cells = [html.unescape(cell) for cell in re.findall("<td[^>]*>([^<]*)</td>", page)]
         self.links, self.pictures = (re.findall(f'<{place}="([^"]*)"', page) for place in ("a href", "img src"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_fit():
-    """The tolerance fit takes a second and does not depend on the project."""
-    fit = compare.fit_tolerance(compare.RANGES)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare, "fit_tolerance", lambda ranges: fit)
-        yield
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    for variable, folder in (("ROOT", ""), ("RESULTS", "results"), ("RUNS", "runs")):
-        monkeypatch.setenv(f"SCALESTUDY_{variable}", str(tmp_path / folder))
-    shutil.copytree(Path(__file__).resolve().parents[2] / "params", tmp_path / "params")
-    return tmp_path
 
 
 def built(profile, changes):
@@ -124,10 +105,8 @@ def test_what_belongs_to_other_parameters_is_left_out(project):
     executed("01_data", "# Data", "one", "digits", changes={"train_images": 100})
     executed("02_kernels", "# Kernels", "two", "figure1", changes={"train_images": 300})
     page = built("quick", {"train_images": 300})
-    assert "300 training" in page.text and page.links[len(SECTIONS) :] == [
-        "figures/figure1.pdf",
-        "pages/02_kernels.html",
-    ]
+    linked = ["figures/figure1.pdf", "pages/02_kernels.html"]
+    assert "300 training" in page.text and page.links[len(SECTIONS) :] == linked
     executed("02_kernels", "# Kernels", "two", "figure1")
     assert len(built("quick", {}).links) == len(SECTIONS) + 2
     later = time.time() + 100
@@ -149,5 +128,5 @@ def test_pages_are_made_again_only_for_newer_notebooks(project, tmp_path):
 
 def test_without_nbconvert(project, monkeypatch):
     monkeypatch.setitem(sys.modules, "nbconvert", None)
-    with pytest.raises(RuntimeError, match=r"needs nbconvert; pip install 'scalestudy\[notebooks\]'"):
+    with pytest.raises(RuntimeError, match=r"need nbconvert; pip install 'scalestudy\[notebooks\]'"):
         report.build("quick", {})

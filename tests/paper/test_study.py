@@ -1,8 +1,6 @@
 """The paper's grids: which runs, in which order; profiles, what may replace their values, how mistakes are told."""
 
-import shutil
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import yaml
@@ -16,7 +14,6 @@ from scalestudy.paper.study import NOTEBOOK_GROUPS, Study
 from scalestudy.runs.store import RunStore
 from scalestudy.training.spec import MnistScaleSpec, RunSpec, TrainingSpec
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 ELEVEN = [name for name, system in systems.SYSTEMS.items() if system.in_table5]
 VARIANTS = [name for name in systems.SYSTEMS if name not in ELEVEN]
 
@@ -24,20 +21,6 @@ VARIANTS = [name for name in systems.SYSTEMS if name not in ELEVEN]
 @pytest.fixture(scope="module", params=["paper", "quick"])
 def either(request):
     return Study.open(request.param)
-
-
-@pytest.fixture(scope="module")
-def paper():
-    return Study.open("paper")
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A folder with the committed profiles that a test may change."""
-    shutil.copytree(CHECKOUT / "params", tmp_path / "params")
-    monkeypatch.setenv(files.ROOT_VARIABLE, str(tmp_path))
-    monkeypatch.delenv(files.RUNS_VARIABLE, raising=False)
-    return tmp_path
 
 
 def keys(specs):

@@ -76,7 +76,4 @@ def test_rows_times_and_what_is_missing():
     assert table.loc["DSS", "training, ms per image"] == "2"
     assert set(table.loc["CNN+", ["change of logits", "at 2", "error at data scale 0.3-0.4"]]) == {""}
     assert table.loc["CNN+", "inference, ms per image"] == ""
-
-
-def test_without_runs():
     assert systems_table(frame(), points()).empty
