@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from scalestudy.data.distributions import ScaleDistribution
 from scalestudy.data.mnist import ImageSet, load_mnist
 from scalestudy.data.resample import checked_data_scales, rescale_unchecked
-from scalestudy.data.splits import DYNAMIC_COUNTS, batch_positions, check_counts, dynamic_scale_split, normalised
+from scalestudy.data.splits import DYNAMIC_COUNTS, Split, check_counts, dynamic_scale_split
 
 CANVAS_SIZE = 168
 SHRINKS = (1, 2, 3, 4, 6)
@@ -24,7 +24,7 @@ _STATISTICS_CHUNK = 256
 
 
 @dataclass(frozen=True, eq=False)
-class DynamicScaleSplit:
+class DynamicScaleSplit(Split):
     """One split of Dynamic Scale MNIST: small digits and their data scales; large images are made on demand.
 
     Scaling takes no average (the published recipe): a digit drawn at a data scale below 1 loses strokes to aliasing.
@@ -41,9 +41,6 @@ class DynamicScaleSplit:
 
     def __post_init__(self) -> None:
         checked_data_scales(self.data_scales, len(self.digits))
-
-    def __len__(self) -> int:
-        return len(self.digits)
 
     @property
     def mean(self) -> float:
@@ -73,25 +70,12 @@ class DynamicScaleSplit:
         scales = self.data_scales[indices] if data_scale is None else self.data_scales.new_full((1,), data_scale)
         return rescale_unchecked(self.digits[indices], scales / self.shrink, self.canvas_size)
 
-    def batch(self, indices: Tensor | Sequence[int] | slice, data_scale: float | None = None) -> tuple[Tensor, Tensor]:
-        """Normalised images, `dtype` (b, 1, canvas_size, canvas_size), and labels; arguments as of `scaled`.
-
-        At one data scale the normalisation stays that of the split as drawn (the published recipe).
-        """
-        levels = self.scaled(indices, data_scale)
-        return normalised(levels, self.mean, self.std, self.dtype), self.labels[indices]
-
     def part(self, positions: slice) -> DynamicScaleSplit:
         """Some of its images, normalised as all of them are."""
         fields = (field[positions] for field in (self.digits, self.labels, self.data_scales))
         part = DynamicScaleSplit(*fields, self.canvas_size, self.shrink, self.dtype)
         vars(part)["_statistics"] = self._statistics
         return part
-
-    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield every digit once, in batches as of `batch`; a generator shuffles, the same on every device."""
-        for positions in batch_positions(len(self), batch_size, generator, self.digits.device):
-            yield self.batch(positions)
 
 
 def dynamic_scale_mnist(

@@ -13,15 +13,14 @@ from scalestudy.data.mnist import DataError, load_mnist
 from scalestudy.data.resample import rescale, rescale_unchecked
 from scalestudy.data.splits import (
     MNIST_SCALE_COUNTS,
+    Split,
     batch_positions,
     check_counts,
     mnist_scale_draws,
     mnist_scale_split,
-    normalised,
 )
 
 CENTRE = 14.5  # fixed point of the scaling (published recipe), not the middle, 14: digits move to the lower right
-MEAN, STD = 0.0607, 0.2161  # what all splits are normalised with (published recipe)
 AUGMENTATION_RANGE = (0.5, 2.0)  # factors of the random rescaling of training images, uniform (released code)
 
 PUBLISHED = {  # SHA-256 of the published realisations, see `digest`
@@ -35,7 +34,7 @@ PUBLISHED = {  # SHA-256 of the published realisations, see `digest`
 
 
 @dataclass(frozen=True, eq=False)
-class MnistScaleSplit:
+class MnistScaleSplit(Split):
     """One split of one realisation of MNIST-Scale."""
 
     images: Tensor  # uint8 (n, 28, 28): the scaled digits, grey levels
@@ -43,27 +42,22 @@ class MnistScaleSplit:
     data_scales: Tensor  # float64 (n,), in [0.3, 1.0)
     indices: Tensor  # int64 (n,): positions in MNIST's file order
     dtype: torch.dtype = torch.float32  # of the normalised images
-
-    def __len__(self) -> int:
-        return len(self.images)
+    mean, std = 0.0607, 0.2161  # what all splits are normalised with (published recipe)
 
     def to(self, device: torch.device | str) -> MnistScaleSplit:
         parts = (self.images, self.labels, self.data_scales, self.indices)
         return MnistScaleSplit(*(part.to(device) for part in parts), self.dtype)
 
-    def scaled(self, indices: Tensor | Sequence[int] | slice, data_scale: float) -> Tensor:
-        """The original digits of some images at one data scale, made as MNIST-Scale itself was: uint8 (b, 28, 28).
+    def scaled(self, indices: Tensor | Sequence[int] | slice, data_scale: float | None = None) -> Tensor:
+        """Grey levels of some images; at one data scale, of their digits, scaled as MNIST-Scale itself was made.
 
         From a data scale of 1 on the digit is larger than in MNIST, and parts of it may leave the image.
         """
+        if data_scale is None:
+            return self.images[indices]
         digits = load_mnist().images[self.indices[indices].cpu()].to(self.images.device)
         scales = torch.full((len(digits),), data_scale, dtype=torch.float64, device=digits.device)
         return rescale(digits, scales, 28, centre=CENTRE, method="exact")
-
-    def batch(self, indices: Tensor | Sequence[int] | slice, data_scale: float | None = None) -> tuple[Tensor, Tensor]:
-        """Normalised images, `dtype` (b, 1, 28, 28), and labels; at one data scale for all as in `scaled`, if given."""
-        levels = self.images[indices] if data_scale is None else self.scaled(indices, data_scale)
-        return normalised(levels, MEAN, STD, self.dtype), self.labels[indices]
 
     def batches(
         self, batch_size: int, generator: torch.Generator | None = None, augmentation: torch.Generator | None = None
@@ -74,14 +68,14 @@ class MnistScaleSplit:
         affine bicubic transform of the 8-bit image; our reading: about 14.5, because the library of MNIST-Scale's
         recipe put the centre of a 28-pixel image there, for either use).
         """
-        order = batch_positions(len(self), batch_size, generator, self.images.device)
         if augmentation is None:
-            yield from map(self.batch, order)
+            yield from super().batches(batch_size, generator)
             return
+        order = batch_positions(len(self), batch_size, generator, self.images.device)
         factors = random_factors(len(self), augmentation).to(self.images.device)  # copied once, not per step
         for positions, of_batch in zip(order, factors.split(batch_size), strict=True):
             levels = rescale_unchecked(self.images[positions], of_batch, 28, centre=CENTRE, method="exact")
-            yield normalised(levels, MEAN, STD, self.dtype), self.labels[positions]
+            yield self.normalised(levels), self.labels[positions]
 
 
 def random_factors(count: int, generator: torch.Generator) -> Tensor:

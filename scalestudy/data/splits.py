@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -107,6 +107,23 @@ def batch_positions(
     return order.split(batch_size)
 
 
-def normalised(levels: Tensor, mean: float, std: float, dtype: torch.dtype) -> Tensor:
-    """(grey level / 255 - mean) / std of uint8 images (b, h, w), as (b, 1, h, w)."""
-    return levels[:, None].to(dtype).mul_(1.0 / (255.0 * std)).sub_(mean / std)
+class Split:
+    """Normalised images and labels of one split; subclasses have `labels`, `dtype`, `mean`, `std` and `scaled`."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def normalised(self, levels: Tensor) -> Tensor:
+        """(grey level / 255 - mean) / std, (b, 1, N, N)."""
+        return levels[:, None].to(self.dtype).mul_(1.0 / (255.0 * self.std)).sub_(self.mean / self.std)
+
+    def batch(self, indices: Tensor | Sequence[int] | slice, data_scale: float | None = None) -> tuple[Tensor, Tensor]:
+        """Normalised images, `dtype` (b, 1, N, N), and labels; arguments as of `scaled`.
+
+        At one data scale the normalisation stays that of the split as drawn (the published recipe).
+        """
+        return self.normalised(self.scaled(indices, data_scale)), self.labels[indices]
+
+    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield every image once, in batches as of `batch`; a generator shuffles, the same on every device."""
+        return map(self.batch, batch_positions(len(self), batch_size, generator, self.labels.device))

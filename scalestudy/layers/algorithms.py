@@ -44,7 +44,7 @@ def fastest(
 
     A GPU gets no dense Hermite kernels: their size has to be waited for.
     """
-    channels, half_width = (in_channels, out_channels), min(kernel_size // 2, max(size) - 1)
+    channels, half_width = (in_channels, out_channels), kernel_size // 2
     dense = math.prod(channels) * kernel_size**2 * math.prod(size)
     small = weight.device.type == "cpu" and weight.dtype != torch.float64 and kernel_size <= _SMALL_KERNEL
     costs: dict[Algorithm, float] = {"fourier": _FOURIER_HANDICAP * fourier_cost(*channels, size, half_width)}
@@ -61,21 +61,19 @@ def correlate(
     """Scale convolution, or its maximum over scales with `project`; see `correlate_separable`."""
     if algorithm == "separable":
         return correlate_separable(x, weight, basis, project=project)
-    if isinstance(basis, SeparableBasis):
-        basis = basis.within(max(x.shape[-2:]) - 1)  # kernels are no larger than the planes can see
-    dense = algorithm == "dense"
-    y = correlate_dense(x, weight, basis) if dense else correlate_fourier(x, weight, basis.dense())
+    pictures = basis.dense(max(x.shape[-2:]) - 1)  # no larger than the planes can see
+    y = (correlate_dense if algorithm == "dense" else correlate_fourier)(x, weight, pictures)
     return y.max(dim=2).values if project else y
 
 
-def dense_kernels(weight: Tensor, basis: SeparableBasis | SampledBasis) -> Tensor:
-    """Kernels (S, O, I, K, K): weights (O, I, F) times the basis."""
+def dense_kernels(weight: Tensor, basis: Tensor) -> Tensor:
+    """Kernels (S, O, I, K, K): weights (O, I, F) times the basis (F, S, K, K)."""
     with full_precision(weight.device):
-        return torch.einsum("oif,fshw->soihw", weight, basis.dense().to(weight.dtype))
+        return torch.einsum("oif,fshw->soihw", weight, basis.to(weight.dtype))
 
 
-def correlate_dense(x: Tensor, weight: Tensor, basis: SeparableBasis | SampledBasis) -> Tensor:
-    """Scale convolution by K x K kernels, as the released code computes it; see `correlate_separable`."""
+def correlate_dense(x: Tensor, weight: Tensor, basis: Tensor) -> Tensor:
+    """Scale convolution by K x K kernels, as the released code computes it; see `correlate_fourier`."""
     kernels = dense_kernels(weight, basis)
     inputs, padding = x.unbind(2) if x.dim() == 5 else [x] * len(kernels), kernels.shape[-1] // 2
     with full_precision(x.device):

@@ -103,7 +103,7 @@ class ScaleConv(Described):
 
     def kernels(self) -> Tensor:
         """Present dense kernels, (O, I / groups, S, K, K): what Fig. 1 calls the multi-scale kernel."""
-        return dense_kernels(self.weight, self._sampled(self.scales())).movedim(0, 2)
+        return dense_kernels(self.weight, self._sampled(self.scales()).dense()).movedim(0, 2)
 
     @torch.no_grad()
     def export(self) -> DenseConv:
@@ -186,7 +186,7 @@ class ScaleConv(Described):
             if traced or algorithm == "separable":
                 scales = torch.where(scales < self._least_scale, torch.nan, scales)
                 side = known or dynamic_size_on_device(scales, self.extent)
-                return self.basis.sample_on_device(scales, side, bound // 2), algorithm
+                return self.basis.sample(scales, side, bound // 2), algorithm
         basis = self._sampled(scales)
         return basis, self._fastest(size, basis.functions.shape[2])
 
@@ -262,8 +262,7 @@ def _basis_of(effective_size: int | None, basis: HermiteBasis | SampledBasis | N
     if (effective_size is None) == (basis is None):
         given = f"got effective_size={effective_size!r} and basis={basis!r}"
         raise ValueError(f"give either effective_size (for the varying-order basis) or basis, {given}")
-    if basis is None:
-        return VaryingOrderBasis(effective_size)
+    basis = VaryingOrderBasis(effective_size) if basis is None else basis
     if not isinstance(basis, HermiteBasis | SampledBasis):
         raise ValueError(f"basis must be a VaryingOrderBasis, VaryingSigmaBasis or SampledBasis, got {basis!r}")
     return basis

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, replace
 from functools import partial
 from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from scalestudy.layers.scales import is_finite, require_integer
 
@@ -71,6 +72,12 @@ def supports(scales: Tensor, size: int | Tensor) -> Tensor:
     return torch.floor(torch.trunc((scales / scales.max()).double() * size) / 2)
 
 
+def reaching(functions: Tensor, reach: int) -> Tensor:
+    """Functions (..., K), padded or cropped to so many pixels from the middle, on the last axis."""
+    margin = reach - functions.shape[-1] // 2
+    return functional.pad(functions, (margin, margin))  # a negative margin crops
+
+
 @dataclass(frozen=True)
 class SeparableBasis:
     """A sampled basis of F separable functions at S scales, in double precision.
@@ -89,16 +96,11 @@ class SeparableBasis:
     supports: tuple[int, ...] | None  # (S,), half-widths in pixels; None where only the device knows them
     resample: Callable[[Tensor], Tensor]  # makes `functions` of `scales`
 
-    def dense(self) -> Tensor:
-        """The basis as pictures, (F, S, K, K)."""
-        functions = self.functions / self.norms[:, None, None]
+    def dense(self, reach: float = math.inf) -> Tensor:
+        """The basis as pictures, (F, S, K, K), without what lies further from the middle, in pixels."""
+        cropped = reaching(self.functions, min(reach, self.functions.shape[2] // 2))
+        functions = cropped / self.norms[:, None, None]
         return functions[list(self.rows), :, :, None] * functions[list(self.cols), :, None, :]
-
-    def within(self, reach: int) -> SeparableBasis:
-        """The same without what lies further from the middle, in pixels, and still counts in the norms."""
-        size = self.functions.shape[2]
-        beyond = max(0, size // 2 - reach)
-        return replace(self, functions=self.functions[..., beyond : size - beyond])
 
     def half_widths(self, size: tuple[int, int]) -> tuple[int, ...]:
         """Half-width in pixels of each scale's functions, or a bound, as far as planes (H, W) can see it."""
@@ -117,6 +119,7 @@ class SeparableBasis:
         return weight / (self.norms[list(self.rows)] * self.norms[list(self.cols)]).to(weight.dtype)
 
 
+@dataclass(eq=False)
 class HermiteBasis:
     """Common part of the two Hermite-Gaussian bases, of n^2 functions for an `effective_size` n.
 
@@ -125,50 +128,40 @@ class HermiteBasis:
     keep their natural 1/s^2 amplitude.
     """
 
-    def __init__(
-        self, effective_size: int, num_orders: int, multipliers: tuple[float, ...], pairs: list[tuple[int, int]]
-    ) -> None:
-        self.effective_size = effective_size
-        self.num_orders = num_orders
-        self._multipliers = multipliers
-        self.rows, self.cols = zip(*pairs, strict=True)  # which two of the 1-D functions make each basis function
+    effective_size: int
+    num_orders: int
+    multipliers: tuple[float, ...]
+    pairs: InitVar[list[tuple[int, int]]]  # which two of the 1-D functions make each basis function
 
-    def __repr__(self) -> str:
-        given = f"effective_size={self.effective_size}, num_orders={self.num_orders}, multipliers={self._multipliers}"
-        return f"{type(self).__name__}({given})"
+    def __post_init__(self, pairs: list[tuple[int, int]]) -> None:
+        self.rows, self.cols = zip(*pairs, strict=True)
 
     @property
     def num_functions(self) -> int:
         """Number F of functions."""
         return len(self.rows)
 
-    def sample(self, scales: Tensor, size: int) -> SeparableBasis:
+    def sample(self, scales: Tensor, size: int | Tensor, window: int | None = None) -> SeparableBasis:
         """The basis on the pixel grid for scales (S,), to which gradients flow, and kernels of odd size, in pixels.
 
-        The support of each scale is a step function of the scales and carries no gradient.
+        The support of each scale is a step function of the scales and carries no gradient.  Nobody waits for the values
+        of scales in a window, of so many pixels to each side: exact while no scale reaches beyond it; of larger ones it
+        cuts off more than Eq. 6 does.
         """
-        require_odd("kernel size", size)
-        half = size // 2
-        reach = supports(scales, size).nan_to_num(half).clamp(min=0)
-        return self._sample(scales, size, half, tuple(int(half_width) for half_width in reach.tolist()))
-
-    def sample_on_device(self, scales: Tensor, size: int | Tensor, window: int) -> SeparableBasis:
-        """`sample` in a window, pixels to each side, so that nobody waits for the values of the scales.
-
-        Exact while no scale reaches beyond it; of larger ones it cuts off more than Eq. 6 does.
-        """
-        return self._sample(scales, size, window, None)
-
-    def _sample(self, scales: Tensor, size: int | Tensor, half: int, known: tuple[int, ...] | None) -> SeparableBasis:
+        half, known = window, None
+        if window is None:
+            require_odd("kernel size", size)
+            half = size // 2
+            known = tuple(supports(scales, size).nan_to_num(half).clamp(min=0).int().tolist())
         resample = partial(self._functions, size=size, half=half)
         functions = resample(scales)
         norms = torch.linalg.vector_norm(functions[:, 0], dim=-1)
-        orders = tuple(range(self.num_orders + 2)) * len(self._multipliers)
+        orders = tuple(range(self.num_orders + 2)) * len(self.multipliers)
         return SeparableBasis(scales, functions, norms, orders, self.rows, self.cols, known, resample)
 
     def _functions(self, scales: Tensor, size: int | Tensor, half: int) -> Tensor:
         """Unnormalised 1-D functions (M = J * (orders + 2), S, 2 half + 1)."""
-        multipliers = torch.tensor(self._multipliers, dtype=torch.float64, device=scales.device)
+        multipliers = torch.tensor(self.multipliers, dtype=torch.float64, device=scales.device)
         sigmas = scales.double() / multipliers[:, None]  # (J, S)
         functions = hermite_gaussians(sigmas, self.num_orders + 2, half)  # (orders + 2, J, S, K)
         offsets = torch.arange(-half, half + 1, device=scales.device).abs()
@@ -272,6 +265,7 @@ class SampledBasis(nn.Module):
             )
         return self
 
-    def dense(self) -> Tensor:
-        """The pictures, (F, S, K, K)."""
-        return self.functions
+    def dense(self, reach: float = math.inf) -> Tensor:
+        """The pictures, (F, S, K, K), without what lies further from the middle, in pixels."""
+        reach = min(reach, self.functions.shape[2] // 2)
+        return reaching(reaching(self.functions, reach).mT, reach).mT

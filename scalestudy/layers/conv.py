@@ -14,7 +14,7 @@ from scalestudy.layers.algorithms import Algorithm as Algorithm
 from scalestudy.layers.algorithms import is_separable
 from scalestudy.layers.base import ScaleConv
 from scalestudy.layers.fast.plain import plain_steps_wanted
-from scalestudy.layers.fast.pooled import can_pool_folded, is_plain, project_relu_norm_pool
+from scalestudy.layers.fast.pooled import are_plain, can_pool_folded, project_relu_norm_pool
 
 
 class LiftingConv(ScaleConv):
@@ -67,6 +67,7 @@ class LiftingConv(ScaleConv):
     Derivatives of derivatives, `torch.func`, forward mode, `torch.compile`, `torch.export` and tracing take plain
     matrix products, of several times the memory (`scalestudy.layers.fast.plain`).  Graphs have no break, and those of
     learned scales serve while the kernel size changes: they reckon with kernels as large as the images.
+    Dynamic H and W are refused there ("You marked h as dynamic but your code specialized it to be a constant").
 
     Scales that are about as small as that have huge responses, because the functions are normalised at the first of
     them.  "separable" and "fourier" sum over the image, so their rounding error anywhere is relative to its brightest
@@ -77,7 +78,7 @@ class LiftingConv(ScaleConv):
 
     def project(self, x: Tensor) -> Tensor:
         """``ScaleProjection()(conv(x))``, (B, O, H, W), without keeping the response of every scale in memory."""
-        if not is_plain(self, LiftingConv):
+        if not are_plain([self], [LiftingConv]):
             return ScaleProjection()(self(x))  # hooks see the call, and a subclass may compute something else
         return self._projected(x)
 
@@ -104,15 +105,15 @@ class ScaleProjection(nn.Module):
 
 
 def run_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """``nn.Sequential(*layers)(x)``; one step stands for several of them only where nobody can tell (`is_plain`)."""
+    """``nn.Sequential(*layers)(x)``; one step stands for several of them only where nobody can tell (`are_plain`)."""
     layers = list(layers)
-    if _can_project(layers):
+    if not plain_steps_wanted() and are_plain(layers[:2], (LiftingConv, ScaleProjection)):
         conv, _, *layers = layers
-        conv._check(x)
-        basis, _ = conv._sampled_for(x.shape[-2:])
         usual = conv.bias is None and (conv.stride, conv.groups, conv.padding) == (1, 1, "same")
         separable = conv.algorithm in ("auto", "separable") and is_separable(conv.basis)
         if usual and separable and can_pool_folded(x, conv.weight, layers[:3]):
+            conv._check(x)
+            basis, _ = conv._sampled_for(x.shape[-2:])
             _, norm, pool, *layers = layers
             x = project_relu_norm_pool(x, conv.weight, basis, norm, pool.kernel_size)
         else:
@@ -120,9 +121,3 @@ def run_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     for layer in layers:
         x = layer(x)
     return x
-
-
-def _can_project(layers: list[nn.Module]) -> bool:
-    if plain_steps_wanted() or len(layers) < 2:
-        return False
-    return is_plain(layers[0], LiftingConv) and is_plain(layers[1], ScaleProjection)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache, partial
+from functools import partial
 
+import numpy as np
 import torch
 from scipy.special import ive
 from torch import Tensor, nn
@@ -17,20 +18,10 @@ from scalestudy.models.pooling import larger
 DILATIONS = (1, 2)  # of the kernels on the two levels of the scale space
 # variance in square pixels that takes an image of sigma 0.25 to one of sigma 0.5 (released code)
 BLUR_VARIANCE = 0.25**2 * (2**2 - 1)
-BLUR_HALF_WIDTH = 4  # the blur reaches this many pixels to each side
-
-
-def blur_taps() -> Tensor:
-    """Discrete Gaussian (Lindeberg): e^-t I_|n|(t), t = `BLUR_VARIANCE`, n = -4 .. 4, normalised to sum 1; float64."""
-    orders = torch.arange(-BLUR_HALF_WIDTH, BLUR_HALF_WIDTH + 1, dtype=torch.float64).abs()
-    taps = torch.from_numpy(ive(orders.numpy(), BLUR_VARIANCE))
-    return taps / taps.sum()
-
-
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # kept, and may serve a training step later
-def _taps(dtype: torch.dtype, device: torch.device) -> Tensor:
-    return blur_taps().to(device, dtype)
+# discrete Gaussian (Lindeberg): e^-t I_|n|(t), t the variance, n = -4 .. 4, normalised to sum 1
+BLUR_HALF_WIDTH = 4
+_TAPS = ive(abs(np.arange(-BLUR_HALF_WIDTH, BLUR_HALF_WIDTH + 1)), BLUR_VARIANCE)
+BLUR_TAPS = tuple((_TAPS / _TAPS.sum()).tolist())
 
 
 class DilatedConv(nn.Module):
@@ -49,7 +40,7 @@ class DilatedConv(nn.Module):
 
     def lift(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The two levels, (B, I, H, W) each."""
-        planes, taps = x.flatten(0, 1).unsqueeze(1), _taps(x.dtype, x.device)
+        planes, taps = x.flatten(0, 1).unsqueeze(1), torch.tensor(BLUR_TAPS, dtype=x.dtype, device=x.device)
         rows = functional.conv2d(planes, taps.view(1, 1, 1, -1), padding=(0, BLUR_HALF_WIDTH))
         return x, functional.conv2d(rows, taps.view(1, 1, -1, 1), padding=(BLUR_HALF_WIDTH, 0)).view_as(x)
 

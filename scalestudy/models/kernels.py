@@ -7,17 +7,19 @@ with a `SampledBasis`, as SESN's is with Hermite-Gaussian functions.  All bases 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from scalestudy.layers.fast.plain import kept
 
 KERNEL_SIZE = 7  # height and width of the learned kernels of all baselines but SS-CNN, in pixels (released code)
 
 # size factors of SiCNN's kernels and of SI-ConvNet's images (released code of SESN)
 COLUMN_SCALES = (0.3, 0.45, 0.67, 1.0, 1.49, 2.23, 3.33)
 COLUMN_KERNEL_SIZE = int(KERNEL_SIZE * max(COLUMN_SCALES))  # 23 pixels
+COLUMN_SIZES = (3, 5, 5, 7, 11, 17, 23)  # what of SiCNN's enlarged kernels is not zero everywhere, in pixels
 
 FILTER_SIZES = (7, 9, 11, 13, 15, 17)  # SS-CNN's kernel sizes in pixels: the scales of its filters
 REFERENCE_SIZE = 11  # filter size in pixels at which SS-CNN's harmonics are not turned
@@ -31,8 +33,7 @@ def kernel_bank(in_channels: int, out_channels: int) -> nn.Parameter:
     return nn.Parameter(nn.init.kaiming_uniform_(weight, a=5**0.5))
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # kept, and may serve a training step later
+@kept
 def resampling(
     new_size: int, canvas: int, align_corners: bool, size: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:

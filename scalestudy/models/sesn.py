@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scalestudy.layers.basis import SampledBasis, VaryingSigmaBasis
-from scalestudy.layers.conv import Algorithm, GroupConv, LiftingConv
-from scalestudy.layers.disco import disco_basis
-from scalestudy.layers.fast.pooled import is_plain
+from scalestudy.layers.conv import GroupConv, LiftingConv
+from scalestudy.layers.disco import SCALES, disco_basis
+from scalestudy.layers.fast.pooled import are_plain
 from scalestudy.layers.scales import (
     DirectScales,
     FixedScales,
@@ -32,7 +32,6 @@ from scalestudy.models.pooling import block_pool, max_pool_2x2
 EFFECTIVE_SIZE = 7  # n of the bases: n^2 = 49 functions
 KERNEL_SIZE = 15  # fixed kernel size of SESN and DISCO in pixels
 NUM_SCALES = 4
-DISCO_STEPS = (1.0, 1.26, 1.59, 2.0)  # DISCO's scales as multiples of its smallest sigma
 
 Pooling = Literal["max", "average"]
 
@@ -57,7 +56,6 @@ class ScaleAxisNet(MnistScaleNet):
         kernel_size: int | None = KERNEL_SIZE,
         relu: bool = True,
         pooling: Pooling = "max",
-        algorithm: Algorithm = "auto",
         in_channels: int = 1,
         num_classes: int = 10,
         image_size: int = 28,
@@ -67,7 +65,7 @@ class ScaleAxisNet(MnistScaleNet):
             raise ValueError(f"pooling must be 'max' or 'average', got {pooling!r}")
         self.scales, self.relu, self.pooling = scales, relu, pooling
         first, second, third = CHANNELS
-        shared = {"basis": basis, "kernel_size": kernel_size, "bias": True, "algorithm": algorithm}
+        shared = {"basis": basis, "kernel_size": kernel_size, "bias": True}
         self.conv1 = LiftingConv(in_channels, first, scales, **shared)
         self.norm1 = nn.BatchNorm2d(first)
         self.conv2 = GroupConv(first, second, scales, **shared)
@@ -104,7 +102,7 @@ class ScaleAxisNet(MnistScaleNet):
 
 def _response(conv: LiftingConv | GroupConv, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """The response without its bias, and the bias; where somebody listens to the layer (hooks), with it, and None."""
-    return (conv.without_bias(x), conv.bias) if is_plain(conv, type(conv)) else (conv(x), None)
+    return (conv.without_bias(x), conv.bias) if are_plain([conv], [type(conv)]) else (conv(x), None)
 
 
 def _bias_relu(x: Tensor, bias: Tensor | None, relu: bool = True) -> Tensor:
@@ -132,27 +130,29 @@ def disco(mult: float = 1.5, basis: Tensor | None = None, **options: Any) -> Sca
     (49, 4, 15, 15) may take the place of our own solution.
     """
     sigma = 1.9
-    basis = disco_basis(mult=mult, sigma=sigma, scales=DISCO_STEPS) if basis is None else basis
-    scales = FixedScales.from_values([sigma * step for step in DISCO_STEPS])
+    basis = disco_basis(mult=mult, sigma=sigma) if basis is None else basis
+    scales = FixedScales.from_values([sigma * step for step in SCALES])
     return ScaleAxisNet(scales, SampledBasis(basis), pooling="average", **options)
 
 
-def learned(scales: InternalScales, mult: float = 1.4, *, like_sesn: bool = False, **options: Any) -> ScaleAxisNet:
-    """The paper's network: SESN's with learned scales.
+def _ours(
+    kind: type[InternalScales],
+    sigma: float = 1.5,
+    isr: float = 2.0,
+    num_scales: int = NUM_SCALES,
+    mult: float = 1.4,
+    *,
+    like_sesn: bool = False,
+    **options: Any,
+) -> ScaleAxisNet:
+    """The paper's network: SESN's with learned scales, from where the released code starts.
 
     As released, without ReLU in the first two blocks, and with kernels that follow the largest scale (27 pixels at the
     start; Eq. 6).  `like_sesn`: in nothing but its scales different from `sesn`, for "all methods adopt the same
     training strategy" (Section 4.3).
     """
-    basis, kernel_size = VaryingSigmaBasis(EFFECTIVE_SIZE, mult=mult), KERNEL_SIZE if like_sesn else None
-    return ScaleAxisNet(scales, basis, kernel_size=kernel_size, relu=like_sesn, **options)
-
-
-def _ours(
-    kind: type[InternalScales], sigma: float = 1.5, isr: float = 2.0, num_scales: int = NUM_SCALES, **options: Any
-) -> ScaleAxisNet:
-    """`learned` with one kind of scales, from where the released code starts."""
-    return learned(kind(sigma, isr, num_scales), **options)
+    scales, basis = kind(sigma, isr, num_scales), VaryingSigmaBasis(EFFECTIVE_SIZE, mult=mult)
+    return ScaleAxisNet(scales, basis, kernel_size=KERNEL_SIZE if like_sesn else None, relu=like_sesn, **options)
 
 
 ours_isr = partial(_ours, StepRatioScales)

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from scalestudy.layers.fast.fourier import correlate_fourier
+from scalestudy.layers.fast.plain import kept
 from scalestudy.models.frame import BlockNet
-from scalestudy.models.kernels import COLUMN_SCALES, enlarged_pixels, kernel_bank
+from scalestudy.models.kernels import COLUMN_KERNEL_SIZE, COLUMN_SCALES, COLUMN_SIZES, enlarged_pixels, kernel_bank
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # kept, and may serve a training step later
-def _functions(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, list[int]]:
-    """Enlarged pixels (49, 7, 23, 23), and how many rows at the edge of each column's kernels are zero."""
-    functions = enlarged_pixels()
-    covered = functions.any(0).any(-1).int()  # rows of each column's kernel that are not zero, (7, 23)
-    edges = torch.minimum(covered.argmax(1), covered.flip(1).argmax(1)).tolist()
-    return functions.to(device, dtype), edges
+@kept
+def _functions(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return enlarged_pixels().to(device, dtype)
 
 
 class ColumnConv(nn.Module):
@@ -37,15 +31,15 @@ class ColumnConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight, lifting = self.weight.flatten(2), x.shape[1] == self.weight.shape[1]
         norm, responses = weight.abs().sum(2), []
-        functions, edges = _functions(weight.dtype, weight.device)
+        functions = _functions(weight.dtype, weight.device)
         columns = [x] * len(COLUMN_SCALES) if lifting else x.chunk(len(COLUMN_SCALES), 1)
-        for q, (column, edge) in enumerate(zip(columns, edges, strict=True)):
-            end = functions.shape[-1] - edge  # without the zeros around small kernels
-            basis = functions[:, q, edge:end, edge:end]
+        for q, (column, size) in enumerate(zip(columns, COLUMN_SIZES, strict=True)):
+            edge = (COLUMN_KERNEL_SIZE - size) // 2  # of zeros
+            basis = functions[:, q, edge : edge + size, edge : edge + size]
             kernels = torch.einsum("oif,fyx->oiyx", weight, basis)
             gain = norm / kernels.abs().sum((2, 3))
             if lifting:  # from few channels, kernels are quicker than spectra
-                responses.append(functional.conv2d(column, kernels * gain[..., None, None], padding=len(basis[0]) // 2))
+                responses.append(functional.conv2d(column, kernels * gain[..., None, None], padding=size // 2))
             else:
                 responses.append(correlate_fourier(column, weight * gain[..., None], basis[:, None]).squeeze(2))
         return torch.cat(responses, 1)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from scalestudy.data import splits
-from scalestudy.data.splits import SPLIT_NAMES, batch_positions, check_counts, mnist_scale_draws, stratified_split
+from scalestudy.data import LogUniform, dynamic_scale_mnist, mnist_scale, splits
+from scalestudy.data.splits import SPLIT_NAMES, Split, check_counts, mnist_scale_draws, stratified_split
 
 LABELS = np.random.RandomState(7).choice(10, size=70_000, p=np.arange(1, 11) / 55)
 
@@ -42,16 +42,33 @@ def test_draws_have_range_and_order() -> None:
     assert all(scales.min() >= 0.3 and scales.max() < 1.0 for scales in draws.values())
 
 
-def test_batches_of_positions_hold_each_once() -> None:
-    cpu = torch.device("cpu")
-    assert [part.tolist() for part in batch_positions(5, 2, None, cpu)] == [[0, 1], [2, 3], [4]]
-    orders = [torch.cat(batch_positions(50, 8, torch.Generator().manual_seed(seed), cpu)) for seed in (1, 1, 2)]
-    assert torch.equal(orders[0], orders[1])
-    assert not torch.equal(orders[0], orders[2])
-    assert torch.equal(orders[0].sort().values, torch.arange(50))
-
-
 @pytest.mark.parametrize("counts", [(0, 1, 1), (10_001, 1, 1), (1, 2_001, 1), (1, 1)])
 def test_counts_are_checked(counts: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"counts must be .* from 1 to \(10000, 2000, 50000\), got \(.*; lower them"):
         check_counts(counts, (10_000, 2_000, 50_000))
+
+
+@pytest.fixture(scope="module", params=["Dynamic Scale MNIST", "MNIST-Scale"])
+def split(request, mnist) -> Split:
+    if request.param == "MNIST-Scale":
+        return mnist_scale(0, counts=(30, 1, 1))["train"]
+    return dynamic_scale_mnist(0, LogUniform(low=1, high=8), (30, 1, 1), shrink=3)["train"]
+
+
+@pytest.mark.parametrize("data_scale", [None, 0.5, 8.0])
+def test_images_are_normalised_with_the_statistics_of_the_split(split, data_scale) -> None:
+    images, labels = split.batch([4, 1], data_scale)
+    expected = (split.scaled([4, 1], data_scale).double() / 255 - split.mean) / split.std
+    assert images.dtype == torch.float32
+    assert torch.allclose(images.double(), expected[:, None], atol=1e-5)
+    assert torch.equal(labels, split.labels[[4, 1]])
+
+
+def test_batches_show_every_image_once(split) -> None:
+    """In order, or in one that a generator draws."""
+    orders = {seed: torch.randperm(30, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)}
+    for seed, order in {None: torch.arange(30), **orders}.items():
+        batches = list(split.batches(8, None if seed is None else torch.Generator().manual_seed(seed)))
+        assert [len(labels) for _, labels in batches] == [8, 8, 8, 6]
+        for found, expected in zip(zip(*batches, strict=True), split.batch(order), strict=True):
+            assert torch.equal(torch.cat(found), expected)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scalestudy.layers.basis import HermiteBasis, SampledBasis, VaryingOrderBasis
+from scalestudy.layers.basis import HermiteBasis, SampledBasis, VaryingOrderBasis, VaryingSigmaBasis
 from scalestudy.layers.conv import GroupConv, LiftingConv, ScaleProjection, run_layers
 from scalestudy.layers.scales import (
     DirectScales,
@@ -51,6 +51,12 @@ KINDS = ("lift", "project", "group", "pool")
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 EVERY = pytest.mark.parametrize("algorithm", ["separable", "fourier", "dense"])
 BY_HAND = pytest.mark.parametrize("algorithm", ["separable", "fourier"])  # whose way back is written by hand
+BASES = {
+    "varying order": VaryingOrderBasis(2),
+    "varying sigma": VaryingSigmaBasis(3, max_order=2, mult=1.4),
+    "few pairs": HermiteBasis(2, 4, (1.0,), [(0, 3), (1, 0), (3, 0), (2, 2)]),
+    "odd columns": HermiteBasis(2, 4, (1.0,), [(0, 1), (1, 1), (2, 3)]),
+}
 PARAMETERISATIONS = [FixedScales, IsrScales, DirectScales, StepRatioScales, SpacingScales, IntervalScales]
 
 

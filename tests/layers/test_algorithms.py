@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from agreement import (
+    BASES,
     BY_HAND,
     EVERY,
     EVERY_KIND,
@@ -21,10 +22,42 @@ from agreement import (
     outcome,
 )
 
-from scalestudy.layers.basis import VaryingSigmaBasis
 from scalestudy.layers.fast import folded, fourier, pooled, separable
 from scalestudy.layers.fast.separable import SeparableLayer
 from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales
+
+CASES = {
+    "small image": ((1.0, 2.5, 3), (9, 9), (1, 2)),
+    "non-square": ((0.9, 2.3, 2), (14, 7), (3, 2)),
+    "kernel larger than image": ((1.6, 2.4, 3), (5, 8), (2, 3)),
+    "kernel much larger than image": ((3.0, 3.0, 2), (4, 3), (2, 2)),
+    "one row": ((0.8, 1.7, 2), (1, 12), (1, 1)),
+    "one column": ((0.8, 1.7, 2), (11, 1), (2, 1)),
+    "one pixel": ((0.8, 1.7, 2), (1, 1), (2, 2)),
+    "even and odd": ((0.8, 1.7, 2), (10, 7), (1, 3)),
+    "single scale": ((1.3, 1, 1), (8, 9), (2, 2)),
+    "many scales": ((0.8, 3.1, 7), (8, 8), (1, 2)),
+    "descending scales": (None, (8, 8), (2, 2)),
+}
+
+
+@BY_HAND
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize("kind", ["lift", "project", "group"])
+@pytest.mark.parametrize("case", CASES)
+def test_equals_dense(case, kind, basis, algorithm, monkeypatch) -> None:
+    """Three images: in one chunk, and in several chunks and blocks."""
+    values, size, channels = CASES[case]
+    scales = DirectScales(*(values or (1.0, 2.0, 3)))
+    if values is None:
+        scales.sigmas.data = torch.tensor([2.1, 1.4, 0.9])
+    layer = layer_of(kind, scales, channels, BASES[basis], algorithm, bias=True)
+    x = images_for(layer, size, batch=3)
+    assert_same_as_dense(layer, x)
+    monkeypatch.setattr(SeparableLayer, "chunks", in_chunks_of(2, 1))
+    for limits in (fourier._CHUNK_BYTES, fourier._BLOCK_BYTES):
+        monkeypatch.setitem(limits, "cpu", 1)
+    assert_same_as_dense(layer, x)
 
 
 @EVERY_KIND
@@ -41,7 +74,7 @@ def test_derivatives_of_every_parameterisation(kind, scales, monkeypatch) -> Non
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("second", [False, True], ids=["first", "second"])
 def test_derivatives_of_every_algorithm(second, kind, algorithm, training) -> None:
-    basis = VaryingSigmaBasis(3, max_order=2, mult=1.4)
+    basis = BASES["varying sigma"]
     layer = layer_of(kind, IsrScales(0.7, 2.1, 3), (2, 2), basis, algorithm, extent=2.0).train(training)
     assert_right_derivatives(layer, images_for(layer, (4, 4)), second, fast_mode=True)
 
@@ -74,9 +107,9 @@ def test_results_are_not_overwritten_by_the_next_call(kind, algorithm) -> None:
 @EVERY_KIND
 def test_without_gradients(kind, algorithm, mode) -> None:
     """The same output and statistics; what is cached then still serves for training."""
-    caches = (folded._vertical_transform, folded._places, pooled._first_places, separable._derivatives)
-    for cache in (*caches, fourier.plan_for):
-        cache.cache_clear()
+    tables = (folded.vertical_transform, folded._places, pooled._first_places, separable._derivatives)
+    for table in (*tables, fourier.plan_for):
+        table.__wrapped__.cache_clear()
     layer = layer_of(kind, algorithm=algorithm)
     x, fresh = images_for(layer), copy.deepcopy(layer)
     with mode():

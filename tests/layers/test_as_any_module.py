@@ -277,23 +277,19 @@ def lifting(scales=FIXED, size: int | None = 3, **options) -> LiftingConv:
     return LiftingConv(1, 2, scales, size, **options)
 
 
+ISR, STEP, SPACING = (kind(2.0, 3.0, 3) for kind in (IsrScales, StepRatioScales, SpacingScales))
+SIGMA = {"size": None, "basis": VaryingSigmaBasis(3)}
+
+
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize(
     ("saved", "other", "message"),
     [
-        (
-            IsrScales(2.0, 3.0, 3),
-            IsrScales(2.0, 3.0, 4),
-            "saved from IsrScales of 3 scales and .* not fit IsrScales of 4",
-        ),
-        (StepRatioScales(2.0, 3.0, 3), StepRatioScales(2.0, 3.0, 4), "of 3 scales and does not fit Step.* of 4 scales"),
-        (StepRatioScales(2.0, 3.0, 3), IsrScales(2.0, 3.0, 3), "saved from StepRatioScales .* does not fit IsrScales"),
-        (SpacingScales(2.0, 3.0, 3), StepRatioScales(2.0, 3.0, 3), "saved from SpacingScales .* fit StepRatioScales"),
-        (
-            lifting(),
-            lifting(size=None, basis=VaryingSigmaBasis(3)),
-            "with VaryingOrderBasis.* does not fit .*VaryingSigmaB",
-        ),
+        (ISR, IsrScales(2.0, 3.0, 4), "saved from IsrScales of 3 scales and .* not fit IsrScales of 4"),
+        (STEP, StepRatioScales(2.0, 3.0, 4), "of 3 scales and does not fit Step.* of 4 scales"),
+        (STEP, ISR, "saved from StepRatioScales .* does not fit IsrScales"),
+        (SPACING, STEP, "saved from SpacingScales .* fit StepRatioScales"),
+        (lifting(), lifting(**SIGMA), "with VaryingOrderBasis.* does not fit .*VaryingSigmaB"),
         (lifting(), lifting(extent=3.0), "and extent 4 and does not fit .* and extent 3"),
         (lifting(), lifting(kernel_size=9), "does not fit .* and kernels of 9 pixels"),
         (lifting(IsrScales(1.0, 2.0, 3)), lifting(StepRatioScales(1.0, 2.0, 3)), "scales was saved from IsrScales"),

@@ -168,6 +168,16 @@ def test_other_images(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert build(name, image_size=16)(images(2, 1, 16)).isfinite().all()
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch, of its own ways
+@pytest.mark.parametrize("name", ["dss", "sicnn", "si_convnet", "sevf"])
+def test_one_graph(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_channels(monkeypatch)
+    torch._dynamo.reset()
+    net = made(name).eval()
+    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(images()), net(images()), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["sesn", "disco", "ours_isr", "cnn"])
 def test_layers_that_somebody_listens_to_are_called(name: str) -> None:
     """And nothing changes but rounding; a layer that is computed another way than by its call would be passed by."""

@@ -17,7 +17,7 @@ from reference_files import arrays
 from torch import Tensor, nn
 
 from scalestudy.models import build
-from scalestudy.models.dss import blur_taps
+from scalestudy.models.dss import BLUR_TAPS
 from scalestudy.models.kernels import log_radial_harmonics
 from scalestudy.models.sesn import disco
 
@@ -87,7 +87,7 @@ LINEAR = _head("1.linear.", (0, 1, 4))
 FC = _head("1.", ("fc1", "fc1bn", "fc2"))
 MAIN = _blocks("1.main.", (0, 4, 8), (3, 7, 11)) | LINEAR
 NAMED = _blocks("1.", ("conv1", "conv2", "conv3"), ("bn1", "bn2"))
-DSS_TAPS = {r"1\.main\.0\.kernel[xy]_0": blur_taps}
+DSS_TAPS = {r"1\.main\.0\.kernel[xy]_0": partial(torch.tensor, BLUR_TAPS, dtype=torch.float64)}
 
 
 def _dss(name: str, norms: tuple, convs: tuple, computed: Mapping) -> Reference:
@@ -99,7 +99,7 @@ def _dss(name: str, norms: tuple, convs: tuple, computed: Mapping) -> Reference:
 
 def _diagonal_taps(channels: int) -> Tensor:
     """The blur of the scalar DSS as a dense convolution without mixing of channels, (C, C, 9)."""
-    return torch.eye(channels)[:, :, None] * blur_taps()
+    return torch.eye(channels)[:, :, None] * torch.tensor(BLUR_TAPS, dtype=torch.float64)
 
 
 DIAGONAL = {rf"1\.main\.{at}\.kernel[xy]_0": partial(_diagonal_taps, channels) for at, channels in ((6, 32), (12, 63))}

@@ -27,11 +27,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from scalestudy.layers.basis import reaching
+from scalestudy.layers.fast.plain import kept
 
 Pair = tuple[int, int]
 
@@ -42,13 +43,7 @@ def toeplitz(functions: Tensor, length: int) -> Tensor:
     >>> toeplitz(torch.tensor([1.0, 2.0, 3.0]), 3).tolist()
     [[2.0, 3.0, 0.0], [1.0, 2.0, 3.0], [0.0, 1.0, 2.0]]
     """
-    return at_distances(functions, length).unfold(-1, length, 1).flip(-2)
-
-
-def at_distances(functions: Tensor, length: int) -> Tensor:
-    """Functions (..., K) padded or cropped to the distances between two of L samples, (..., 2 L - 1)."""
-    margin = length - 1 - functions.shape[-1] // 2
-    return functional.pad(functions, (margin, margin))  # a negative margin crops
+    return reaching(functions, length - 1).unfold(-1, length, 1).flip(-2)
 
 
 def correlate_plainly(x: Tensor, weight: Tensor, functions: Tensor, pairs: Sequence[Pair]) -> Tensor:
@@ -114,6 +109,20 @@ def circle(height: int, half_width: int) -> int:
     return height + min(half_width, height - 1)
 
 
+def phases(period: int, positions: Tensor) -> Tensor:
+    """Cosine and sine (N, 2, positions) of each frequency on a circle of N samples, in double precision."""
+    frequencies = torch.arange(period, dtype=torch.float64)
+    angles = (2 * math.pi / period) * ((frequencies[:, None] * positions) % period)  # exact turns: angles stay small
+    return torch.stack([angles.cos(), angles.sin()], 1)
+
+
+def shares(period: int) -> Tensor:
+    """Of N frequencies, how much one of the first N // 2 + 1 counts, which stands for its negative, too; over N."""
+    count = torch.ones(period // 2 + 1, dtype=torch.float64)
+    count[1 : (period + 1) // 2] = 2
+    return count / period
+
+
 @dataclass(frozen=True)
 class VerticalTransform:
     """Cosine and sine coefficients of folded rows, at V = floor(N / 2) + 1 frequencies of a circle of N rows.
@@ -123,24 +132,8 @@ class VerticalTransform:
 
     cos: Tensor  # (H', V), of each row and frequency
     sin: Tensor
-    cos_offsets: Tensor  # (2 H - 1, V), of each distance between two rows, divided by N and counted twice where a
-    sin_offsets: Tensor  # frequency stands for its negative, too; double precision
-
-    @classmethod
-    def make(cls, height: int, period: int, dtype: torch.dtype, device: torch.device) -> VerticalTransform:
-        frequencies = torch.arange(period // 2 + 1, dtype=torch.float64)
-        rows = torch.arange((height + 1) // 2, dtype=torch.float64) - (height - 1) / 2
-        offsets = torch.arange(1 - height, height, dtype=torch.float64)
-        angles, offset_angles = (
-            2 * math.pi / period * (frequencies * positions[:, None]).remainder(period) for positions in (rows, offsets)
-        )
-        share = torch.full_like(frequencies, 2.0 / period)
-        share[0] = 1.0 / period
-        if period % 2 == 0:
-            share[-1] = 1.0 / period
-        tables = (angles.cos(), angles.sin(), offset_angles.cos() * share, offset_angles.sin() * share)
-        types = (dtype, dtype, torch.float64, torch.float64)
-        return cls(*(table.to(device, kind) for table, kind in zip(tables, types, strict=True)))
+    cos_offsets: Tensor  # (2 H - 1, V), of each distance between two rows, times `shares`; double precision
+    sin_offsets: Tensor
 
     def forward(self, planes: Tensor, space: Workspace) -> Tensor:
         """Folded planes (2, H', N) to coefficients (V, 2, N), cosine before sine, in the block "coefficients"."""
@@ -160,15 +153,24 @@ class VerticalTransform:
         torch.sub(even, odd, out=planes[1])
         return planes
 
+    def spectra(self, functions: Tensor, orders: tuple[int, ...]) -> Tensor:
+        """Coefficients of 1-D functions (M, K), (M, V): of cosines if their order is even, of sines if it is odd."""
+        padded = reaching(functions, len(self.cos_offsets) // 2)
+        odd = _are_odd(orders, functions.device)
+        return torch.where(odd, padded @ self.sin_offsets, padded @ self.cos_offsets).to(self.cos.dtype)
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def _vertical_transform(height: int, period: int, dtype: torch.dtype, device: torch.device) -> VerticalTransform:
-    return VerticalTransform.make(height, period, dtype, device)
+
+@kept
+def vertical_transform(height: int, period: int, dtype: torch.dtype, device: torch.device) -> VerticalTransform:
+    """The transform of planes of this height on a circle of this period."""
+    share = shares(period)
+    rows = torch.arange((height + 1) // 2, dtype=torch.float64) - (height - 1) / 2
+    offsets = torch.arange(1 - height, height, dtype=torch.float64)
+    of_rows, of_offsets = (phases(period, at)[: len(share)].permute(1, 2, 0).contiguous() for at in (rows, offsets))
+    return VerticalTransform(*of_rows.to(device, dtype), *(of_offsets * share).to(device))
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@kept
 def _places(
     pairs: tuple[Pair, ...], orders: tuple[int, ...], cols: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
@@ -182,19 +184,9 @@ def _places(
     return torch.tensor([row for row, _ in pairs], device=device), places.to(device)
 
 
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)
+@kept
 def _are_odd(orders: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(orders, device=device)[:, None] % 2 == 1
-
-
-def vertical_spectra(
-    functions: Tensor, orders: tuple[int, ...], height: int, period: int, dtype: torch.dtype
-) -> Tensor:
-    """Coefficients of the 1-D functions (M, K) of one scale, (M, V): of cosines if they are even, of sines if odd."""
-    transform, padded = _vertical_transform(height, period, dtype, functions.device), at_distances(functions, height)
-    odd = _are_odd(orders, functions.device)
-    return torch.where(odd, padded @ transform.sin_offsets, padded @ transform.cos_offsets).to(dtype)
 
 
 def even_first(functions: Iterable[int], orders: tuple[int, ...]) -> tuple[int, ...]:
@@ -258,72 +250,79 @@ class HorizontalProducts:
 
 
 class ScaleCorrelation:
-    """Correlation of planes with the basis functions of one scale, and the adjoints of its steps.
+    """Correlation of planes with kernels of one scale, weights (O, I, F) of pairs of functions (M, K), and its adjoint.
 
     N below is images times (folded) width.  What the methods return lies in the workspace, where the next call of any
-    of them may overwrite it; `spectrum` leaves alone what `project` returned.  Spectra are those of `vertical_spectra`.
+    of them may overwrite it; `accumulate` leaves alone what `project` returned.
     """
 
     def __init__(
         self,
-        spectra: Tensor,
+        weight: Tensor,
+        pairs: tuple[Pair, ...],
+        functions: Tensor,
         orders: tuple[int, ...],
         horizontal: HorizontalProducts,
-        height: int,
-        period: int,
+        transform: VerticalTransform,
         space: Workspace,
     ) -> None:
-        self._spectra, self._orders, self._horizontal, self._space = spectra, orders, horizontal, space
-        self._cols, self._width = horizontal.cols, horizontal.width
-        self._transform = _vertical_transform(height, period, space.dtype, spectra.device)
+        self._horizontal, self._transform, self._space = horizontal, transform, space
+        self._orders, self._cols, self._width = orders, horizontal.cols, horizontal.width
+        self._outs, self._ins = weight.shape[:2]
+        self._spectra = transform.spectra(functions, orders)
+        self.mixing = self._mixing(weight, pairs)
 
     def _synthesis(self, pairs: tuple[Pair, ...]) -> Tensor:
         """What a pair's weight adds to the mixing matrices, (F, V 2 C)."""
         rows, places = _places(pairs, self._orders, self._cols, self._spectra.dtype, self._spectra.device)
         return (self._spectra[rows][:, :, None, None] * places).flatten(1)
 
-    def mixing(self, weight: Tensor, pairs: tuple[Pair, ...]) -> Tensor:
-        """Weights (O, I, F) of pairs as one matrix per frequency, (V, 2 O, 2 I C): horizontal products to responses."""
+    def _mixing(self, weight: Tensor, pairs: tuple[Pair, ...]) -> Tensor:
+        """The weights as one matrix per frequency, (V, 2 O, 2 I C): horizontal products to responses."""
         parts = (weight.flatten(0, 1) @ self._synthesis(pairs)).view(*weight.shape[:2], -1, 2, len(self._cols))
         even, odd = parts.permute(3, 2, 0, 1, 4)  # (V, O, I, C)
         # cosines and sines of the response (rows) from those of the products: odd functions turn one into the other
         whole = torch.stack([torch.stack([even, odd], 2), torch.stack([-odd, even], 2)], 1)  # (V, 2, O, 2, I, C)
         return whole.flatten(3).flatten(1, 2)
 
-    def moments(self, mixing_grad: Tensor, out_channels: int, pairs: tuple[Pair, ...]) -> Tensor:
-        """Adjoint of `mixing`, for any pairs: (O, I, F) from the gradient in transposed matrices (V, 2 I C, 2 O)."""
-        parts = mixing_grad.view(len(mixing_grad), 2, -1, len(self._cols), 2, out_channels)
+    def moments(self, total: Tensor, pairs: tuple[Pair, ...]) -> Tensor:
+        """Gradient in weights (O, I, F) of any pairs, from the total (V, 2 I C, 2 O) of `accumulate`."""
+        parts = total.view(len(total), 2, -1, len(self._cols), 2, self._outs)
         even = parts[:, 0, ..., 0, :] + parts[:, 1, ..., 1, :]
         odd = parts[:, 1, ..., 0, :] - parts[:, 0, ..., 1, :]
         both = torch.stack([even, odd], 1).permute(4, 2, 0, 1, 3)  # (O, I, V, 2, C)
         return both.flatten(2) @ self._synthesis(pairs).T
 
-    def project(self, planes: Tensor, in_channels: int, keep: bool = False) -> Tensor:
+    def project(self, planes: Tensor, keep: bool = False) -> Tensor:
         """Coefficients (V, 2 I C, N) of folded planes (2, H', I N), correlated with each horizontal function.
 
         To be kept, they are put in new memory.
         """
         lines = self._transform.forward(planes, self._space).view(-1, self._width)  # (V 2 I B, 2 W')
-        images = planes.shape[-1] // (in_channels * self._width)
+        images = planes.shape[-1] // (self._ins * self._width)
         stays = images == 1 or len(self._cols) == 1  # no axis changes place: `reshape` below copies nothing
         products = self._horizontal.apply(lines, self._space, keep and stays)
         inside = products.view(-1, images, len(self._cols), self._width).transpose(1, 2)
-        return inside.reshape(-1, 2 * in_channels * len(self._cols), images * self._width)
+        return inside.reshape(-1, 2 * self._ins * len(self._cols), images * self._width)
 
-    def respond(self, projected: Tensor, mixing: Tensor) -> Tensor:
+    def respond(self, projected: Tensor) -> Tensor:
         """Folded responses, (2, H', O N)."""
-        mixed = self._space.take("mixed", *mixing.shape[:2], projected.shape[-1])
-        torch.bmm(mixing, projected, out=mixed)
+        mixed = self._space.take("mixed", *self.mixing.shape[:2], projected.shape[-1])
+        torch.bmm(self.mixing, projected, out=mixed)
         return self._transform.back(mixed.view(len(mixed), 2, -1), self._space)
 
-    def spectrum(self, gradient: Tensor, out_channels: int) -> Tensor:
-        """Coefficients (V, 2 O, N) of a folded response gradient (2, H', O N)."""
-        coefficients = self._transform.forward(gradient, self._space)
-        return coefficients.view(len(coefficients), 2 * out_channels, -1)
+    def accumulate(self, total: Tensor, projected: Tensor, gradient: Tensor) -> Tensor:
+        """Add to the gradient in the transposed mixing matrices what a folded gradient (2, H', O N) gives.
 
-    def adjoint(self, spectrum: Tensor, mixing: Tensor) -> Tensor:
+        Returns the coefficients (V, 2 O, N) of that, for `adjoint`.
+        """
+        spectrum = self._transform.forward(gradient, self._space).view(len(total), 2 * self._outs, -1)
+        total.baddbmm_(projected, spectrum.mT)  # the other way round takes twice as long
+        return spectrum
+
+    def adjoint(self, spectrum: Tensor) -> Tensor:
         """Folded gradient in the planes, (2, H', I N), from the coefficients (V, 2 O, N) of that in the responses."""
-        products = torch.bmm(mixing.mT, spectrum)  # (V, 2 I C, N)
+        products = torch.bmm(self.mixing.mT, spectrum)  # (V, 2 I C, N)
         images = products.shape[-1] // self._width
         inside = products.view(-1, len(self._cols), images, self._width).transpose(1, 2)
         lines = self._horizontal.adjoint(inside.reshape(-1, len(self._cols), 2, self._width // 2))

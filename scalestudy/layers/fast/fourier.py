@@ -10,17 +10,17 @@ pass is written by hand: it keeps the input only, and recomputes its spectrum ch
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from scalestudy.layers.fast.plain import by_hand, graph_wanted, plain_steps_wanted
+from scalestudy.layers.fast.folded import phases, shares
+from scalestudy.layers.fast.plain import by_hand, graph_wanted, kept, plain_steps_wanted
 from scalestudy.layers.precision import full_precision
 
 # half-way transforms of images held at once: many images, because the spectra of kernels are made for each chunk
@@ -43,42 +43,26 @@ class PlaneTransform:
         rows = torch.stack([torch.cat([cos, -sin], 1), torch.cat([sin, cos], 1)], 1)
         return cls(cols.to(device, dtype).contiguous(), rows.to(device, dtype))
 
-    def along_columns(self, lines: Tensor) -> Tensor:
-        """First step: (H C, W) -> (V, 2 H, C)."""
+    def along_columns(self, planes: Tensor) -> Tensor:
+        """First step: (B, C, H, W) -> (V, 2 H, B C)."""
+        lines = planes.permute(2, 0, 1, 3).reshape(-1, planes.shape[-1])  # (H B C, W)
         return (self.cols.flatten(0, 1) @ lines.T).view(len(self.cols), self.rows.shape[-1], -1)
 
-    def from_columns(self, along: Tensor) -> Tensor:
+    def from_columns(self, along: Tensor, batch: int) -> Tensor:
         """Adjoint of `along_columns`."""
-        return along.view(2 * len(self.cols), -1).T @ self.cols.flatten(0, 1)
+        lines = along.view(2 * len(self.cols), -1).T @ self.cols.flatten(0, 1)
+        return lines.reshape(self.rows.shape[-1] // 2, batch, -1, self.cols.shape[-1]).permute(1, 2, 0, 3)
 
     def apply(self, planes: Tensor) -> Tensor:
         """Both steps: (B, C, H, W) -> (V U, 2, B, C)."""
-        along = self.along_columns(plane_lines(planes))
+        along = self.along_columns(planes)
         return torch.bmm(self.rows.flatten(0, 1).expand(len(along), -1, -1), along).view(-1, 2, *planes.shape[:2])
 
     def adjoint(self, spectrum: Tensor) -> Tensor:
         """Adjoint of `apply`: (V U, 2, B, C) -> (B, C, H, W)."""
-        (batch, channels), count = spectrum.shape[2:], len(self.cols)
+        count, batch = len(self.cols), spectrum.shape[2]
         along = self.rows.flatten(0, 1).T @ spectrum.reshape(count, 2 * len(self.rows), -1)  # (V, 2 H, B C)
-        return self.from_columns(along).reshape(-1, batch, channels, self.cols.shape[-1]).permute(1, 2, 0, 3)
-
-
-def plane_lines(planes: Tensor) -> Tensor:
-    """(B, C, H, W) -> (H B C, W), as the transforms take them."""
-    return planes.permute(2, 0, 1, 3).reshape(-1, planes.shape[-1])
-
-
-def phases(count: int, half_width: int) -> Tensor:
-    """Cosine and sine (N, 2, offsets) of each frequency, for n = `count` samples and kernels of half-width h; float64.
-
-    The period N = n + h is the least that keeps the far border from wrapping round.  Offsets are -h .. n - 1 (or h, if
-    that is more).
-    """
-    period = count + half_width
-    offsets = torch.arange(-half_width, max(count, half_width + 1), dtype=torch.float64)
-    frequencies = torch.arange(period, dtype=torch.float64)
-    angles = (2 * math.pi / period) * ((frequencies[:, None] * offsets) % period)  # exact turns: angles stay small
-    return torch.stack([angles.cos(), angles.sin()], 1)
+        return self.from_columns(along, batch)
 
 
 @dataclass(frozen=True)
@@ -105,15 +89,24 @@ class FourierPlan:
         a, b = self.analysis.rows.unbind(1)
         return torch.stack([a, b], 1).flatten(0, 1).T, torch.stack([b, -a], 1).flatten(0, 1).T
 
-    def blocks(self, count: int, ins: int, outs: int) -> Iterator[tuple[slice, slice]]:
+    def chunks(self, x: Tensor, weight: Tensor, num_scales: int) -> Iterator[tuple[int, slice]]:
+        """Each scale with each chunk of images, so small that half-way transforms of planes in and out fit."""
+        values = 4 * len(self.analysis.cols) * x.shape[-2] * sum(weight.shape[:2])
+        return itertools.product(range(num_scales), chunks(x, values, _CHUNK_BYTES))
+
+    def blocks(
+        self, count: int, spectrum: Tensor, columns: Tensor, ins: int
+    ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
         """Column frequencies, so few at a time that spectra of so many images and of the kernels fit the cache.
 
-        Their places among all V, and those of their frequencies among all V U.
+        Their places among all V, those of their frequencies among all V U, and there the spectra c and d of kernels
+        (F', I, O), from that of the basis (2, V U, F).
         """
-        rows = len(self.analysis.rows)
+        rows, outs = len(self.analysis.rows), columns.shape[1] // ins
         values = rows * (3 * count * ins + 2 * count * outs + 2 * ins * outs)
         for part in chunks(self.analysis.cols, values, _BLOCK_BYTES):
-            yield part, slice(part.start * rows, part.stop * rows)
+            place = slice(part.start * rows, part.stop * rows)
+            yield part, place, *((half[place] @ columns).unflatten(1, (ins, -1)) for half in spectrum)
 
     def spectrum(self, along: Tensor, count: int) -> Tensor:
         """Spectrum [a, b, -a] of planes after the step along columns, (v, 2 H, B I) -> (F, 3 B, I)."""
@@ -144,15 +137,18 @@ class FourierPlan:
         return grad_c, grad_d
 
 
-def make_plan(size: tuple[int, int], half_width: int, dtype: torch.dtype, device: torch.device) -> FourierPlan:
-    """Plan for planes (H, W) and kernels of half-width h, all in pixels; the transform of kernels is in float64."""
+@kept
+def plan_for(size: tuple[int, int], half_width: int, dtype: torch.dtype, device: torch.device) -> FourierPlan:
+    """Plan for planes (H, W) and kernels of half-width h, all in pixels; the transform of kernels is in float64.
+
+    The periods H + h and W + h are the least that keep the far border from wrapping round.
+    """
     (height, width), h = size, half_width
-    period = width + h
-    rows, cols = phases(height, h), phases(width, h)[: period // 2 + 1]  # one of each conjugate pair
-    share = torch.ones(len(cols), 1, 1, dtype=torch.float64)
-    share[1 : (period + 1) // 2] = 2
+    share = shares(width + h)[:, None, None]
+    rows, cols = (phases(n + h, torch.arange(-h, max(n, h + 1), dtype=torch.float64)) for n in size)
+    cols = cols[: len(share)]  # one of each conjugate pair
     inside_rows, inside_cols = rows[..., h : h + height], cols[..., h : h + width]
-    weighted = inside_cols * (share / period * (1 / (height + h)))
+    weighted = inside_cols * (share * (1 / (height + h)))
     return FourierPlan(
         analysis=PlaneTransform.of(inside_rows, inside_cols, dtype, device),
         kernel=PlaneTransform.of(rows[..., : 2 * h + 1], cols[..., : 2 * h + 1], torch.float64, device),
@@ -160,28 +156,18 @@ def make_plan(size: tuple[int, int], half_width: int, dtype: torch.dtype, device
     )
 
 
-# plans are kept, and may serve a training step later
-plan_for = lru_cache(maxsize=64)(torch.inference_mode(False)(make_plan))
-
-
 def correlate_fourier(x: Tensor, weight: Tensor, basis: Tensor) -> Tensor:
     """Scale convolution with kernels that are weights (O, I, F) times a basis (F, S, K, K), K odd (Eq. 3 and 4).
 
     x is (B, I, H, W), seen by every scale, or (B, I, S, H, W), one plane per scale.  Returns (B, O, S, H, W), of the
-    wider type of x and weight, also under autocast.  Gradients flow through the basis, too; what of it lies beyond the
-    reach of any pixel is cut off.
+    wider type of x and weight, also under autocast.  Gradients flow through the basis, too.
     """
     dtype = torch.promote_types(x.dtype, weight.dtype)
     with full_precision(x.device):
-        half_width = basis.shape[-1] // 2
-        excess = max(0, half_width - max(x.shape[-2:]) + 1)
-        basis = functional.pad(basis, (-excess,) * 4)
-        plain = plain_steps_wanted()
-        make = make_plan if plain else plan_for  # what is traced is not to be kept
-        plan = make(tuple(x.shape[-2:]), half_width - excess, dtype, x.device)
+        plan = plan_for(tuple(x.shape[-2:]), basis.shape[-1] // 2, dtype, x.device)
         spectrum = plan.kernel.apply(basis.double().transpose(0, 1))  # (V U, 2, S, F)
         x, weight, spectrum = x.to(dtype), weight.to(dtype), spectrum.permute(2, 1, 0, 3).to(dtype)
-        if plain:
+        if plain_steps_wanted():
             return _correlate_plainly(x, weight, spectrum, plan).transpose(1, 2)
         with torch.set_grad_enabled(graph_wanted()):
             return _FourierCorrelation.apply(x, weight, spectrum, plan).transpose(1, 2)
@@ -208,19 +194,15 @@ class _FourierCorrelation(torch.autograd.Function):
         ctx.save_for_backward(x, weight, spectrum)
         ctx.plan = plan
         outs, ins = weight.shape[:2]
-        height, width = x.shape[-2:]
         columns = _columns(weight)
-        y = x.new_empty(len(x), len(spectrum), outs, height, width)
-        for scale in range(len(spectrum)):
-            for chunk in chunks(x, 4 * len(plan.analysis.cols) * height * (ins + outs), _CHUNK_BYTES):
-                count = len(x[chunk])
-                along = plan.analysis.along_columns(plane_lines(plane_of(x[chunk], scale)))
-                response = along.new_empty(*along.shape[:2], count * outs)
-                for part, place in plan.blocks(count, ins, outs):
-                    c, d = _kernels(spectrum[scale], place, columns, ins)
-                    plan.multiply(along[part], count, c, d, response[part])
-                planes = plan.synthesis.from_columns(response)  # (H B O, W)
-                y[chunk, scale] = planes.view(height, count, outs, width).permute(1, 2, 0, 3)
+        y = x.new_empty(len(x), len(spectrum), outs, *x.shape[-2:])
+        for scale, chunk in plan.chunks(x, weight, len(spectrum)):
+            count = len(x[chunk])
+            along = plan.analysis.along_columns(plane_of(x[chunk], scale))
+            response = along.new_empty(*along.shape[:2], count * outs)
+            for part, _, c, d in plan.blocks(count, spectrum[scale], columns, ins):
+                plan.multiply(along[part], count, c, d, response[part])
+            y[chunk, scale] = plan.synthesis.from_columns(response, count)
         return y
 
     @staticmethod
@@ -229,36 +211,31 @@ class _FourierCorrelation(torch.autograd.Function):
         plan: FourierPlan = ctx.plan
         need_x, _, need_spectrum = ctx.needs_input_grad[:3]
         outs, ins = weight.shape[:2]
-        height, width = x.shape[-2:]
         columns = _columns(weight)
         grad_x = torch.zeros_like(x) if need_x else None
         grad_columns = torch.zeros_like(columns)
         grad_spectrum = torch.zeros_like(spectrum) if need_spectrum else None
-        for scale in range(len(spectrum)):
-            for chunk in chunks(x, 4 * len(plan.analysis.cols) * height * (ins + outs), _CHUNK_BYTES):
-                count = len(x[chunk])
-                along = plan.analysis.along_columns(plane_lines(plane_of(x[chunk], scale)))
-                response = plan.synthesis.along_columns(plane_lines(grad[chunk, scale]))
-                for part, place in plan.blocks(count, ins, outs):
-                    c, d = _kernels(spectrum[scale], place, columns, ins)
-                    grads = plan.multiply_backward(along[part], count, c, d, response[part], need_x)
-                    for index, moments in enumerate(grads):
-                        moments = moments.flatten(1)  # (F', I O)
-                        grad_columns.addmm_(spectrum[scale, index, place].T, moments)
-                        if need_spectrum:
-                            grad_spectrum[scale, index, place].addmm_(moments, columns.T)
-                if need_x:
-                    planes = plan.analysis.from_columns(along).view(height, count, ins, width)
-                    plane_of(grad_x[chunk], scale).add_(planes.permute(1, 2, 0, 3))
+        for scale, chunk in plan.chunks(x, weight, len(spectrum)):
+            count = len(x[chunk])
+            along = plan.analysis.along_columns(plane_of(x[chunk], scale))
+            response = plan.synthesis.along_columns(grad[chunk, scale])
+            for part, place, c, d in plan.blocks(count, spectrum[scale], columns, ins):
+                grads = plan.multiply_backward(along[part], count, c, d, response[part], need_x)
+                for index, moments in enumerate(grads):
+                    moments = moments.flatten(1)  # (F', I O)
+                    grad_columns.addmm_(spectrum[scale, index, place].T, moments)
+                    if need_spectrum:
+                        grad_spectrum[scale, index, place].addmm_(moments, columns.T)
+            if need_x:
+                plane_of(grad_x[chunk], scale).add_(plan.analysis.from_columns(along, count))
         grad_weight = grad_columns.view(-1, ins, outs).permute(2, 1, 0)
         return grad_x, grad_weight, grad_spectrum, None
 
 
 def fourier_cost(in_channels: int, out_channels: int, size: tuple[int, int], half_width: int) -> int:
     """Multiplications of one scale and image, forward: transforms of all planes, and the product of spectra."""
-    height, width = size
-    rows = height + min(half_width, max(size) - 1)
-    cols = (width + min(half_width, max(size) - 1)) // 2 + 1
+    (height, width), seen = size, min(half_width, max(size) - 1)
+    rows, cols = height + seen, (width + seen) // 2 + 1
     transform = 2 * cols * height * width + 4 * cols * rows * height
     return (in_channels + out_channels) * transform + 4 * rows * cols * in_channels * out_channels
 
@@ -272,11 +249,6 @@ def chunks(x: Tensor, values_of_each: int, limits: Mapping[str, int]) -> Iterato
 def _columns(weight: Tensor) -> Tensor:
     """(O, I, F) -> (F, I O)."""
     return weight.permute(2, 1, 0).reshape(weight.shape[-1], -1)
-
-
-def _kernels(spectrum: Tensor, place: slice, columns: Tensor, ins: int) -> tuple[Tensor, Tensor]:
-    """Spectra c and d of kernels (F', I, O) at some frequencies, from that of the basis (2, V U, F)."""
-    return tuple((part[place] @ columns).unflatten(1, (ins, -1)) for part in spectrum)
 
 
 def plane_of(x: Tensor, scale: int) -> Tensor:

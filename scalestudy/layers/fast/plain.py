@@ -7,7 +7,7 @@ cost does not depend on the scales either, but without chunks, so that they keep
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any
 
 import torch
@@ -27,6 +27,20 @@ def plain_steps_wanted() -> bool:
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
     )
+
+
+def kept(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a maker of tables, to keep them: as what a training step may take, also from inference mode.
+
+    What is traced makes its own.
+    """
+    cache = lru_cache(maxsize=64)(torch.inference_mode(False)(make))
+
+    @wraps(cache)
+    def table(*arguments: Any) -> Any:
+        return make(*arguments) if plain_steps_wanted() else cache(*arguments)
+
+    return table
 
 
 def graph_wanted() -> bool:

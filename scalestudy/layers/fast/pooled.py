@@ -10,8 +10,7 @@ float rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 from threading import Lock
 from typing import Any
 
@@ -22,15 +21,19 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from scalestudy.layers.basis import SeparableBasis
 from scalestudy.layers.fast.folded import fold, unfold
-from scalestudy.layers.fast.plain import by_hand, graph_wanted
-from scalestudy.layers.fast.separable import ScaleMaximum, SeparableLayer, responses_plainly, split_by_winner
+from scalestudy.layers.fast.plain import by_hand, graph_wanted, kept
+from scalestudy.layers.fast.separable import SeparableLayer, responses_plainly, split_by_winner, take_maximum
 from scalestudy.layers.precision import full_precision
 
 
-def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a call of the layer runs the forward pass of this very class and nothing else, such as hooks."""
-    hooks = (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_pre_hooks, layer._backward_hooks)
-    return type(layer) is kind and "forward" not in vars(layer) and not any(hooks) and not _has_any_global_hook()
+def are_plain(layers: Sequence[nn.Module], kinds: Sequence[type[nn.Module]]) -> bool:
+    """Whether calls of the layers run the forward passes of these very classes and nothing else, such as hooks."""
+
+    def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
+        hooks = (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_pre_hooks, layer._backward_hooks)
+        return type(layer) is kind and "forward" not in vars(layer) and not any(hooks)
+
+    return len(layers) == len(kinds) and all(map(is_plain, layers, kinds)) and not _has_any_global_hook()
 
 
 def can_pool_folded(x: Tensor, weight: Tensor, layers: Sequence[nn.Module]) -> bool:
@@ -38,8 +41,7 @@ def can_pool_folded(x: Tensor, weight: Tensor, layers: Sequence[nn.Module]) -> b
 
     Windows must tile both halves of each side.  No images: torch then leaves the running statistics as they are.
     """
-    kinds = (nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d)
-    if len(layers) != len(kinds) or not all(map(is_plain, layers, kinds)):
+    if not are_plain(layers, (nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d)):
         return False
     _, norm, pool = layers
     window = pool.kernel_size
@@ -87,58 +89,26 @@ def _statistics(norm: nn.BatchNorm2d, sums: Tensor, squares: Tensor, count: int)
     return mean, var
 
 
-class _FoldedWindows:
-    """Maxima over pooling windows of folded maps (2, H', O B 2 W')."""
-
-    def __init__(self, maps: Tensor, channels: int, batch: int, window: int) -> None:
-        rows = maps.shape[1] // window
-        cols = maps.shape[2] // (channels * batch * 2 * window)
-        self._windows = maps.view(2, rows, window, channels, batch, 2, cols, window)
-        self._over_rows = self._windows.amax(2)
-
-    def maxima(self) -> Tensor:
-        """Maximum of each window, (2, rows, O, B, 2, cols)."""
-        return self._over_rows.amax(-1)
-
-    def places(self) -> Tensor:
-        """Where in the flattened maps one maximum of each window is, (2, rows, O, B, 2, cols)."""
-        windows = self._windows
-        col = self._over_rows.argmax(-1)
-        column = windows.gather(-1, col[:, :, None, ..., None].expand(*windows.shape[:-1], 1))
-        row = column.squeeze(-1).argmax(2)
-        return _first_places(tuple(windows.shape), windows.device) + row * windows.stride(2) + col
+def _window_maxima(maps: Tensor, channels: int, batch: int, window: int, track: bool) -> tuple[Tensor, Tensor | None]:
+    """Maximum of each window of folded maps (2, H', O B 2 W'), (2, rows, O, B, 2, cols), and where one of it is."""
+    windows = maps.view(2, maps.shape[1] // window, window, channels, batch, 2, -1, window)
+    over_rows = windows.amax(2)
+    if not track:
+        return over_rows.amax(-1), None
+    col = over_rows.argmax(-1)
+    column = windows.gather(-1, col[:, :, None, ..., None].expand(*windows.shape[:-1], 1))
+    row = column.squeeze(-1).argmax(2)
+    return over_rows.amax(-1), _first_places(tuple(windows.shape), maps.device) + row * windows.stride(2) + col
 
 
-@lru_cache(maxsize=16)
+@kept
 def _first_places(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Place of the first pixel of each window in the flattened maps, for windows as in `_FoldedWindows`."""
+    """Place of the first pixel of each window, of windows as above, in the flattened maps."""
     return torch.arange(math.prod(shape), device=device).view(shape)[:, :, 0, ..., 0].contiguous()
 
 
-def _rectified_maximum(
-    layer: SeparableLayer, x: Tensor, num_scales: int, track: bool
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Folded maximum over all scales and 0, and for the way back who won and what `SeparableLayer.project` made."""
-    planes = fold(x)
-    floor = x.new_zeros(*planes.shape[:2], layer.out_channels * planes.shape[2] // x.shape[1])
-    maximum, projected = ScaleMaximum(floor, track, layer.space), []
-    for scale in range(num_scales):
-        projected.append(layer.project(planes, scale, keep=track))
-        maximum.add(layer.respond(projected[scale], scale))
-    return maximum.values, maximum.wins, projected
-
-
-def _pooled_again(
-    ctx: Any,
-    x: Tensor,
-    weight: Tensor,
-    scales: Tensor,
-    gain: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    *_: Tensor,
-) -> Tensor:
+def _pooled_again(ctx: Any, *saved: Tensor) -> Tensor:
+    x, weight, scales, gain, bias, mean, inverse, *_ = saved
     maps = responses_plainly(x, weight, ctx.basis.resample(scales), ctx.basis, project=True).relu()
     if ctx.training:
         var, mean = torch.var_mean(maps, (0, 2, 3), correction=0)
@@ -161,26 +131,29 @@ class _ProjectPool(torch.autograd.Function):
         sign = torch.where(gain < 0, -1.0, 1.0).to(x.dtype)
         sums, squares = x.new_zeros(2, channels, dtype=torch.float64)
         pooled = x.new_empty(batch, channels, height // window, width // window)
-        kept: list[Tensor] = []  # of each chunk
+        saved: list[Tensor] = []  # of each chunk
         for chunk in layer.chunks(x):
-            maps, wins, projected = _rectified_maximum(layer, x[chunk], len(scales), track)
+            count = chunk.stop - chunk.start
+            maps, projected = x.new_zeros(2, height // 2, channels * count * width), []
+            responses = layer.responses(x[chunk], projected if track else None)
+            wins = take_maximum(maps, responses, track, layer.space)
             lines = maps.view(height, channels, -1)
             if norm.training:
                 sums += lines.sum(2).double().sum(0)
                 squares += torch.linalg.vector_norm(lines, dim=2).double().square().sum(0)
             signed = layer.space.take("signed", *maps.shape)
             torch.mul(lines, sign[:, None], out=signed.view_as(lines))
-            windows = _FoldedWindows(signed, channels, chunk.stop - chunk.start, window)
-            unfold(windows.maxima().flatten(2), pooled[chunk])
+            maxima, places = _window_maxima(signed, channels, count, window, track)
+            unfold(maxima.flatten(2), pooled[chunk])
             if track:
-                kept += [maps, windows.places(), *wins, *projected]
+                saved += [maps, places, *wins, *projected]
         if norm.training:
             mean, var = _statistics(norm, sums, squares, batch * height * width)
         else:
             mean, var = norm.running_mean.clone(), norm.running_var
         inverse = (var + norm.eps).rsqrt()
         normed = (pooled * _per_channel(sign) - _per_channel(mean)) * _per_channel(inverse)
-        ctx.save_for_backward(x, weight, scales, gain, bias, mean, inverse, normed, *kept)
+        ctx.save_for_backward(x, weight, scales, gain, bias, mean, inverse, normed, *saved)
         ctx.layer, ctx.basis, ctx.window, ctx.training, ctx.eps = layer, basis, window, norm.training, norm.eps
         ctx.one_at_a_time = Lock()  # passes share the layer
         return normed * _per_channel(gain) + _per_channel(bias)
@@ -188,7 +161,7 @@ class _ProjectPool(torch.autograd.Function):
     @staticmethod
     @by_hand(_pooled_again, inputs=5)
     def backward(ctx: Any, grad: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, scales, gain, _, mean, inverse, normed, *kept = saved
+        x, weight, scales, gain, _, mean, inverse, normed, *of_chunks = saved
         grad_bias, grad_gain = grad.sum((0, 2, 3)), (grad * normed).sum((0, 2, 3))
         slope = level = torch.zeros_like(mean)
         if ctx.training:
@@ -196,34 +169,22 @@ class _ProjectPool(torch.autograd.Function):
             slope = -gain * inverse.square() * grad_gain / count
             level = -gain * inverse * grad_bias / count - slope * mean
         grad = grad * _per_channel(gain * inverse)
+        layer, count = ctx.layer, 2 * (1 + len(scales))
+
+        def of_chunk(number: int, chunk: slice) -> Iterator[tuple[Tensor, Tensor]]:
+            """From gradients in window maxima and ``slope * map + level`` in all pixels."""
+            maps, places, *others = of_chunks[number * count :][:count]
+            wins, projected = others[: len(scales)], others[len(scales) :]
+            lines = maps.view(x.shape[2], len(weight), -1)
+            gradient = layer.space.take("gradient", *maps.shape)
+            torch.addcmul(level[:, None], lines, slope[:, None], out=gradient.view_as(lines))
+            gradient.view(-1).index_add_(0, places.flatten(), fold(grad[chunk]).flatten())
+            return zip(reversed(projected), split_by_winner(gradient, wins, layer.space), strict=True)
+
         with ctx.one_at_a_time:
-            grads = _to_inputs(ctx, (x, weight, scales), grad, slope, level, kept)
+            grads = layer.gradients(x, scales, ctx.needs_input_grad[0], of_chunk)
+            layer.space.clear()
         return *grads, grad_gain, grad_bias, None, None, None, None
-
-
-def _to_inputs(
-    ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], grad: Tensor, slope: Tensor, level: Tensor, kept: list[Tensor]
-) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """Gradients in images, weights, scales, from those in window maxima and ``slope * map + level`` in all pixels."""
-    (x, weight, scales), (need_x, _, need_scales), layer = inputs, ctx.needs_input_grad[:3], ctx.layer
-    num_scales = len(scales)
-    layer.begin_gradients()
-    grad_x = torch.zeros_like(x) if need_x else None
-    for number, chunk in enumerate(layer.chunks(x)):
-        maps, places, *others = kept[number * 2 * (1 + num_scales) :][: 2 * (1 + num_scales)]
-        wins, projected = others[:num_scales], others[num_scales:]
-        lines = maps.view(x.shape[2], len(weight), -1)
-        gradient = layer.space.take("gradient", *maps.shape)
-        torch.addcmul(level[:, None], lines, slope[:, None], out=gradient.view_as(lines))
-        gradient.view(-1).index_add_(0, places.flatten(), fold(grad[chunk]).flatten())
-        parts = split_by_winner(gradient, wins, layer.space)
-        for scale, part in zip(reversed(range(num_scales)), parts, strict=True):
-            spectrum = layer.accumulate(projected[scale], part, scale)
-            if need_x:
-                layer.add_adjoint(spectrum, scale, grad_x[chunk])
-    grad_weight, grad_scales = layer.gradients(scales)
-    layer.space.clear()
-    return grad_x, grad_weight, grad_scales if need_scales else None
 
 
 def _per_channel(values: Tensor) -> Tensor:

@@ -12,9 +12,7 @@ functions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -31,10 +29,10 @@ from scalestudy.layers.fast.folded import (
     even_first,
     fold,
     unfold,
-    vertical_spectra,
+    vertical_transform,
 )
 from scalestudy.layers.fast.fourier import chunks, plane_of
-from scalestudy.layers.fast.plain import by_hand, graph_wanted, plain_steps_wanted
+from scalestudy.layers.fast.plain import by_hand, graph_wanted, kept, plain_steps_wanted
 from scalestudy.layers.precision import full_precision
 
 # responses of one scale held at once: about the caches of two cores, or a small part of a GPU's memory
@@ -90,105 +88,92 @@ class SeparableLayer:
     """
 
     def __init__(self, weight: Tensor, basis: SeparableBasis, size: tuple[int, int], derivatives: bool = False) -> None:
-        self._weight, self._size, orders = weight, size, basis.orders
-        self.out_channels = len(weight)
+        self._weight, self._size, functions, orders = weight, size, basis.functions, basis.orders
         self.space = Workspace(weight.dtype, weight.device)
-        self._pairs = tuple(zip(basis.rows, basis.cols, strict=True))
-        self._derivatives = _derivatives(self._pairs, orders, weight.device) if derivatives else None
+        pairs = tuple(zip(basis.rows, basis.cols, strict=True))
         # pairs whose correlations with the gradient are needed; those of the basis come first
-        self._wanted = self._derivatives.pairs if derivatives else self._pairs
+        self._wanted, self._made_of = _derivatives(pairs, orders, weight.device) if derivatives else (pairs, None)
         cols = even_first({col for _, col in self._wanted}, orders)
-        horizontal = HorizontalProducts.of_scales(basis.functions, orders, cols, size[1], weight.dtype)
-        self._correlations = []
-        scales = zip(basis.functions.unbind(1), basis.half_widths(size), horizontal, strict=True)
-        for functions, half_width, products in scales:
-            period = circle(size[0], half_width)
-            spectra = vertical_spectra(functions, orders, size[0], period, weight.dtype)
-            self._correlations.append(ScaleCorrelation(spectra, orders, products, size[0], period, self.space))
-        self._mixings = [correlation.mixing(weight, self._pairs) for correlation in self._correlations]
-        self._mixing_grads: list[Tensor] = []
+        horizontal = HorizontalProducts.of_scales(functions, orders, cols, size[1], weight.dtype)
+        self.correlations = []
+        for one, half_width, products in zip(functions.unbind(1), basis.half_widths(size), horizontal, strict=True):
+            transform = vertical_transform(size[0], circle(size[0], half_width), weight.dtype, weight.device)
+            correlation = ScaleCorrelation(weight, pairs, one, orders, products, transform, self.space)
+            self.correlations.append(correlation)
 
     def chunks(self, x: Tensor) -> Iterator[slice]:
         """Slices of the batch, so small that the responses of one scale fit the device's chunk."""
         return chunks(x, len(self._weight) * self._size[0] * self._size[1], _CHUNK_BYTES)
 
-    def project(self, planes: Tensor, scale: int, keep: bool = False) -> Tensor:
-        """See `ScaleCorrelation.project`; good until the next call, unless it is to be kept."""
-        return self._correlations[scale].project(planes, self._weight.shape[1], keep)
+    def planes(self, x: Tensor) -> list[Tensor]:
+        """What each scale sees, folded."""
+        return [fold(x)] * len(self.correlations) if x.dim() == 4 else [fold(planes) for planes in x.unbind(2)]
 
-    def respond(self, projected: Tensor, scale: int) -> Tensor:
-        """Folded responses (2, H', O N) of one scale to what `project` made; good until the next call."""
-        return self._correlations[scale].respond(projected, self._mixings[scale])
+    def responses(self, x: Tensor, kept: list[Tensor] | None = None) -> Iterator[Tensor]:
+        """Folded responses (2, H', O N), each good until the next; a list takes what they were mixed from."""
+        for correlation, planes in zip(self.correlations, self.planes(x), strict=True):
+            projected = correlation.project(planes, keep=kept is not None)
+            if kept is not None:
+                kept.append(projected)
+            yield correlation.respond(projected)
 
-    def begin_gradients(self) -> None:
-        """Start `accumulate` from zero."""
-        # contiguous, or the product would be made matrix by matrix
-        self._mixing_grads = [mixing.new_zeros(mixing.mT.shape) for mixing in self._mixings]
+    def gradients(
+        self, x: Tensor, scales: Tensor, need_x: bool, of_chunk: Callable[[int, slice], Iterable[tuple[Tensor, Tensor]]]
+    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """Gradients in images, weights (O, I, F) and, with `derivatives`, scales (S,).
 
-    def accumulate(self, projected: Tensor, gradient: Tensor, scale: int) -> Tensor:
-        """Add what a chunk gives to `gradients`, for what `project` made and the folded gradient in its responses.
-
-        Returns the gradient's coefficients, for `add_adjoint`; good until the next call.
+        `of_chunk` gives of a chunk, by number and place, what each response was mixed from and the folded gradient in
+        it, last scale first.
         """
-        spectrum = self._correlations[scale].spectrum(gradient, len(self._weight))
-        self._mixing_grads[scale].baddbmm_(projected, spectrum.mT)  # the other way round takes twice as long
-        return spectrum
-
-    def add_adjoint(self, spectrum: Tensor, scale: int, grad_planes: Tensor) -> None:
-        """Add to the gradient in the planes (B, I, H, W), from what `accumulate` returned."""
-        gradient = torch.empty_like(grad_planes)
-        unfold(self._correlations[scale].adjoint(spectrum, self._mixings[scale]), gradient)
-        grad_planes += gradient
-
-    def gradients(self, scales: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients in the weights (O, I, F) and, with `derivatives`, in the scales (S,), of all chunks so far."""
-        of_scales = zip(self._correlations, self._mixing_grads, strict=True)
-        parts = [correlation.moments(grad, len(self._weight), self._wanted) for correlation, grad in of_scales]
-        moments = torch.stack(parts)  # (S, O, I, F')
-        grad_weight = moments[..., : len(self._pairs)].sum(0)
-        if self._derivatives is None:
-            return grad_weight, torch.zeros_like(scales)
-        slopes = moments @ self._derivatives.made_of.to(moments.dtype)
-        return grad_weight, (self._weight * slopes).sum((1, 2, 3)).to(scales.dtype) / scales
+        # contiguous, or products would be added matrix by matrix
+        totals = [correlation.mixing.new_zeros(correlation.mixing.mT.shape) for correlation in self.correlations]
+        grad_x = torch.zeros_like(x) if need_x else None
+        for number, chunk in enumerate(self.chunks(x)):
+            for scale, parts in zip(reversed(range(len(totals))), of_chunk(number, chunk), strict=True):
+                spectrum = self.correlations[scale].accumulate(totals[scale], *parts)
+                if need_x:
+                    planes = plane_of(grad_x[chunk], scale)
+                    gradient = torch.empty_like(planes)
+                    unfold(self.correlations[scale].adjoint(spectrum), gradient)
+                    planes += gradient
+        of_scales = zip(self.correlations, totals, strict=True)
+        moments = torch.stack([correlation.moments(total, self._wanted) for correlation, total in of_scales])
+        grad_weight = moments[..., : self._weight.shape[2]].sum(0)  # of (S, O, I, F')
+        if self._made_of is None:
+            return grad_x, grad_weight, None
+        slopes = moments @ self._made_of.to(moments.dtype)
+        return grad_x, grad_weight, (self._weight * slopes).sum((1, 2, 3)).to(scales.dtype) / scales
 
 
-@dataclass(frozen=True)
-class _Derivatives:
-    """How the derivative of a basis in its scale is made of basis functions, d g_n / d ln s = g_(n+2) + n g_n."""
+@kept
+def _derivatives(pairs: tuple[Pair, ...], orders: tuple[int, ...], device: torch.device) -> tuple[tuple, Tensor]:
+    """How d g_n / d ln s = g_(n+2) + n g_n makes the derivative of each pair of other pairs.
 
-    pairs: tuple[Pair, ...]  # those of the basis, then the others, with one order raised by two; F' in all
-    made_of: Tensor  # (F', F): how often each is in the derivative of each basis function in ln s
-
-
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)
-def _derivatives(pairs: tuple[Pair, ...], orders: tuple[int, ...], device: torch.device) -> _Derivatives:
+    Pairs: those given, then others, with one order raised by two; F' in all.  And (F', F), how often each is needed.
+    """
     parts = [{(row, col): orders[row] + orders[col], (row + 2, col): 1, (row, col + 2): 1} for row, col in pairs]
     together = (*pairs, *sorted({pair for part in parts for pair in part} - {*pairs}))
     made_of = torch.tensor([[part.get(pair, 0) for part in parts] for pair in together], dtype=torch.float64)
-    return _Derivatives(together, made_of.to(device))
+    return together, made_of.to(device)
 
 
-class ScaleMaximum:
-    """Running maximum over scales, in place of the first response (or a floor); `wins` says which attained it."""
+def take_maximum(values: Tensor, responses: Iterable[Tensor], track: bool, space: Workspace) -> list[Tensor]:
+    """Make `values` the maximum of them and the responses of all further scales; by scale, where it became larger.
 
-    def __init__(self, start: Tensor, track: bool, space: Workspace) -> None:
-        self.values = start
-        self.wins: list[Tensor] = []
-        self._track, self._space = track, space
-
-    def add(self, response: Tensor) -> None:
-        """Take in the response of the next scale; where it is equal, the earlier one keeps the maximum."""
-        if self._track:
-            won = torch.gt(response, self.values, out=self._space.take("won", *response.shape))
-            self.wins.append(won.to(torch.int8))  # not bool: the CPU converts that several times slower
-        torch.maximum(self.values, response, out=self.values)
+    That is 1 of int8, not bool, which the CPU converts several times slower; there is nothing unless it is tracked.
+    """
+    wins = []
+    for response in responses:
+        if track:
+            wins.append(torch.gt(response, values, out=space.take("won", *response.shape)).to(torch.int8))
+        torch.maximum(values, response, out=values)
+    return wins
 
 
 def split_by_winner(gradient: Tensor, wins: list[Tensor], space: Workspace) -> Iterator[Tensor]:
-    """Divide the gradient of a `ScaleMaximum` among the responses that were added, last one first.
+    """Divide the gradient of `take_maximum` among the responses, last one first.
 
-    Each part lies in the workspace, where the next one overwrites it; what remains of the gradient is the first's.
+    Each part lies in the workspace, where the next one overwrites it; what remains of the gradient is that of `values`.
     """
     part = space.take("won", *gradient.shape)
     for won in reversed(wins):
@@ -208,18 +193,14 @@ class _SeparableCorrelation(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, scales: Tensor, basis: SeparableBasis, project: bool, track: bool
     ) -> Tensor:
-        size, num_scales = x.shape[-2:], basis.functions.shape[1]
-        layer = SeparableLayer(weight, basis, size)
-        y, wins = x.new_empty(len(x), len(weight), *(() if project else (num_scales,)), *size), []
+        layer = SeparableLayer(weight, basis, x.shape[-2:])
+        y, wins = x.new_empty(len(x), len(weight), *(() if project else (len(scales),)), *x.shape[-2:]), []
         for chunk in layer.chunks(x):
-            planes = _folded_for_scales(x[chunk], num_scales)
-            responses = (layer.respond(layer.project(folded, scale), scale) for scale, folded in enumerate(planes))
+            responses = layer.responses(x[chunk])
             if project:
-                maximum = ScaleMaximum(next(responses).clone(), track, layer.space)
-                for response in responses:
-                    maximum.add(response)
-                unfold(maximum.values, y[chunk])
-                wins += maximum.wins
+                maximum = next(responses).clone()
+                wins += take_maximum(maximum, responses, track, layer.space)
+                unfold(maximum, y[chunk])
             else:
                 for scale, response in enumerate(responses):
                     unfold(response, y[chunk, :, scale])
@@ -233,34 +214,22 @@ class _SeparableCorrelation(torch.autograd.Function):
         ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, scales: Tensor, *wins: Tensor
     ) -> tuple[Tensor | None, ...]:
         need_x, _, need_scales = ctx.needs_input_grad[:3]
-        num_scales = len(scales)
         layer = SeparableLayer(weight, ctx.basis, x.shape[-2:], derivatives=need_scales)
-        layer.begin_gradients()
-        grad_x = torch.zeros_like(x) if need_x else None
-        for number, chunk in enumerate(layer.chunks(x)):
-            planes = _folded_for_scales(x[chunk], num_scales)
-            of_chunk = wins[number * (num_scales - 1) :][: num_scales - 1] if ctx.project else None
-            gradients = _gradients_for_scales(grad[chunk], of_chunk, layer.space)
-            for scale, gradient in zip(reversed(range(num_scales)), gradients, strict=True):
-                spectrum = layer.accumulate(layer.project(planes[scale], scale), gradient, scale)
-                if need_x:
-                    layer.add_adjoint(spectrum, scale, plane_of(grad_x[chunk], scale))
-        grad_weight, grad_scales = layer.gradients(scales)
-        return grad_x, grad_weight, grad_scales if need_scales else None, None, None, None
 
+        def of_chunk(number: int, chunk: slice) -> Iterator[tuple[Tensor, Tensor]]:
+            others = len(scales) - 1
+            own = wins[number * others :][:others] if ctx.project else None
+            gradients = _gradients_for_scales(grad[chunk], own, layer.space)
+            backwards = zip(reversed(layer.correlations), reversed(layer.planes(x[chunk])), gradients, strict=True)
+            return ((correlation.project(planes), gradient) for correlation, planes, gradient in backwards)
 
-def _folded_for_scales(x: Tensor, num_scales: int) -> list[Tensor]:
-    """Folded planes by scale."""
-    if x.dim() == 4:
-        return [fold(x)] * num_scales
-    return [fold(planes) for planes in x.unbind(2)]
+        return *layer.gradients(x, scales, need_x, of_chunk), None, None, None
 
 
 def _gradients_for_scales(grad: Tensor, wins: list[Tensor] | None, space: Workspace) -> Iterator[Tensor]:
     """Folded gradients in the responses, last scale first, from (B, O, S, H, W), or (B, O, H, W) of a maximum."""
     if wins is None:
-        for planes in reversed(grad.unbind(2)):
-            yield fold(planes)
+        yield from map(fold, reversed(grad.unbind(2)))
         return
     remainder = fold(grad)
     yield from split_by_winner(remainder, wins, space)

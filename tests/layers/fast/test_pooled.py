@@ -15,7 +15,6 @@ from torch.nn.utils import parametrizations, prune, spectral_norm
 from scalestudy.layers import conv as conv_module
 from scalestudy.layers.basis import HermiteBasis, VaryingOrderBasis, VaryingSigmaBasis
 from scalestudy.layers.conv import LiftingConv, ScaleProjection
-from scalestudy.layers.fast import folded, pooled
 from scalestudy.layers.fast.pooled import can_pool_folded
 from scalestudy.layers.fast.separable import SeparableLayer
 from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales, StepRatioScales
@@ -126,23 +125,6 @@ def test_equal_pixels(training) -> None:
     names = ("output", "gradient in norm.bias", "gradient in norm.weight", "norm.running_mean", "norm.running_var")
     ours, theirs = outcome(layers, x), outcome(by_dense(layers), x)
     assert_same(*({name: found[name] for name in names} for found in (ours, theirs)), 1e-10)
-
-
-@pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("window", [1, 2, 3])
-def test_maxima_of_folded_windows(window, ties) -> None:
-    """Each place points to a pixel of its own window that has the window's maximum."""
-    x = random(3, 2, 4 * window, 6 * window)
-    x = x.round() if ties else x
-    maps, found = folded.fold(x), torch.empty(3, 2, 4, 6, dtype=torch.float64)
-    windows = pooled._FoldedWindows(maps, 2, 3, window)
-    folded.unfold(windows.maxima().flatten(2), found)
-    assert torch.equal(found, nn.functional.max_pool2d(x, window))
-    assert torch.equal(maps.view(-1)[windows.places()], windows.maxima())
-    of_window = torch.arange(3 * 2 * 4 * 6).view(3, 2, 4, 6).repeat_interleave(window, 2).repeat_interleave(window, 3)
-    numbers = folded.fold(of_window)
-    own = numbers.view(2, 2, window, -1, window)[:, :, 0, :, 0]
-    assert torch.equal(numbers.view(-1)[windows.places()].flatten(2), own)
 
 
 def test_all_that_is_kept_is_seen_by_hooks_and_given_back() -> None:
