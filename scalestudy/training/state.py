@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -106,11 +105,6 @@ class CheckpointFile:
                 return Progress(**json.loads(file.readline(4096).partition(b" ")[2]))
         except (OSError, ValueError, TypeError):
             return None
-
-    def remove(self) -> None:
-        """Remove the file where that can be; left behind it does no harm."""
-        with suppress(OSError):
-            self.path.unlink()
 
     def _refuse(self, reason: str) -> None:
         _LOG.warning("the checkpoint %s %s; it is not used, and the run starts again", self.path, reason)
