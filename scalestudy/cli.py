@@ -69,15 +69,12 @@ def _options(*options: Any) -> Any:
     return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
-def _import(context: click.Context, option: click.Option, modules: tuple[str, ...]) -> None:
-    if modules:
-        os.environ[IMPORT_VARIABLE] = " ".join(modules)  # kernels and processes that train inherit it
-
-
 _STUDY = _options(
     click.option("--profile", default="quick", help="Sizes of the study: a file in params/."),
     click.option(
-        "--import", metavar="MODULE", multiple=True, expose_value=False, is_eager=True, callback=_import,
+        "--import", metavar="MODULE", multiple=True, expose_value=False, is_eager=True,
+        # kernels and processes that train inherit it
+        callback=lambda context, option, given: given and os.environ.update({IMPORT_VARIABLE: " ".join(given)}),
         help="A module that registers systems of your own; repeatable.  [default: SCALESTUDY_IMPORT]",
     ),
     click.option(
