@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import traceback
 import warnings
 from functools import reduce
@@ -25,19 +26,14 @@ from scalestudy.runs.store import RunStore
 from scalestudy.training.device import usable_cores
 from scalestudy.training.spec import RunSpec
 
-_ECHO = logging.Handler()
-_ECHO.emit = lambda record: click.echo(record.getMessage(), err=True)
-
 
 class _Group(click.Group):
     """Turns errors into one message: exit code 2 for bad input, 1 for what failed, 130 and 143 for signals."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        told, source = logging.getLogger("scalestudy"), logging.getLogger("scalestudy.data")
-        told.addHandler(_ECHO)
-        level = source.level
-        source.setLevel(logging.INFO)  # where MNIST came from
-        before = signal.signal(signal.SIGTERM, _terminate)
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("scalestudy.data").setLevel(logging.INFO)  # where MNIST came from
+        signal.signal(signal.SIGTERM, _terminate)
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = lambda message, *place: click.echo(f"Warning: {message}", err=True)
@@ -52,10 +48,6 @@ class _Group(click.Group):
         except KeyboardInterrupt as interrupt:
             click.echo("Interrupted; finished runs are stored, the same command goes on from there.", err=True)
             ctx.exit(128 + (*interrupt.args, signal.SIGINT)[0])
-        finally:
-            signal.signal(signal.SIGTERM, before)
-            told.removeHandler(_ECHO)
-            source.setLevel(level)
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -77,15 +69,12 @@ def _options(*options: Any) -> Any:
     return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
-def _import(context: click.Context, option: click.Option, modules: tuple[str, ...]) -> None:
-    if modules:
-        os.environ[IMPORT_VARIABLE] = " ".join(modules)  # kernels and processes that train inherit it
-
-
 _STUDY = _options(
     click.option("--profile", default="quick", help="Sizes of the study: a file in params/."),
     click.option(
-        "--import", metavar="MODULE", multiple=True, expose_value=False, is_eager=True, callback=_import,
+        "--import", metavar="MODULE", multiple=True, expose_value=False, is_eager=True,
+        # kernels and processes that train inherit it
+        callback=lambda context, option, given: given and os.environ.update({IMPORT_VARIABLE: " ".join(given)}),
         help="A module that registers systems of your own; repeatable.  [default: SCALESTUDY_IMPORT]",
     ),
     click.option(
@@ -96,14 +85,10 @@ _STUDY = _options(
     ),
 )  # fmt: skip
 _EXECUTION = _options(
-    click.option(
-        "--workers", type=click.IntRange(min=0),
-        help="Training processes; spread over the GPUs if there are any.  [default: one per core; GPU: 1]",
-    ),
+    click.option("--workers", type=click.IntRange(min=1), help="Training processes.  [default: one per core; GPU: 1]"),
     click.option(
         "--scheduler", metavar="ADDRESS",
-        help="Train on a Dask cluster instead: tcp://host:port, or a scheduler file.  "
-        "[default: SCALESTUDY_SCHEDULER, if set]",
+        help="Train on a Dask cluster: tcp://host:port, or a scheduler file.  [default: SCALESTUDY_SCHEDULER, if set]",
     ),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to train."),
 )  # fmt: skip
@@ -128,36 +113,39 @@ def reproduce(
     files.probe(folder)
     digits.fetch_mnist()
     trained = _train(study.for_notebooks(path.stem for path in selected), **execution)
+    inputs = None if rerun else [RunStore.open().path(record.key) for record in trained.done]
     results = notebooks.execute(
-        selected,
-        chosen,
-        folder / "notebooks",
-        jobs=jobs or usable_cores(),
-        inputs=None if rerun else [RunStore.open().path(record.key) for record in trained.done],
-        on_result=_tell,
+        selected, chosen, folder / "notebooks", jobs=jobs or usable_cores(), inputs=inputs, on_result=_tell
     )
-    _report(profile, changes)
-    _fail_if(trained.failed or any(result.error for result in results))
+    report.callback(profile, changes)
+    sys.exit(bool(trained.failed) or any(result.error for result in results))
 
 
 @main.command()
 @_STUDY
 @_EXECUTION
 @click.option("--filter", "text", help="Only runs whose table (table3) or label contains or matches this.")
-@click.option("--time-budget", metavar="TIME", help="Such as 25m or 1h30m: start no run that would end later.")
+@click.option(
+    "--time-budget", metavar="TIME",
+    callback=lambda context, option, given: None if given is None else parse_seconds(given),
+    help="Such as 25m or 1h30m: start no run that would end later.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would be run.")
-def run(
-    profile: str, changes: dict[str, Any], text: str | None, time_budget: str | None, dry_run: bool, **execution: Any
-) -> None:
+def run(profile: str, changes: dict[str, Any], text: str | None, dry_run: bool, **execution: Any) -> None:
     """Train the runs that are missing, most wanted first."""
-    study, budget = Study.open(profile, changes), None if time_budget is None else parse_seconds(time_budget)
+    study = Study.open(profile, changes)
     specs = study.select(text) if text else study.all_specs()
     if dry_run:
-        _show_plan(specs, execution["device"])
+        frame = plan(specs, RunStore.open(), device=execution["device"])
+        for row in frame.itertuples(index=False):
+            begun = f" ({row.share_done:.0%} done)" if 0 < row.share_done < 1 else ""
+            click.echo(f"{row.key}  {'stored' if row.stored else f'{row.seconds:5.0f} s':>7}  {row.label}{begun}")
+        missing, minutes = (~frame["stored"]).sum(), frame["seconds"].sum() / 60
+        click.echo(f"{missing} of {len(frame)} to train, about {minutes:.1f} minutes of one process")
         return
     if scheduler_for(execution["scheduler"], execution["workers"]) is None:  # a cluster's see to their own machines
         digits.fetch_mnist()
-    _fail_if(_train(specs, time_budget=budget, **execution).failed)
+    sys.exit(bool(_train(specs, **execution).failed))
 
 
 @main.command()
@@ -189,12 +177,12 @@ def merge(folder: Path) -> None:
     runs = RunStore.open()
     merged = runs.merge(folder)
     write_summary(runs.records(), runs.folder / "summary.csv")
-    click.echo(f"{len(merged.copied)} copied to {runs.folder}, {len(merged.already)} already there")
-    for key in merged.conflicts:
+    click.echo(f"{len(merged['copied'])} copied to {runs.folder}, {len(merged['already'])} already there")
+    for key in merged["conflict"]:
         click.echo(f"{key}: has other metrics there; ours is kept")
-    for name, reason in merged.damaged:
-        click.echo(f"{name}: {reason}; not used, left where it is", err=True)
-    _fail_if(merged.damaged)
+    for told in merged["damaged"]:
+        click.echo(f"{told}; not used, left where it is", err=True)
+    sys.exit(bool(merged["damaged"]))
 
 
 @main.group()
@@ -214,20 +202,17 @@ def verify() -> None:
     found = digits.verify_mnist()
     for file in found:
         click.echo(f"{file.status:8} {file.name}  {file.path or ''}")
-    _fail_if(any(file.status != "ok" for file in found))
+    sys.exit(any(file.status != "ok" for file in found))
 
 
 @main.command()
 @_STUDY
 def report(profile: str, changes: dict[str, Any]) -> None:
     """Build the report of a profile from the executed notebooks and the run store."""
-    _report(profile, changes)
+    from scalestudy.paper.report import build  # takes seconds
 
-
-def _fail_if(bad: object) -> None:
-    """End with code 1."""
-    if bad:
-        raise click.exceptions.Exit(1)
+    index, comparison = build(profile, changes)
+    click.echo(f"\n{comparison.text()}\n\nreport: {index}")
 
 
 def _train(specs: list[RunSpec], **options: Any) -> BatchReport:
@@ -241,25 +226,9 @@ def _train(specs: list[RunSpec], **options: Any) -> BatchReport:
     return trained
 
 
-def _show_plan(specs: list[RunSpec], device: str) -> None:
-    frame = plan(specs, RunStore.open(), device=device)
-    for row in frame.itertuples(index=False):
-        begun = f" ({row.share_done:.0%} done)" if 0 < row.share_done < 1 else ""
-        click.echo(f"{row.key}  {'stored' if row.stored else f'{row.seconds:5.0f} s':>7}  {row.label}{begun}")
-    missing, minutes = (~frame["stored"]).sum(), frame["seconds"].sum() / 60
-    click.echo(f"{missing} of {len(frame)} to train, about {minutes:.1f} minutes of one process")
-
-
 def _tell(result: notebooks.NotebookResult) -> None:
     done = f"done ({result.seconds:.0f} s)" if result.executed else "unchanged"
     click.echo(f"{result.name}: {done if result.error is None else result.error}")
-
-
-def _report(profile: str, changes: dict[str, Any]) -> None:
-    from scalestudy.paper.report import build  # takes seconds
-
-    index, comparison = build(profile, changes)
-    click.echo(f"\n{comparison.text()}\n\nreport: {index}")
 
 
 if __name__ == "__main__":

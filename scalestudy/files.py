@@ -88,12 +88,11 @@ def write_whole(path: Path, content: bytes) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        if os.name == "posix":  # elsewhere folders cannot be opened
-            descriptor = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except OSError as error:
         raise StoreError(
             f"cannot write to the folder {path.parent}: {error.strerror or error}; free some space or make it "
@@ -108,7 +107,7 @@ def probe(folder: Path) -> None:
         with suppress(OSError):  # gone meanwhile, or not ours to remove: it does no harm
             if time.time() - path.stat().st_mtime > 3600:  # of a writer that does not live any more
                 path.unlink()
-    test = folder / f"probe.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"  # cleared where we are killed now
+    test = folder / f"probe{TEMPORARY_SUFFIX}"  # cleared later where we are killed now
     write_whole(test, bytes(64 * 1024))
     test.unlink(missing_ok=True)
 

@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalestudy import files
 from scalestudy.runs.store import RunStore, StoreError
-from scalestudy.runs.workers import Answer, Children, Hear, Place, RunFailed, WorkersUnavailable
+from scalestudy.runs.workers import Answer, Hear, Place, RunFailed, Slot
 from scalestudy.training.spec import RunSpec
 
 if TYPE_CHECKING:
     from distributed import Client
 
 _TOPIC = "scalestudy"
-_CONNECT_SECONDS, _ANSWER_SECONDS, _CLOSE_SECONDS, _LOOK_SECONDS = 10.0, 30.0, 5.0, 2.0
+_CONNECT_SECONDS, _ANSWER_SECONDS, _CLOSE_SECONDS = 10.0, 30.0, 5.0
 _AHEAD = 1  # runs that wait for each slot: it does not idle, and adaptive clusters grow
 
-_children, _one_at_a_time = cache(Children), threading.Lock()
-_CLIENT_LOG = logging.getLogger("distributed.client")
+_NUMBERS = itertools.count()  # of the slots of a worker
+
+
+class WorkersUnavailable(RuntimeError):
+    """No cluster is there that could make runs, or it went away."""
 
 
 def versions() -> str:
     """What all machines of a batch must share: the recipe, and torch's major.minor."""
     return f"recipe {RunSpec.model_fields['recipe'].default}, torch {'.'.join(version('torch').split('.')[:2])}"
+
+
+@cache
+def _slot(thread: int, device: str, train: str) -> Slot:
+    return Slot(next(_NUMBERS), files.runs(), device, train)
 
 
 def make_run_there(spec: RunSpec, device: str, train: str, wanted: str) -> Answer:
@@ -43,47 +51,53 @@ def make_run_there(spec: RunSpec, device: str, train: str, wanted: str) -> Answe
     worker = get_worker()
     task = worker.get_current_task()
 
-    def hear(*epochs: int) -> bool:
+    def hear(*epochs: int) -> None:
         worker.log_event(_TOPIC, (spec.key, *epochs))
         state = worker.state.tasks.get(task)
-        return state is not None and state.state == "executing"
+        if state is None or state.state != "executing":
+            raise CancelledError
 
+    here = f"worker {worker.address}: "
+    if versions() != wanted:
+        raise RunFailed(f"{here}it has {versions()}, the client has {wanted}; install the same on both")
     try:
-        if versions() != wanted:
-            raise WorkersUnavailable(f"it has {versions()}, the client has {wanted}; install the same on both")
         RunStore(files.runs()).require_writable()
-        with _one_at_a_time:  # the slots of a worker are numbered together
-            children = _children(files.runs(), device, train)
-        return children.make(spec, hear)
-    except (StoreError, WorkersUnavailable) as error:  # of this worker: no reason for the client to give up
-        raise RunFailed(f"worker {worker.address}: {error}") from None
+        return _slot(threading.get_ident(), device, train).make(spec, hear)
+    except StoreError as error:  # of this worker: no reason for the client to give up
+        raise RunFailed(f"{here}{error}") from None
 
 
 @contextmanager
 def cluster(scheduler: str, device: str, train: str) -> Iterator[Place]:
     """The workers of a Dask cluster; what they were given and have not done is forgotten when the block ends."""
-    client, level = _connect(scheduler), _CLIENT_LOG.level
-    _CLIENT_LOG.setLevel(logging.CRITICAL)  # it tells a lost connection by tracebacks; we do in one sentence
+    client, attempts, hearers = _connect(scheduler), Counter(), {}
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a lost connection is told below, in a sentence
     try:
         _refuse_other_versions(client)
-        roster = _Roster(client, scheduler, device)
-        resources = {"GPU": 1} if roster.device == "cuda" else None
-        executor, attempts, hearers = client.get_executor(retries=0, pure=False, resources=resources), Counter(), {}
+        look = partial(_look, client, scheduler)
+        if device == "auto":
+            if look("cpu")[0] == 0:
+                told = "while the cluster has no workers, got 'auto'; name one of them"
+                raise ValueError(f"device must be cpu or cuda {told}")
+            device = "cuda" if look("cuda")[0] else "cpu"
+        resources = {"GPU": 1} if device == "cuda" else None
+        executor = client.get_executor(retries=0, pure=False, resources=resources)
 
         def submit(spec: RunSpec, hear: Hear) -> Future[Answer]:
             attempts[spec.key] += 1
             hearers[spec.key] = hear
             # equal for all clients, so a run is made once; Dask tells kinds of tasks apart by what is before the hyphen
             key = f"run-{spec.key}-{attempts[spec.key]}"
-            return executor.submit(make_run_there, spec, roster.device, train, versions(), key=key)
+            return executor.submit(make_run_there, spec, device, train, versions(), key=key)
 
         def pass_on(event: Any) -> None:
             key, *epochs = event[1]
             if key in hearers:  # else of another client
-                hearers[key](*epochs)
+                with suppress(CancelledError):  # the batch cancels what it does not want, and the worker looks
+                    hearers[key](*epochs)
 
         client.subscribe_topic(_TOPIC, pass_on)
-        yield Place(roster.device, roster.look, submit, _AHEAD)
+        yield Place(device, partial(look, device), submit, _AHEAD)
     except StoreError:
         raise
     except (OSError, CancelledError) as error:
@@ -94,47 +108,27 @@ def cluster(scheduler: str, device: str, train: str) -> Iterator[Place]:
         ) from error
     finally:
         client.close(timeout=_CLOSE_SECONDS)
-        _CLIENT_LOG.setLevel(level)
 
 
-class _Roster:
-    """The workers that are there, looked up every few seconds."""
-
-    def __init__(self, client: Client, scheduler: str, device: str) -> None:
-        self._client, self._scheduler, self._next = client, scheduler, 0.0
-        self.device = "cuda" if device == "auto" else device
-        slots, _ = self.look()
-        if device == "auto":
-            if not self._workers:
-                told = "while the cluster has no workers, got 'auto'; name one of them"
-                raise ValueError(f"device must be cpu or cuda {told}")
-            self.device = "cuda" if slots else "cpu"
-
-    def look(self) -> tuple[int, str]:
-        """Runs that the workers make at a time: their threads, or units of the resource GPU; and why none is begun."""
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + _LOOK_SECONDS
-            # not scheduler_info(): the client's own periodic update, which leaves workers out, can get into its answer
-            identity = self._client.scheduler.identity
-            found = self._client.sync(identity, n_workers=-1, callback_timeout=_ANSWER_SECONDS)
-            self._workers = list(found["workers"].values())
-        of_gpus = self.device == "cuda"
-        slots = sum(int(one["resources"].get("GPU", 0)) if of_gpus else one["nthreads"] for one in self._workers)
-        if slots == 0:
-            wanted = "workers that declare the resource GPU" if of_gpus else "workers"
-            return slots, f"waiting for {wanted} at {self._scheduler}"
-        paused = all(one["status"] == "paused" for one in self._workers)
-        return slots, "waiting: workers are paused (memory)" if paused else ""
+def _look(client: Client, scheduler: str, device: str) -> tuple[int, str]:
+    """Runs that the workers make at a time: their threads, or units of the resource GPU; and why none is begun."""
+    # not scheduler_info(): the client's own periodic update, which leaves workers out, can get into its answer
+    found = client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=_ANSWER_SECONDS)
+    workers, of_gpus = found["workers"].values(), device == "cuda"
+    slots = sum(int(one["resources"].get("GPU", 0)) if of_gpus else one["nthreads"] for one in workers)
+    if slots == 0:
+        return slots, f"waiting for workers{' that declare the resource GPU' * of_gpus} at {scheduler}"
+    paused = all(one["status"] == "paused" for one in workers)
+    return slots, "waiting: workers are paused (memory)" if paused else ""
 
 
 def _refuse_other_versions(client: Client) -> None:
     answers: dict[str, Any] = {}
     with suppress(TimeoutError):  # one of them is silent: `make_run_there` looks, too
         answers = client.run(versions, on_error="return", callback_timeout=_ANSWER_SECONDS)
-    asked = {address: theirs for address, theirs in answers.items() if not isinstance(theirs, OSError)}  # those left
-    if refused := [f"{address}: {theirs}" for address, theirs in asked.items() if theirs != versions()]:
+    if refused := [f"{address}: {theirs}" for address, theirs in answers.items() if theirs != versions()]:
         raise WorkersUnavailable(
-            f"{len(refused)} of the cluster's {len(asked)} workers do not have what this client has, {versions()}; "
+            f"{len(refused)} of the cluster's {len(answers)} workers do not have what this client has, {versions()}; "
             "install the same on both:\n" + "\n".join(refused)
         )
 

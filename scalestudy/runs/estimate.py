@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from statistics import median
 
 from tqdm import tqdm
@@ -24,55 +23,43 @@ _FORMAT = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed}{postfix}"
 
 
 class Clock:
-    """Expected seconds of runs on one type of device, by finished ones of the same model, else of the same data set."""
+    """Expected seconds of runs on a "cpu" or "cuda", by finished ones of the same model, else of the same data set."""
 
     def __init__(self, device: str, records: Iterable[Record] = ()) -> None:
-        self._type = _device_type(device)
-        self._known: dict[str, list[tuple[float, float]]] = {}  # work and seconds per unit of work
-        self._promised: dict[str, list[float]] = {}
+        self._device = device
+        self._known: dict[str, list[tuple[float, float]]] = defaultdict(list)  # work and seconds per unit of work
         for record in records:
             self.learn(record)
 
     def learn(self, record: Record) -> None:
-        """Take one more finished run into account."""
-        if _device_type(record.provenance.device) == self._type:
+        if record.provenance.device.startswith(self._device):
             for kind in (record.spec.model, record.spec.dataset):
-                work = record.spec.work
-                self._known.setdefault(kind, []).append((work, record.provenance.seconds / work))
+                self.foresee(record.spec, record.provenance.seconds, kind)
 
     def rates(self, spec: RunSpec, kind: str) -> list[float]:
         """Seconds per unit of work of the ended runs of a network or data set that tell something about this run."""
-        return [rate for work, rate in self._known.get(kind, ()) if work * COMPARABLE >= spec.work]
+        return [rate for work, rate in self._known[kind] if work * COMPARABLE >= spec.work]
 
-    def foresee(self, spec: RunSpec, seconds: float) -> None:
-        """Take what the first epochs of a run promise, until one like it has ended."""
-        self._promised[spec.model] = [seconds / spec.work]
+    def foresee(self, spec: RunSpec, seconds: float, kind: str) -> None:
+        """Expect that runs of a network or data set take as long as this one took, or as its first epochs promise."""
+        self._known[kind].append((spec.work, seconds / spec.work))
 
     def rate(self, spec: RunSpec) -> float | None:
         """Seconds per unit of work as far as is known."""
-        rates = self.rates(spec, spec.model) or self._promised.get(spec.model) or self.rates(spec, spec.dataset)
+        rates = self.rates(spec, spec.model) or self.rates(spec, spec.dataset)
         return median(rates) if rates else None
 
     def seconds(self, spec: RunSpec) -> float:
-        """Expected seconds of a run."""
-        return RESERVE * (self.rate(spec) or SECONDS_PER_WORK[self._type]) * spec.work
-
-    def left(self, run: Run) -> float:
-        """Expected seconds of what is left of a run."""
-        return self.seconds(run.spec) * (1 - run.share)
+        return RESERVE * (self.rate(spec) or SECONDS_PER_WORK[self._device]) * spec.work
 
 
-@dataclass(eq=False)
 class Run:
-    """A run that a batch has to make, and what was heard of it; `share` is the part that is done, tests included."""
+    """A run that a batch has to make, and what was heard of it."""
 
-    spec: RunSpec
-    begun: float = 0.0  # the part that was done before
-    heard: list[float] = field(default_factory=list)  # when it began here, then when each of its epochs ended
-    wanted: bool = True
-
-    def __post_init__(self) -> None:
-        self.share = self.begun
+    def __init__(self, spec: RunSpec, share: float = 0.0) -> None:
+        self.spec, self.wanted = spec, True
+        self.share = self.begun = share  # the part that is done, tests included; and that was done before
+        self.heard: list[float] = []  # when it began here, then when each of its epochs ended
 
     def advance(self, done: int, epochs: int) -> None:
         """It has made so many of its epochs (0: it begins); the tests count as one more.  From any thread."""
@@ -85,20 +72,20 @@ class Run:
         times = self.heard[1:]
         return (times[1] - times[0]) * (epochs + 1) if len(times) == ENOUGH_EPOCHS else None
 
+    def left(self, clock: Clock) -> float:
+        return clock.seconds(self.spec) * (1 - self.share)
+
 
 class ProgressBar:
-    """One bar on the standard error, in seconds that the clock expects; its time left is theirs at the pace seen here.
+    """One bar on the standard error, in expected seconds of what was not begun before; time left at the pace here."""
 
-    It is about what was not begun before.
-    """
-
-    def __init__(self, runs: Iterable[Run], clock: Clock, shown: bool) -> None:
+    def __init__(self, runs: Iterable[Run], clock: Clock, shown: bool = True) -> None:
         self._runs, self._clock = list(runs), clock
-        self._due, self._said, self._waits_for = 0.0, "", ""
+        self._due, self.said, self._waits_for = 0.0, "", ""
         self.slots = 1  # runs that are made at a time
-        hidden = not shown or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
         self._interval = 0.5 if sys.stderr.isatty() else 15.0  # seconds; a log file needs fewer lines than a terminal
-        self._bar = tqdm(total=1.0, bar_format=_FORMAT, disable=hidden)
+        hidden = {} if shown else {"disable": True}  # else as TQDM_DISABLE says
+        self._bar = tqdm(total=1.0, bar_format=_FORMAT, **hidden)
 
     def left(self) -> float | None:
         """Seconds until the batch ends, at the pace of the runs that it has made; None while too little is known."""
@@ -111,39 +98,33 @@ class ProgressBar:
         spent = sum(times[-1] - times[0] for _, times in heard)
         since = sum(time.monotonic() - times[-1] for times in running)
         pending = [run for run in self._runs if run.share < 1]
-        left = sum(map(self._clock.left, pending)) * spent / expected - since
+        left = sum(run.left(self._clock) for run in pending) * spent / expected - since
         return max(left, 0.0) / max(1, min(self.slots, len(pending)))
 
     def finish(self, run: Run, result: str, trained: bool) -> None:
-        """A run is over, and how it went; one that was not trained says nothing about the pace."""
+        """A run is over, or left out; one that was not trained says nothing about the pace."""
         run.share = 1.0
         if trained and run.heard:
             run.heard.append(time.monotonic())
         else:
             run.begun, run.heard = 1.0, []
-        self._said = f"{run.spec.label}: {result}"
-
-    def drop(self, run: Run) -> None:
-        """A run will not be made."""
-        self._runs.remove(run)
+        self.said = f"{run.spec.label}: {result}"
 
     def draw(self, waits_for: str = "") -> None:
         """Show all of it, where that is due: with what the batch waits for in the place of the last result."""
-        news, self._waits_for = waits_for != self._waits_for, waits_for
-        if self._bar.disable or (time.monotonic() < self._due and not news):
+        self._waits_for = waits_for
+        if self._bar.disable or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + self._interval
         left, spent = self.left(), self._spent()
-        self._bar.total = max(spent + sum(map(self._clock.left, self._runs)), 1e-9)
+        self._bar.total = max(spent + sum(run.left(self._clock) for run in self._runs), 1e-9)
         self._bar.n = min(spent, self._bar.total)
         ended = sum(run.share == 1 for run in self._runs)
         self._bar.set_description_str(f"{ended}/{len(self._runs)} runs", refresh=False)
-        told = [f"{tqdm.format_interval(left)} left" if left is not None else "", waits_for or self._said]
-        self._bar.set_postfix_str(", ".join(filter(None, told)), refresh=False)
-        self._bar.refresh()
+        told = [f"{tqdm.format_interval(left)} left" if left is not None else "", waits_for or self.said]
+        self._bar.set_postfix_str(", ".join(filter(None, told)))
 
     def close(self) -> None:
-        """Show the end of it."""
         self._due = 0.0
         self.draw(self._waits_for)
         self._bar.close()
@@ -151,7 +132,3 @@ class ProgressBar:
     def _spent(self) -> float:
         """What was done here, in the seconds that the clock expects for it."""
         return sum(self._clock.seconds(run.spec) * (run.share - run.begun) for run in self._runs)
-
-
-def _device_type(name: str) -> str:
-    return "cuda" if any(word in name.lower() for word in ("cuda", "nvidia")) else "cpu"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
@@ -22,31 +20,17 @@ from scalestudy.training.spec import RunSpec
 from scalestudy.training.state import CHECKPOINT_SUFFIX, CheckpointFile, Progress
 
 _DAMAGED_FOLDER, _LOCK_SUFFIX = "damaged", ".lock"
-_LOG = logging.getLogger(__name__)
+_LOCK_SECONDS = 0.5  # that a run which another process makes is waited for
 
 
 class DamagedRecordWarning(UserWarning):
     """A file in the store is not a valid record; it was not used and was moved aside."""
 
 
-class MergeReport(NamedTuple):
-    """What `RunStore.merge` did, as keys: copied, already here, here with other metrics; and files refused, and why."""
-
-    copied: list[str]
-    already: list[str]
-    conflicts: list[str]
-    damaged: list[tuple[str, str]]
-
-
 class RunStore:
-    """A content-addressed folder of records; any number of processes may use it at once.
+    """A folder of records, created by the first one; any number of processes may use it at once.
 
-    Parameters
-    ----------
-    folder : path-like
-        Created by the first record.
-    also : path-like
-        Folders whose records count as stored, too, and that are never written.
+    Records in the folders `also` count as stored, too; those are never written.
     """
 
     def __init__(self, folder: str | os.PathLike, *also: str | os.PathLike) -> None:
@@ -69,7 +53,8 @@ class RunStore:
 
     def under_way(self) -> dict[str, Progress]:
         """How far the runs are that have a checkpoint and no record, by key."""
-        found = {key: self.checkpoint(key).progress() for key in self._checkpointed() if not self.path(key).exists()}
+        keys = (path.stem for path in sorted(self.folder.glob(f"*{CHECKPOINT_SUFFIX}")))
+        found = {key: self.checkpoint(key).progress() for key in keys if not self.path(key).exists()}
         return {key: progress for key, progress in found.items() if progress}
 
     def shares_done(self) -> dict[str, float]:
@@ -86,7 +71,7 @@ class RunStore:
         """Store a record whole or not at all, replacing one with the same key; the checkpoint of its run goes."""
         path = self.folder / f"{record.key}.json"
         write_whole(path, (json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode())
-        self.checkpoint(record.key).remove()
+        _remove(self.checkpoint(record.key).path)
         return path
 
     def records(self) -> list[Record]:
@@ -95,56 +80,47 @@ class RunStore:
         return [found[key] for key in sorted(found)]
 
     @contextmanager
-    def lock(self, key: str) -> Iterator[bool]:
-        """Whether nobody else makes this run; then nobody else may until the block ends, or this process.
-
-        Where files cannot be locked two batches may make the same run, which costs time and nothing else.
-        """
-        lock = FileLock(self.folder / f"{key}{_LOCK_SUFFIX}", blocking=False, fallback_to_soft=False)
+    def lock(self, key: str) -> Iterator[None]:
+        """Nobody else makes this run until the block ends, or this process; `filelock.Timeout` where somebody does."""
+        lock = FileLock(path := self.folder / f"{key}{_LOCK_SUFFIX}", timeout=_LOCK_SECONDS)
         try:
             lock.acquire()
         except Timeout:
-            yield False
-            return
+            raise
         except OSError as error:
-            _LOG.warning("cannot lock run %s in %s (%s); another batch may make it too", key, self.folder, error)
-            yield True
-            return
+            remedy = f"free some space, make it writable, or name a folder with file locks in {files.RUNS_VARIABLE}"
+            raise StoreError(f"cannot lock {path}: {error.strerror or error}; {remedy}") from error
         try:
-            yield True
+            yield
         finally:
-            with suppress(OSError):  # first the name: whoever opened the file meanwhile notices, and tries again
-                Path(lock.lock_file).unlink()
+            _remove(path)  # before it is released: whoever opened it meanwhile notices, and tries again
             lock.release()
 
     def require_writable(self) -> None:
-        """Clear up after killed processes, then write and remove a test file; `StoreError` if that fails."""
-        for path in self.folder.glob(f"*{_LOCK_SUFFIX}"):
-            with self.lock(path.stem):
-                pass
-        for key in self._checkpointed():
-            if self.path(key).exists():
-                self.checkpoint(key).remove()  # whoever stored the record was killed just then
+        """Clear up after processes that were killed just when they had stored a record, then `files.probe`."""
+        for path in [*self.folder.glob(f"*{CHECKPOINT_SUFFIX}"), *self.folder.glob(f"*{_LOCK_SUFFIX}")]:
+            if self.path(path.stem).exists():
+                _remove(path)
         probe(self.folder)
 
-    def merge(self, folder: str | os.PathLike) -> MergeReport:
-        """Copy the valid records of another store (or of a folder copied from another machine) into this one.
+    def merge(self, folder: str | os.PathLike) -> dict[str, list[str]]:
+        """Copy the valid records of another store, which is not changed, into this one; what both have stays ours.
 
-        Ours is kept where both have a run; differing metrics are reported.  The other folder is not changed.
+        Keys that were "copied", "already" here, in "conflict" (other metrics); files that are "damaged", and why.
         """
         if not (paths := _files(Path(folder).expanduser())):
             told = f"got {folder}, which holds no <key>.json files; name its runs/ folder"
             raise ValueError(f"folder must be another run store, {told}")
-        report = MergeReport([], [], [], [])
+        report: dict[str, list[str]] = {"copied": [], "already": [], "conflict": [], "damaged": []}
         for path in paths:
             theirs, reason = _read(path)
             if theirs is None:
-                report.damaged.append((path.name, reason))
+                report["damaged"].append(f"{path.name}: {reason}")
             elif (ours := self.get(theirs.spec)) is None:
                 self.put(theirs)
-                report.copied.append(theirs.key)
+                report["copied"].append(theirs.key)
             else:
-                (report.already if ours.metrics == theirs.metrics else report.conflicts).append(theirs.key)
+                report["already" if ours.metrics == theirs.metrics else "conflict"].append(theirs.key)
         return report
 
     def damaged(self) -> list[tuple[str, str]]:
@@ -156,31 +132,22 @@ class RunStore:
     def _paths(self) -> list[Path]:
         return [path for folder in (*self.also, self.folder) for path in _files(folder)]
 
-    def _checkpointed(self) -> list[str]:
-        return [path.stem for path in sorted(self.folder.glob(f"*{CHECKPOINT_SUFFIX}"))]
-
     def _load(self, path: Path) -> Record | None:
         record, reason = _read(path)
         if reason:
-            self._move_aside(path, reason)
+            where, target = "left where it is", self.folder / _DAMAGED_FOLDER / f"{path.stem}.{time.time_ns()}.json"
+            if path.parent == self.folder:
+                with suppress(OSError):  # else it stays
+                    target.parent.mkdir(exist_ok=True)
+                    where = f"moved to {path.rename(target)}"
+            told = f"{path.name}: {reason}; not used, {where} (store {path.parent})"
+            warnings.warn(told, DamagedRecordWarning, stacklevel=3)
         return record
 
-    def _move_aside(self, path: Path, reason: str) -> None:
-        where = "left where it is"
-        if path.parent == self.folder:
-            target = self.folder / _DAMAGED_FOLDER / path.name
-            if target.exists():
-                target = target.with_name(f"{path.stem}.{time.time_ns()}-{os.getpid()}.json")
-            try:
-                target.parent.mkdir(exist_ok=True)
-                os.rename(path, target)
-                where = f"moved to {target}"
-            except FileNotFoundError:
-                return  # another process was faster, and warned
-            except OSError:
-                pass  # it stays
-        told = f"{path.name}: {reason}; not used, {where} (store {path.parent})"
-        warnings.warn(told, DamagedRecordWarning, stacklevel=4)
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # left behind it does no harm
+        path.unlink()
 
 
 def _files(folder: Path) -> list[Path]:
@@ -200,22 +167,11 @@ def _read(path: Path) -> tuple[Record | None, str]:
 
 def _parse(content: bytes, key: str) -> tuple[Record | None, str]:
     """The record in a file named `key`, or None and the reason."""
-    if not content:
-        return None, "empty"
-    try:
-        data = json.loads(content)
-    except ValueError as error:
-        return None, f"truncated or not JSON ({error})"
-    spec = data.get("spec") if isinstance(data, dict) else None
-    known = RunSpec.model_fields["recipe"].default
-    if isinstance(spec, dict) and spec.get("recipe", known) != known:
-        return None, f"made by recipe {spec['recipe']}, this version of scalestudy has recipe {known}"
     try:
         record = Record.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "record"
-        return None, f"{where}: {first['msg']}"
+        return None, f"{'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}"
     if record.key != key:
         return None, f"foreign: it holds run {record.key}, its name says {key}"
     return record, ""

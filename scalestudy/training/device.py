@@ -6,7 +6,7 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,19 +29,17 @@ def require_precision(precision: str, device: torch.device) -> None:
 
 @contextmanager
 def reproducible(precision: str, seed: int, device: torch.device) -> Iterator[list[torch.Generator]]:
-    """Compute as `repeatable_products`, with the global generators, which dropout draws from, seeded and handed over.
+    """`repeatable_products`, and the global generators that dropout draws from, the CPU's and the GPU's, seeded.
 
-    The CPU's, then the GPU's.  Everything is put back afterwards.
+    Everything is put back afterwards.
     """
     import torch
 
-    with ExitStack() as stack:
-        stack.enter_context(repeatable_products(precision))
-        gpus = []
-        if device.type == "cuda":
-            gpus = [torch.cuda.current_device() if device.index is None else device.index]
-            stack.enter_context(torch.cuda.device(gpus[0]))
-        stack.enter_context(torch.random.fork_rng(devices=gpus))
+    gpus = []
+    if device.type == "cuda":
+        gpus = [torch.cuda.current_device() if device.index is None else device.index]
+    there = torch.cuda.device(*gpus or [-1])  # -1: none
+    with repeatable_products(precision), there, torch.random.fork_rng(devices=gpus):
         generators = [torch.default_generator, *(torch.cuda.default_generators[gpu] for gpu in gpus)]
         for generator in generators:
             generator.manual_seed(seed)
@@ -63,14 +61,11 @@ def repeatable_products(precision: str) -> Iterator[None]:
         settings += [(owner, "fp32_precision", "tf32" if rounded else "ieee") for owner in (products, cudnn.conv)]
     else:
         settings += [(owner, "allow_tf32", rounded) for owner in (products, cudnn)]
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in settings]
-    try:
+    with ExitStack() as stack:
         for owner, name, value in settings:
+            stack.callback(setattr, owner, name, getattr(owner, name))
             setattr(owner, name, value)
         yield
-    finally:
-        for owner, name, value in before:
-            setattr(owner, name, value)
 
 
 def machine(device: torch.device) -> dict[str, str | int]:
@@ -98,11 +93,10 @@ def keep_freed_memory() -> bool:
 
     glibc gives large blocks back at once, so every training step would pay for their pages anew: a tenth of its time.
     """
-    try:
+    with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return False
-    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+        return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+    return False
 
 
 def usable_cores() -> int:
@@ -114,9 +108,7 @@ def usable_cores() -> int:
         group = ""  # another system
     folder = Path("/sys/fs/cgroup") / group
     for quotas in (folder, *folder.parents):
-        try:
+        with suppress(OSError, ValueError):  # no such limit
             quota, period = (quotas / "cpu.max").read_text().split()
             cores = min(cores, int(quota) // int(period))
-        except (OSError, ValueError):
-            continue  # no such limit
     return max(1, cores)

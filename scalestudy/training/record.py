@@ -27,10 +27,8 @@ class Metrics(Part):
     A system without internal scales has empty ones.
 
     `test_error_by_scale` is keyed by the data scale: on Dynamic Scale MNIST that at which all digits are shown, on
-    MNIST-Scale the lower edge of a bin of the images' own scales.  `equivariance_error` (L2 norm of the change of the
-    outputs over that of the outputs, no unit) and `prediction_change` (percent of the images) are keyed by the factor
-    by which the digits are enlarged; see `scalestudy.layers.equivariance.model_equivariance_error`.
-
+    MNIST-Scale the lower edge of a bin of the images' own scales.  `equivariance_error` (no unit) and
+    `prediction_change` (percent) are keyed by the enlargement; see `layers.equivariance.model_equivariance_error`.
     `scale_slopes`, keyed by epoch and "seen" or "held out", are slopes of the training loss (nats) along the natural
     logarithms of sigma_basis and ISR, means over batches, then their standard errors.
     """
@@ -53,10 +51,9 @@ class Metrics(Part):
 class Provenance(Part):
     """How a record was made.  Not part of the run's key.
 
-    `seconds` is the whole run.  `train_ms_per_image` is the wall-clock time of the epochs' training parts over the
-    images that they saw, `inference_ms_per_image` that of the test set: milliseconds, with making the batches, on this
-    device and this number of threads.  `resumed` is from how many checkpoints the run went on after interruptions; the
-    times are then those of all its parts, without what was lost between a checkpoint and the interruption.
+    Times are wall-clock, `seconds` of the whole run, milliseconds per image of training or of the test set with making
+    the batches.  `resumed` is from how many checkpoints the run went on after interruptions; times are then those of
+    all its parts, without what was lost between a checkpoint and the interruption.
     """
 
     _later = frozenset({"train_ms_per_image", "inference_ms_per_image", "resumed"})
@@ -116,29 +113,27 @@ class Record(Part):
 
 @cache
 def commit() -> str | None:
-    """Commit of the checkout that the package itself lies in and is tracked by, or None where there is no such one.
+    """Commit of the checkout that the package itself lies in and is tracked by, "-dirty" where it was changed, or None.
 
-    "-dirty" where the package was changed.  Where git does not tell, the log says why: a checkout may belong to
-    another user.
+    Where git does not tell, the log says why: a checkout may belong to another user.
     """
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent
     if not (checkout / ".git").exists():
         return None
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(checkout), *arguments]
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10, check=True)
+        return answer.stdout.strip()
+
     try:
-        if not _git(checkout, "ls-tree", "HEAD", "--", package.name):
+        if not git("ls-tree", "HEAD", "--", package.name):
             return None
-        head = _git(checkout, "rev-parse", "--short=12", "HEAD")
-        return f"{head}-dirty" if _git(checkout, "status", "--porcelain", "--", package.name) else head
+        head = git("rev-parse", "--short=12", "HEAD")
+        return f"{head}-dirty" if git("status", "--porcelain", "--", package.name) else head
     except (OSError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip()
         _LOG.warning("records do not name the commit of %s, which git does not tell: %s", checkout, reason)
         return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    """What git prints, whatever repository the environment names."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10, check=True)
-    return answer.stdout.strip()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
 import json
 import logging
 import math
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ _SOURCE = (".py", ".csv", ".mplstyle")
 @cache
 def source_digest() -> str:
     """16 hex digits of the hash of the code and data in this package, as they were when first asked for."""
-    digest, folder = hashlib.sha256(), Path(__file__).resolve().parents[1]
+    digest, folder = sha256(), Path(__file__).resolve().parents[1]
     for path in sorted(path for path in folder.rglob("*") if path.suffix in _SOURCE and path.is_file()):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -72,7 +71,7 @@ class CheckpointFile:
         torch.save(state, saved := io.BytesIO())
         content = json.dumps(asdict(progress), sort_keys=True).encode() + b"\n" + saved.getvalue()
         try:
-            write_whole(self.path, _checksum(content) + b" " + content)
+            write_whole(self.path, f"{sha256(content).hexdigest()} ".encode() + content)
         except OSError as error:
             lost = "if it is stopped, what it does from now on is lost"
             _LOG.log(self._level, "the run goes on, but cannot be kept in %s (%s): %s", self.path, error, lost)
@@ -85,7 +84,7 @@ class CheckpointFile:
 
         try:
             checksum, _, content = self.path.read_bytes().partition(b" ")
-            if checksum != _checksum(content):
+            if checksum != sha256(content).hexdigest().encode():
                 return self._refuse("is damaged")
             line, _, state = content.partition(b"\n")
             theirs = Progress(**json.loads(line)).made_by
@@ -107,17 +106,8 @@ class CheckpointFile:
         except (OSError, ValueError, TypeError):
             return None
 
-    def remove(self) -> None:
-        """Remove the file where that can be; left behind it does no harm."""
-        with suppress(OSError):
-            self.path.unlink()
-
     def _refuse(self, reason: str) -> None:
         _LOG.warning("the checkpoint %s %s; it is not used, and the run starts again", self.path, reason)
-
-
-def _checksum(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest().encode()
 
 
 @dataclass

@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fake_training import spec_of
@@ -32,6 +34,15 @@ report = run_all([spec_of(seed) for seed in seeds], RunStore(folder), device="cp
 print(report.read, report.trained, len(report.failed), len(report.left_out), flush=True)
 """
 
+COMMAND = """
+import signal, sys, scalestudy.data, scalestudy.runs.batch
+signal.signal(signal.SIGINT, signal.default_int_handler)
+scalestudy.data.fetch_mnist = lambda: None
+scalestudy.runs.batch.DEFAULT_TRAIN = "fake_training:endless"
+from scalestudy.cli import main
+main()
+"""
+
 
 def go(store, seeds, train="quick", **options):
     """`run_all` in this process, on fake training."""
@@ -39,14 +50,31 @@ def go(store, seeds, train="quick", **options):
     return run_all(map(spec_of, seeds), store, **options)
 
 
+@contextmanager
+def started(*command, **options):
+    """A process in a session of its own; in the end nothing that it has started is left."""
+    with subprocess.Popen(list(map(str, command)), text=True, start_new_session=True, **options) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
 def batch(folder, train, workers, seeds, scheduler=None, **environment):
-    """The same in a script without a main guard, in a process group of its own.
+    """`go` in a script without a main guard, in a process of its own.
 
     It prints "started", the key of each record, and at the end how many were read, trained, failed and left out.
     """
     arguments = [json.dumps(argument) for argument in (str(folder), train, workers, list(seeds), scheduler)]
-    options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], env=ours(**environment), **options)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return started(sys.executable, "-c", SCRIPT, *arguments, env=ours(**environment), **pipes)
+
+
+def process_of(*arguments, **environment):
+    """A `scalestudy` command on endless training."""
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return started(sys.executable, "-c", COMMAND, *arguments, env=ours(**environment), **pipes)
 
 
 def ours(**environment):
@@ -54,7 +82,7 @@ def ours(**environment):
     return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [HERE, ROOT])), **environment}
 
 
-def ending(process, seconds=120):
+def ending(process, seconds=300):
     """How many runs a batch has read, trained, failed to make and left out; it must have ended well."""
     out, error = process.communicate(timeout=seconds)
     assert process.returncode == 0, error
@@ -76,7 +104,7 @@ def keys(store):
     return {path.stem for path in store.folder.glob("*.json")}
 
 
-def leftovers(folder):
+def litter(folder):
     """Everything in the store but records."""
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".json")
 
@@ -91,7 +119,7 @@ def children(pid):
     return [int(word) for word in found.split()]
 
 
-def wait_until(condition, seconds=60):
+def wait_until(condition, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

@@ -2,25 +2,24 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-_PATIENCE = 60
+from batches import HERE, ROOT, started, wait_until
+
+_PATIENCE = 300
 
 
-class Cluster:
+class Cluster(ExitStack):
     """`with Cluster(folder) as cluster:` runs a scheduler; workers are added, and killed, by name.
 
     Each worker has a run store of its own, `folder / name`, unless `runs` names one.
     """
 
     def __init__(self, folder: Path, **variables: str) -> None:
+        super().__init__()
         self.folder, self._variables = folder, variables
         self.file = folder / "scheduler.json"
         self.workers: dict[str, subprocess.Popen] = {}
@@ -29,17 +28,8 @@ class Cluster:
         self.folder.mkdir(parents=True, exist_ok=True)
         arguments = ("--host", "127.0.0.1", "--port", "0", "--scheduler-file", self.file)
         self.scheduler = self._start("scheduler", *arguments, **self._variables)
-        deadline = time.monotonic() + _PATIENCE
-        while not self.address:
-            assert self.scheduler.poll() is None and time.monotonic() < deadline, "the scheduler did not start"
-            time.sleep(0.05)
+        wait_until(lambda: self.address or self.scheduler.poll() is not None)
         return self
-
-    def __exit__(self, *error: object) -> None:
-        for process in (*self.workers.values(), self.scheduler):
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
     @property
     def address(self) -> str:
@@ -65,8 +55,9 @@ class Cluster:
 
     def _start(self, kind: str, *arguments: object, path: Path | None = None, **variables: str) -> subprocess.Popen:
         places = [*([path] if path else []), HERE, ROOT]
-        environment = {"PYTHONPATH": os.pathsep.join(map(str, places)), "DASK_TEMPORARY_DIRECTORY": str(self.folder)}
-        options = dict(env={**os.environ, **environment, **variables}, cwd=self.folder, start_new_session=True)
-        command = [sys.executable, "-m", "dask", kind, *map(str, arguments), "--no-dashboard"]
+        variables["PYTHONPATH"] = os.pathsep.join(map(str, places))
+        environment = {**os.environ, "DASK_TEMPORARY_DIRECTORY": str(self.folder), **variables}
+        command = (sys.executable, "-m", "dask", kind, *arguments, "--no-dashboard")
         with (self.folder / "dask.log").open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, **options)
+            process = started(*command, env=environment, cwd=self.folder, stdout=log, stderr=log)
+            return self.enter_context(process)

@@ -7,28 +7,17 @@ import sys
 import threading
 
 import pytest
-from batches import ROOT, batch, children, ending, keys, logged, wait_until
+from batches import ROOT, children, ending, keys, logged, wait_until
 from batches import go as run
-from fake_training import spec_of
+from fake_training import may_end, spec_of
 from loopback import Cluster
 
 from scalestudy.runs import batch as batch_module
-from scalestudy.runs.batch import WorkersUnavailable, run_all
-from scalestudy.runs.cluster import versions
+from scalestudy.runs.batch import run_all
+from scalestudy.runs.cluster import WorkersUnavailable, versions
 from scalestudy.runs.store import RunStore
 
 pytest.importorskip("distributed")
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """Two workers for all tests that harm nobody; each has a run store of its own, the folder of marks is shared."""
-    folder = tmp_path_factory.mktemp("cluster")
-    with Cluster(folder) as cluster:
-        for name in ("a", "b"):
-            cluster.add(name, MARKS=str(folder))
-        cluster.wait_for(2)
-        yield cluster
 
 
 def go(store, cluster, seeds, train="quick", **options):
@@ -50,36 +39,12 @@ def test_each_record_comes_to_the_client_and_is_made_once(shared, store, tmp_pat
     assert [path.suffix for path in store.folder.iterdir()] == [".json"] * 8
     for one in stores:
         one.put(report.done[0])
-    again = go(RunStore(tmp_path / "two"), shared, [100], train="odd_seeds_raise")
+    again = go(RunStore(tmp_path / "two"), shared, [100], train="troubled")
     assert (again.trained, again.read, again.done) == (0, 1, report.done[:1])
-
-
-def test_runs_that_raise_or_kill_their_process_stop_no_other(shared, store):
-    """The Dask worker lives on: only the process that it trains in has died."""
-    report = go(store, shared, range(130, 134), train="odd_seeds_raise")
-    assert [record.spec.seed for record in report.done] == [130, 132]
-    assert sorted(spec.seed for spec, _ in report.failed) == [131, 133]
-    assert all("Traceback" in text and f"the loss of seed {spec.seed}" in text for spec, text in report.failed)
-    report = go(store, shared, range(3), train="seed_1_is_killed")
-    assert [record.spec.seed for record in report.done] == [0, 2]
-    ((spec, text),) = report.failed
-    assert spec.seed == 1 and "ended with signal SIGKILL, 2 times" in text
-    assert len(shared.wait_for(2)) == 2
-
-
-def test_two_clients_share_the_runs_out(shared, tmp_path):
-    """On one store and one scheduler; each run is made once."""
-    others = batch(tmp_path / "runs", "noted", None, range(150, 162), scheduler=shared.address, FAKE_SECONDS="0.2")
-    report = go(RunStore(tmp_path / "runs"), shared, range(161, 149, -1), train="noted")
-    read, trained, failed, left_out = ending(others)
-    assert (read + trained, failed, left_out) == (12, 0, 0)
-    assert len(report.done) == 12
-    assert {logged(shared.folder)[f"trained {seed}"] for seed in range(150, 162)} == {1}
 
 
 def test_progress_device_and_scheduler_file(shared, store, capsys, monkeypatch):
     """No worker declares a GPU; the file is named by the environment, in the user's folder."""
-    monkeypatch.setenv("TQDM_DISABLE", "0")
     monkeypatch.setenv("HOME", str(shared.folder))
     monkeypatch.setenv(batch_module.SCHEDULER_VARIABLE, "~/scheduler.json")
     report = go(store, shared, [190], device="auto", scheduler=None, progress=True)
@@ -90,9 +55,8 @@ def test_progress_device_and_scheduler_file(shared, store, capsys, monkeypatch):
     assert go(store, shared, [191], scheduler=None, workers=1).trained == 1  # said, so it counts more
 
 
-def test_scheduler_without_workers(store, tmp_path, capsys, monkeypatch):
+def test_scheduler_without_workers(store, tmp_path, capsys):
     """Nothing is begun, the call says what it waits for and ends with the budget; the device is not guessed."""
-    monkeypatch.setenv("TQDM_DISABLE", "0")
     with Cluster(tmp_path) as cluster:
         report = go(store, cluster, range(3), time_budget=5.0, progress=True)
         assert (report.done, report.failed, len(report.left_out)) == ((), (), 3)
@@ -101,9 +65,8 @@ def test_scheduler_without_workers(store, tmp_path, capsys, monkeypatch):
             go(store, cluster, range(3), device="auto")
 
 
-def test_paused_workers_and_one_that_never_comes_back(store, tmp_path, capsys, monkeypatch):
+def test_paused_workers_and_one_that_never_comes_back(store, tmp_path, capsys):
     """Over its limit of memory a worker begins nothing; killed, it leaves a run that nobody would end in time."""
-    monkeypatch.setenv("TQDM_DISABLE", "0")
     with Cluster(tmp_path) as cluster:
         cluster.add("a", "--memory-limit", "30MB", "--no-nanny")
         cluster.wait_for(1)
@@ -112,11 +75,9 @@ def test_paused_workers_and_one_that_never_comes_back(store, tmp_path, capsys, m
         assert "waiting: workers are paused (memory)" in capsys.readouterr().err
         os.killpg(cluster.workers["a"].pid, signal.SIGKILL)
         cluster.add("b", MARKS=str(tmp_path))
-        ends = [tmp_path / f"end-{epoch}" for epoch in (1, 2, 3)]
-        for end in ends:
-            end.touch()
+        may_end(tmp_path, 1, 2, 3)
         assert go(store, cluster, [2], train="waits_each_epoch").trained == 1  # so its training process is there
-        for end in ends:
+        for end in tmp_path.glob("end-*"):
             end.unlink()
         killer = threading.Thread(target=_kill_once_begun, args=(cluster.workers["b"], tmp_path / "begun-1-1"))
         killer.start()
@@ -130,22 +91,21 @@ def _kill_once_begun(worker, mark):
     os.killpg(worker.pid, signal.SIGKILL)
 
 
-def test_the_run_of_a_killed_worker_goes_on_elsewhere(store, tmp_path):
+def test_the_run_of_a_killed_worker_goes_on_elsewhere(store, tmp_path, start):
     """Both workers have the client's folder, which they alone write; the one that makes the run is killed."""
     with Cluster(tmp_path / "cluster") as cluster:
         for name in ("a", "b"):
             cluster.add(name, runs=store.folder, MARKS=str(tmp_path))
         pids = {worker: cluster.workers[worker].pid for worker in cluster.wait_for(2)}
-        (tmp_path / "end-1").touch()
-        process = batch(store.folder, "waits_each_epoch", None, [0], scheduler=cluster.address)
+        may_end(tmp_path, 1)
+        process = start(store.folder, "waits_each_epoch", None, [0], scheduler=cluster.address)
         wait_until((tmp_path / "begun-0-2").exists)
         (tmp_path / "begun-0-2").unlink()
         training = [name for name, pid in pids.items() if any(children(child) for child in children(pid))]
         assert len(training) == 1  # the Dask worker below this nanny has a child of its own
         os.killpg(pids[training[0]], signal.SIGKILL)
         wait_until((tmp_path / "begun-0-2").exists)
-        for epoch in (2, 3):
-            (tmp_path / f"end-{epoch}").touch()
+        may_end(tmp_path, 2, 3)
         assert ending(process) == (0, 1, 0, 0)
     assert logged(tmp_path) == {"epoch 1 of 0": 1, "epoch 2 of 0": 2, "epoch 3 of 0": 1}
     assert [path.name for path in store.folder.glob("*.json")] == [f"{spec_of(0).key}.json"]
@@ -178,15 +138,14 @@ def test_scheduler_that_dies(store, tmp_path):
     assert (len(report.done), report.failed) == (20, ())
 
 
-def test_client_that_is_killed(store, tmp_path, shared):
+def test_client_that_is_killed(store, shared, start):
     """Its runs end in the workers after their epoch, which are free again; the next call makes the rest."""
     marks, seeds = shared.folder, (300, 301)
-    process = batch(tmp_path / "runs", "waits_each_epoch", None, seeds, scheduler=shared.address)
+    process = start(store.folder, "waits_each_epoch", None, seeds, scheduler=shared.address)
     wait_until(lambda: all((marks / f"begun-{seed}-1").exists() for seed in seeds))
     process.kill()
     process.communicate()
-    for epoch in (1, 2, 3):
-        (marks / f"end-{epoch}").touch()
+    may_end(marks, 1, 2, 3)
     report = go(store, shared, (*seeds, 302), train="waits_each_epoch")
     assert (len(report.done), report.failed) == (3, ())
     assert {logged(marks)[f"epoch {epoch} of {seed}"] for seed in seeds for epoch in (1, 2, 3)} <= {1, 2}

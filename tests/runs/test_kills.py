@@ -6,33 +6,15 @@ Environment variable: SCALESTUDY_TEST_KILLS is the number of SIGKILLs at random 
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from batches import assert_whole, batch, children, contents, ending, go, gone, keys, leftovers, logged, ours, wait_until
-from fake_training import EPOCHS, spec_of
+from batches import assert_whole, children, contents, ending, go, gone, keys, litter, logged, process_of, wait_until
+from fake_training import EPOCHS, may_end, spec_of
 
 KILLS = int(os.environ.get("SCALESTUDY_TEST_KILLS", "5"))
-
-
-@pytest.fixture
-def start():
-    """`batches.batch`; what a failed test leaves running is killed."""
-    started = []
-
-    def begin(*arguments, **options):
-        started.append(batch(*arguments, **options))
-        return started[-1]
-
-    yield begin
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
 
 
 def seeds_of(marks, word):
@@ -54,7 +36,7 @@ def kill(kind, process):
         os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     wait_until(lambda: all(gone(pid) for pid in workers))
     return {f"{line}.json" for line in out.split() if len(line) == 16}
 
@@ -64,10 +46,10 @@ def test_sigkill_at_random_moments_loses_nothing_finished(store, marks, start):
     chance, told, seeds = random.Random(0), set(), []
     for turn in range(KILLS):
         before, begun = contents(store.folder), seeds_of(marks, "begun").total()
-        process = start(store.folder, "noted", 2, range(len(before) + 1000))
+        process = start(store.folder, "quick", 2, range(len(before) + 1000))
         process.stdout.readline()
         if turn % 5 != 3:  # else already while it starts
-            wait_until(lambda begun=begun: seeds_of(marks, "begun").total() > begun, 120)
+            wait_until(lambda begun=begun: seeds_of(marks, "begun").total() > begun)
         time.sleep(chance.uniform(0, 0.4))
         seen = contents(store.folder)
         told |= kill(("the batch", "the group", "a worker", "the group")[turn % 4], process)
@@ -79,7 +61,7 @@ def test_sigkill_at_random_moments_loses_nothing_finished(store, marks, start):
         assert 0 <= begun - (len(after) - len(before)) <= 4  # two at a time, and two more where one was tried again
         seeds = range(max([*seeds_of(marks, "begun"), 0]) + 20)
     before, begun = contents(store.folder), seeds_of(marks, "begun")
-    report = go(store, seeds, "noted")
+    report = go(store, seeds)
     assert (report.read, report.trained) == (len(before), len(seeds) - len(before))
     made = seeds_of(marks, "begun") - begun
     missing = {spec_of(seed).key for seed in seeds} - {Path(name).stem for name in before}
@@ -87,17 +69,21 @@ def test_sigkill_at_random_moments_loses_nothing_finished(store, marks, start):
     assert set(made.values()) == {1}
     assert before.items() <= contents(store.folder).items()
     assert_whole(store)
-    assert [name for name in leftovers(store.folder) if not name.endswith(".tmp")] == []
+    assert [name for name in litter(store.folder) if not name.endswith(".tmp")] == []
 
 
-@pytest.mark.parametrize("killed", [False, True])
-def test_two_batches_on_one_store_make_no_run_twice(store, marks, start, killed):
-    """The second one in reverse; or the first is killed amid its runs."""
-    seeds = list(range(12))
-    batches = [start(store.folder, "noted", 2, seeds, FAKE_SECONDS="0.1")]
+@pytest.mark.parametrize("how", ["killed", "in reverse", "on a cluster"])
+def test_two_batches_on_one_store_make_no_run_twice(store, marks, start, how, request):
+    """The second one in reverse; or the first is killed amid its runs; or they share a scheduler, too."""
+    seeds, order, options = range(150, 162), 1 if how == "killed" else -1, {"FAKE_SECONDS": "0.1"}
+    if how == "on a cluster":
+        cluster = request.getfixturevalue("shared")
+        marks, options = cluster.folder, options | {"scheduler": cluster.address}
+    workers = None if "scheduler" in options else 2
+    batches = [start(store.folder, "quick", workers, seeds, **options)]
     wait_until(lambda: len(keys(store)) >= 2)
-    batches.append(start(store.folder, "noted", 2, seeds[:: 1 if killed else -1], FAKE_SECONDS="0.1"))
-    if killed:
+    batches.append(start(store.folder, "quick", workers, seeds[::order], **options))
+    if how == "killed":
         wait_until(lambda: len(keys(store)) >= 4)
         os.killpg(batches[0].pid, signal.SIGKILL)
         batches.pop(0).communicate()
@@ -107,50 +93,25 @@ def test_two_batches_on_one_store_make_no_run_twice(store, marks, start, killed)
     assert keys(store) == {spec_of(seed).key for seed in seeds}
     assert_whole(store)
     trainings = seeds_of(marks, "trained")
-    assert set(trainings) == set(seeds)
-    assert trainings.total() - 12 <= 2 * killed  # trained, and not yet stored
-
-
-def test_a_run_whose_worker_dies_again_fails_alone(store, marks):
-    report = go(store, range(4), train="seed_1_is_killed")
-    assert [record.spec.seed for record in report.done] == [0, 2, 3]
-    ((spec, text),) = report.failed
-    assert spec.seed == 1
-    assert "ended with signal SIGKILL, 2 times; if memory is short, use fewer workers" in text
-    assert logged(marks)["begun 1"] == 2
-
-
-COMMAND = """
-import signal, scalestudy.data, scalestudy.runs.batch
-signal.signal(signal.SIGINT, signal.default_int_handler)
-scalestudy.data.fetch_mnist = lambda folder=None: None
-scalestudy.runs.batch.DEFAULT_TRAIN = "fake_training:endless"
-from scalestudy.cli import main
-main(["run", "--workers", "2", "--device", "cpu"])
-"""
+    assert set(seeds) <= set(trainings)
+    assert sum(trainings[seed] for seed in seeds) - 12 <= 2 * (how == "killed")  # trained, and not yet stored
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_signals_end_the_command_and_its_workers_at_once(tmp_path, store, number, code):
     """Ctrl-C goes to the workers, too."""
-    environment = ours(SCALESTUDY_RUNS=str(store.folder), TQDM_DISABLE="1")
-    options = dict(env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    with subprocess.Popen([sys.executable, "-c", COMMAND], **options) as process:
+    environment = {"SCALESTUDY_RUNS": str(store.folder), "TQDM_DISABLE": "1"}
+    with process_of("run", "--workers", "2", "--device", "cpu", **environment) as process:
         wait_until(lambda: logged(tmp_path).total() > 4)
         workers = children(process.pid)
         assert len(workers) == 2
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=300)
+        wait_until(lambda: all(gone(pid) for pid in workers))
     assert process.returncode == code
     if number != signal.SIGKILL:
         assert error == "Interrupted; finished runs are stored, the same command goes on from there.\n"
-    wait_until(lambda: all(gone(pid) for pid in workers))
     assert keys(store) == set()
-
-
-def may_end(marks, *epochs):
-    for epoch in epochs:
-        (marks / f"end-{epoch}").touch()
 
 
 @pytest.mark.parametrize("killed", ["the group", "a worker"])
@@ -182,7 +143,7 @@ def test_after_a_kill_the_result_is_the_same(mnist, tmp_path, store, start):
     from scalestudy.training.train import train
 
     process = start(store.folder, "trained", 2, [0])
-    wait_until(lambda: logged(tmp_path)["epoch 1 of 0"] == 1, 120)
+    wait_until(lambda: logged(tmp_path)["epoch 1 of 0"] == 1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert list(store.under_way()) == [spec_of(0).key]
@@ -194,4 +155,4 @@ def test_after_a_kill_the_result_is_the_same(mnist, tmp_path, store, start):
         undisturbed = train(spec_of(0))
     assert record.metrics == undisturbed.metrics
     assert (record.provenance.resumed, undisturbed.provenance.resumed) == (1, None)
-    assert leftovers(store.folder) == []
+    assert litter(store.folder) == []

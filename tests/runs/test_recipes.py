@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import click
 import pytest
-from batches import wait_until
+from batches import started, wait_until
 from distributed import Client
 
 from scalestudy import cli
@@ -29,7 +28,7 @@ TEXT = PAGE.read_text(encoding="utf-8")
 PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
 RECIPE = re.compile(r"^<!-- recipe: ([\w-]+) -->\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RECIPES = {name: block for name, _, block in RECIPE.findall(TEXT)}
-PATIENCE = 60  # seconds
+PATIENCE = 300  # seconds
 
 STAND_INS = {
     "bin/nvidia-smi": '[ "$1" = --query-gpu=index ] && printf "0\\n1\\n"',
@@ -45,20 +44,13 @@ STAND_INS = {
 }
 
 
-def recipe(name: str, replacements: dict[str, str] | None = None) -> str:
+def recipe(name: str, adapted: dict[str, str] | None = None) -> str:
     """The text of a recipe, with what a reader adapts replaced."""
     text = RECIPES[name]
-    for old, new in (replacements or {}).items():
+    for old, new in (adapted or {}).items():
         assert old in text
         text = text.replace(old, new)
     return text
-
-
-def group_exists(process: subprocess.Popen) -> bool:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, 0)
-        return True
-    return False
 
 
 class Place:
@@ -83,37 +75,31 @@ class Place:
 
     @contextmanager
     def running(self, *command: object, **environment: str) -> Iterator[subprocess.Popen]:
-        """Start a command in the checkout; in the end, nothing that it started is left."""
-        with (self.folder / "log").open("ab") as log:
-            options = dict(cwd=self.checkout, env=self.environment | environment, start_new_session=True)
-            process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, **options)
+        """Start a command in the checkout, or a recipe in bash; in the end, nothing that it started is left."""
+        if len(command) == 1:
+            (self.checkout / "recipe").write_text(*command, encoding="utf-8")
+            command = ("bash", "-e", "recipe")
+        log, environment = (self.folder / "log").open("ab"), self.environment | environment
         try:
-            yield process
+            with log, started(*command, cwd=self.checkout, env=environment, stdout=log, stderr=log) as process:
+                yield process
         except BaseException as error:
             error.add_note((self.folder / "log").read_text(errors="replace"))
             raise
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
-    def write(self, text: str) -> Path:
-        path = self.checkout / "recipe"
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    def arguments(self, process: subprocess.Popen) -> list[str]:
-        """What `scalestudy` was called with; it waits until `end`."""
+    def arguments(self, process: subprocess.Popen) -> dict[str, object]:
+        """What `scalestudy` was called with, as its own parser understands it; it waits until `end`."""
         written = self.checkout / "arguments"
         wait_until(lambda: written.exists() or process.poll() is not None)
-        return written.read_text().splitlines()
+        return accept(written.read_text().splitlines())
 
     def end(self, process: subprocess.Popen, code: int) -> None:
         """Let `scalestudy` end; the recipe must end with the same exit code and leave no process."""
         (self.checkout / "end.new").write_text(str(code))
         (self.checkout / "end.new").rename(self.checkout / "end")
         assert process.wait(PATIENCE) == code
-        wait_until(lambda: not group_exists(process))
+        with suppress(ProcessLookupError):
+            wait_until(lambda: os.killpg(process.pid, 0))  # raises when the group is gone
 
 
 @pytest.fixture
@@ -136,49 +122,45 @@ def accept(arguments: list[str]) -> dict[str, object]:
     return command.make_context(name, arguments).params
 
 
-def workers(arguments: list[str], count: int, variable: str) -> list[tuple[dict, str]]:
-    """Each worker of the scheduler named in the arguments, with a variable of its environment; sorted by that."""
-    with Client(accept(arguments)["scheduler"], timeout=PATIENCE, set_as_default=False) as client:
+def workers(scheduler: object, count: int, variable: str) -> list[tuple[str, str, int, dict]]:
+    """Of each worker: a variable of its environment, host, threads, resources; sorted."""
+    with Client(scheduler, timeout=PATIENCE, set_as_default=False) as client:
         client.wait_for_workers(count, timeout=PATIENCE)
         found = client.scheduler_info(n_workers=-1)["workers"]
         values = client.run(os.getenv, variable)
-    assert len(found) == count
-    return sorted(((found[address], values[address]) for address in found), key=lambda pair: str(pair[1]))
+    told = [(values[address], one["host"], one["nthreads"], one["resources"]) for address, one in found.items()]
+    assert len(told) == count
+    return sorted(told, key=str)
 
 
 def test_every_gpu_of_a_host_gets_a_worker_of_its_own(place, port):
-    script = place.write(recipe("gpus", {"8786": port}))
-    with place.running("bash", script) as process:
+    with place.running(recipe("gpus", {"8786": port})) as process:
         arguments = place.arguments(process)
-        found = workers(arguments, 2, "CUDA_VISIBLE_DEVICES")
-        assert [gpu for _, gpu in found] == ["0", "1"]
-        assert [(worker["nthreads"], worker["resources"]) for worker, _ in found] == [(1, {"GPU": 1})] * 2
-        assert accept(arguments)["device"] == "cuda"
+        found = workers(arguments["scheduler"], 2, "CUDA_VISIBLE_DEVICES")
+        assert found == [(gpu, "127.0.0.1", 1, {"GPU": 1}) for gpu in ("0", "1")]
+        assert arguments["device"] == "cuda"
         place.end(process, 3)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
 def test_workers_come_from_every_host_and_leave_with_the_scheduler(place, port):
     hosts = ["127.0.0.2", "127.0.0.3"]
-    for host in hosts:
-        place.add(place.folder / host / "scalestudy" / ".venv/bin/dask", STAND_INS[".venv/bin/dask"])
+    homes = [place.folder / host / "scalestudy" for host in hosts]
+    for home in homes:
+        place.add(home / ".venv/bin/dask", STAND_INS[".venv/bin/dask"])
     adapted = {"10.0.0.1": "127.0.0.1", "10.0.0.2 10.0.0.3": " ".join(hosts), "8786": port}
-    with place.running("bash", place.write(recipe("ssh", adapted))) as process:
-        found = workers(place.arguments(process), 2, "PWD")
-        assert [folder for _, folder in found] == [str(place.folder / host / "scalestudy") for host in hosts]
-        assert [worker["host"] for worker, _ in found] == hosts
-        assert [(worker["nthreads"], worker["resources"]) for worker, _ in found] == [(4, {"GPU": 4})] * 2
+    with place.running(recipe("ssh", adapted)) as process:
+        found = workers(place.arguments(process)["scheduler"], 2, "PWD")
+        assert found == [(str(home), host, 4, {"GPU": 4}) for home, host in zip(homes, hosts, strict=True)]
         place.end(process, 0)
 
 
 def test_slurm_jobs_become_workers_and_are_cancelled_in_the_end(place):
-    script = place.write(recipe("slurm-cluster", {'"ib0"': '"lo"'}))
-    with place.running(sys.executable, script) as process:
+    with place.running(sys.executable, "-c", recipe("slurm-cluster", {'"ib0"': '"lo"'})) as process:
         arguments = place.arguments(process)
-        ((worker, data),) = workers(arguments, 1, "SCALESTUDY_DATA")
-        assert (worker["nthreads"], worker["resources"]) == (1, {"GPU": 1})
-        assert data == str(place.folder / "mnist")
-        assert accept(arguments)["device"] == "cuda"
+        ((data, _, *slots),) = workers(arguments["scheduler"], 1, "SCALESTUDY_DATA")
+        assert (data, slots) == (str(place.folder / "mnist"), [1, {"GPU": 1}])
+        assert arguments["device"] == "cuda"
         wait_until(lambda: len(list(place.jobs.glob("*.sh"))) == 20)
         place.end(process, 143)
     jobs = list(place.jobs.glob("*.sh"))
@@ -203,11 +185,11 @@ def check_job(job: Path) -> None:
 
 def test_a_slurm_job_is_the_command_and_its_budget_fits(place):
     script = recipe("slurm-lease")
-    with place.running("bash", place.write(script)) as process:
-        parameters = accept(place.arguments(process))
+    with place.running(script) as process:
+        parameters = place.arguments(process)
         process.terminate()
         assert process.wait(PATIENCE) == 143
-    assert parameters["time_budget"] == "55m"
+    assert parameters["time_budget"] == 55 * 60
     assert "#SBATCH --time=01:00:00" in script
 
 
@@ -216,17 +198,12 @@ import sys, distributed
 with distributed.Client(sys.argv[1], timeout=5) as client:
     print(client.submit(sum, [40, 2]).result())
 """
-WRITE_KEY_DOWN = """
-import json, os
-json.dump({name: value for name, value in os.environ.items() if name.startswith("DASK_DISTRIBUTED")}, open("key", "w"))
-"""
 
 
 def test_tls_lets_in_only_who_has_the_key(place):
-    script = f"{recipe('tls')}\n{shlex.join([sys.executable, '-c', WRITE_KEY_DOWN])}"
-    with place.running("bash", "-e", place.write(script)) as process:
+    with place.running(f"{recipe('tls')}\nenv | grep ^DASK_DISTRIBUTED >key") as process:
         assert process.wait(PATIENCE) == 0
-    key = json.loads((place.checkout / "key").read_text())
+    key = dict(line.split("=", 1) for line in (place.checkout / "key").read_text().splitlines())
     dask, here = ".venv/bin/dask", ("--host=127.0.0.1", "--no-dashboard", "--dashboard-address=127.0.0.1:0")
     file = place.checkout / "scheduler.json"
     with place.running(dask, "scheduler", "--protocol=tls", *here, "--port=0", "--scheduler-file", file, **key):

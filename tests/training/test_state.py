@@ -37,9 +37,6 @@ def test_reads_what_was_written_last(file):
     assert not file.progress().is_of_this_code
     assert Progress(4, 60, {"code": source_digest()}).is_of_this_code
     assert [path.name for path in file.path.parent.iterdir()] == [file.path.name]
-    file.remove()
-    file.remove()
-    assert not file.path.exists()
 
 
 def test_what_the_run_cannot_go_on_from_is_refused(file, caplog):
@@ -199,7 +196,6 @@ def test_what_made_it_must_go_on_with_it(file, monkeypatch, caplog, mnist):
 
 def test_a_run_is_made_although_a_folder_lies_in_the_place_of_its_checkpoint(file, caplog, mnist):
     file.path.mkdir(parents=True)
-    file.remove()
     assert file.progress() is None
     assert train(spec_of("fixed"), checkpoint=Due(file.path)).provenance.resumed is None
     assert f"the checkpoint {file.path} cannot be read (" in caplog.text
