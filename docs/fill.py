@@ -49,6 +49,14 @@ def table(name: str) -> str:
     return (ROOT / "results" / "overnight" / "tables" / f"{name}.md").read_text(encoding="utf-8").strip()
 
 
+def beyond() -> str:
+    """The answers that notebook 00 has written, a line each."""
+    rows = pd.read_csv(ROOT / "results" / "overnight" / "tables" / "beyond.csv", dtype=str)
+    decided = rows[~rows["answer"].str.startswith("not decided")].itertuples()
+    told = [f"- **{row.question}** {row.answer} (notebook {row.notebook})" for row in decided]
+    return "\n".join([*told, f"- {len(rows) - len(told)} of {len(rows)} questions are not answered yet."])
+
+
 def more_images() -> str:
     """Where learned scales end on the paper's number of images, from a table that notebook 05 has written."""
     rows = pd.read_csv(ROOT / "results" / "overnight" / "tables" / "table2_more_images.csv", index_col=0)
@@ -60,6 +68,7 @@ BLOCKS = {
     "README.md": {
         "findings": lambda: table("findings"),
         "claims": lambda: table("claims_by_item"),
+        "beyond": beyond,
         "more_images": more_images,
         "cost": cost,
     },

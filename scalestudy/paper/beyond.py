@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ BEST_ISRS = (3.0, 4.76)  # of the fixed ones, on the narrowest and the widest da
 NORMAL = LogNormal(mean=1.5, std=0.5, low=1, high=8)
 BIMODAL = Bimodal(low=1.2, high=6.8, width=0.5)  # modes of half an octave, two octaves apart
 MANY = 6  # internal scales to start from
+PAPERS = "the paper's"  # way to learn scales
 LEARNING = ("logarithms", "own rate", "held out", "together")
 """Ways to learn scales beside the paper's, see `learning`."""
 
@@ -58,12 +59,19 @@ def slopes(study: Study) -> list[RunSpec]:
     return study.runs("log", study.beyond_seeds[:1], starts, narrow_and_wide(study), training=training)
 
 
+def ways(study: Study, starts: Iterable[tuple[float, float]] = (START, *CORNERS)) -> dict[str, list[RunSpec]]:
+    """Runs that learn scales from these starts, one seed, on narrow and wide data: the paper's way, and `LEARNING`."""
+    seeds, on, starts = study.beyond_seeds[:1], narrow_and_wide(study), list(starts)
+    given = {way: learning(way, study.epochs) for way in LEARNING}
+    return {
+        PAPERS: study.runs(LEARNED, seeds, starts, on),
+        **{way: study.runs(mode, seeds, starts, on, training=training) for way, (mode, training) in given.items()},
+    }
+
+
 def starts(study: Study) -> list[RunSpec]:
     """`LEARNING` from the usual start and four corners, the paper's way from the tolerance model's ISR, and `fewer`."""
-    seeds, specs = study.beyond_seeds[:1], []
-    for way in LEARNING:
-        mode, training = learning(way, study.epochs)
-        specs += study.runs(mode, seeds, (START, *CORNERS), narrow_and_wide(study), training=training)
+    seeds, specs = study.beyond_seeds[:1], [spec for way, own in ways(study).items() if way != PAPERS for spec in own]
     for distribution, isr in zip(study.distributions, _joint_fit(study.ranges).isrs, strict=True):
         if distribution in narrow_and_wide(study):
             specs += study.runs(LEARNED, seeds, [(START[0], round(isr, 2))], [distribution])
@@ -89,10 +97,9 @@ def fewer(study: Study) -> list[RunSpec]:
 
 def distributions(study: Study) -> list[RunSpec]:
     """A normal and a bimodal distribution: fixed ISRs, that of the tolerance model, and learned scales."""
-    specs, tau, seeds = [], _joint_fit(study.ranges).tau, study.beyond_seeds[:2]
+    specs, seeds = [], study.beyond_seeds[:2]
     for distribution in (NORMAL, BIMODAL):
-        fitted = round(best_isr(density_with_tails(distribution), tau), 2)
-        fixed = [(START[0], isr) for isr in sorted({1.5, 3.0, 4.76, 7.56, fitted})]
+        fixed = [(START[0], isr) for isr in sorted({1.5, 3.0, 4.76, 7.56, fitted_isr(study, distribution)})]
         for mode, those in (("fixed", fixed), (LEARNED, [START]), ("direct", [START])):
             specs += study.runs(mode, seeds, those, [distribution])
     return sorted(specs, key=lambda spec: spec.seed)
@@ -115,6 +122,11 @@ def fashion(study: Study) -> list[RunSpec]:
 def narrow_and_wide(study: Study) -> list[ScaleDistribution]:
     """The narrowest and the widest of the paper's distributions."""
     return [study.distributions[0], study.distributions[-1]]
+
+
+def fitted_isr(study: Study, distribution: ScaleDistribution) -> float:
+    """The tolerance model's ISR for a distribution, with the tau of the joint fit."""
+    return round(best_isr(density_with_tails(distribution), _joint_fit(study.ranges).tau), 2)
 
 
 def density_with_tails(distribution: ScaleDistribution) -> np.ndarray:

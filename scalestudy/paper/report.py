@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from scalestudy import files
+from scalestudy.paper.answers import answers
 from scalestudy.paper.compare import Comparison
 from scalestudy.paper.findings import sentences
 from scalestudy.paper.notebooks import extra, is_of
@@ -41,6 +42,7 @@ def build(profile: str, changes: Mapping[str, Any]) -> tuple[Path, Comparison]:
         study=study,
         comparison=comparison,
         found=sentences(comparison),
+        beyond=to_html(answers(study)),
         measured={name: judged.set_index("id")["measured"] for name, judged in comparison.judgements.items()},
         colours=COLOURS,
         titles={stem: title for stem, (title, _) in pages.items()},

@@ -227,6 +227,10 @@ class Study(BaseModel):
         """All groups by name.  Some share runs."""
         return {name: getattr(self, name)() for name in GROUPS}
 
+    def with_beyond(self) -> Study:
+        """Itself, or in the place of a study without runs for the questions beyond the paper, `overnight`."""
+        return self if self.beyond_seeds else Study.open("overnight")
+
     def all_specs(self) -> list[RunSpec]:
         """Every run once, most wanted first: seed and realisation 0 of everything, which is a number for every cell.
 

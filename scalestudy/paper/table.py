@@ -14,7 +14,8 @@ from scalestudy.training.record import Record
 _SPEC = [
     "distribution", "mode", "init_sigma", "init_isr", "num_scales", "seed", "shrink", "train_images",
     "validation_images", "test_images", "scale_test_images", "epochs", "batch_size", "order", "precision", "model",
-    "augmented", "equivariance_images",
+    "augmented", "equivariance_images", "images", "scale_learning_rate", "scale_decay", "held_out", "scales_until",
+    "drop_below",
 ]  # fmt: skip
 _RESULTS = [
     "test_error", "validation_error", "selected_epoch", "internal_scales", "device", "torch", "scalestudy", "commit",

@@ -17,6 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from scalestudy import files
 from scalestudy.paper import report
+from scalestudy.paper.answers import answers
 from scalestudy.paper.findings import sentences
 from scalestudy.paper.show import save_figure
 from scalestudy.paper.study import Study
@@ -25,7 +26,7 @@ from scalestudy.runs.store import RunStore
 pytest.importorskip("nbconvert", reason="the report needs the extra 'notebooks'")
 mpl.use("Agg")
 
-SECTIONS = ["#found", "#claims", "#figures", "#notebooks", "#numbers"]
+SECTIONS = ["#found", "#claims", "#beyond", "#figures", "#notebooks", "#numbers"]
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -83,7 +84,8 @@ def test_project(project):
     text, page = index.read_text("utf-8"), Page(index.read_text("utf-8"))
     assert set(re.findall(r"{{\w+}}", text)) == {"{{numbers}}"}, "the title of a notebook, as it is"
     assert f"Profile quick, 6 of {len(study.all_specs())} runs" in page.text
-    assert page.cells == [str(cell) for cell in comparison.numbers.to_numpy().ravel()]
+    tables = answers(study), comparison.numbers
+    assert page.cells == [str(cell) for table in tables for cell in table.to_numpy().ravel()]
     for one in comparison.claims().itertuples():
         assert one.claim in page.text and one.measured in page.text
     assert all(sentence in page.text for sentence in sentences(comparison)) and comparison.counted() in page.text

@@ -1,0 +1,207 @@
+"""Answers to the questions beyond the paper, a sentence each, by the criteria of ``docs/beyond.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from scalestudy.paper import beyond
+from scalestudy.paper.claims import judge
+from scalestudy.paper.effects import HELD, NOT_MEASURED, UNCLEAR, effect, text
+from scalestudy.paper.evidence import NotMeasured, need
+from scalestudy.paper.reported import LEARNED, MARGIN, NARROW, RANGES, WIDE
+from scalestudy.paper.study import Study
+from scalestudy.paper.table import curves, runs
+from scalestudy.tolerance import fit_tolerance
+from scalestudy.training.record import Record
+
+ON = NARROW, WIDE
+
+
+def answers(study: Study, notebook: str = "") -> pd.DataFrame:
+    """All questions, or those of a notebook ("10"): notebook, question, answer, or what is missing for one."""
+    study, rows = study.with_beyond(), []
+    for number, question, answer in QUESTIONS:
+        if number.startswith(notebook):
+            try:
+                told = answer(study)
+            except NotMeasured as missing:
+                told = f"not decided: {missing}"
+            rows.append((number, question, told))
+    return pd.DataFrame(rows, columns=["notebook", "question", "answer"])
+
+
+def slopes(records: list[Record]) -> pd.DataFrame:
+    """One row an epoch at which slopes were measured, and kind of images ("seen", "held out").
+
+    Slopes of the loss along log sigma_basis and log ISR (nats), and their standard errors over batches.
+    """
+    names = ["distribution", "isr", "epoch", "images", "log_sigma", "log_isr", "log_sigma_error", "log_isr_error"]
+    rows = [
+        (record.spec.data.distribution.label, record.spec.scales.isr, int(epoch), images, *measured)
+        for record in records
+        for at, measured in record.metrics.scale_slopes.items()
+        for epoch, images in [at.split(" ", 1)]
+    ]
+    return pd.DataFrame(rows, columns=names)
+
+
+def diagnosis(study: Study) -> str:
+    """Do held-out images ask for a larger ISR where training images no longer do?"""
+    rows = slopes(_records(study, "beyond_slopes"))
+    rows = rows[(rows["distribution"] == WIDE) & (rows["isr"] == 1.5) & (rows["epoch"] > 7 * study.epochs / 20)]
+    asks = rows["log_isr"].abs() > 2 * rows["log_isr_error"]
+    asks = rows.assign(asks=asks).pivot(index="epoch", columns="images", values=["asks", "log_isr"])
+    seen, held_out, slope = asks["asks", "seen"], asks["asks", "held out"], asks["log_isr"].astype(float).mean()
+    holds, falls = ((one.sum() >= len(asks) - 1) for one in (held_out & ~seen, held_out == seen))
+    return (
+        "From the ISR 1.5 on [1, 8], late in training, the slope of the loss along log ISR is "
+        f"{slope['held out']:.2f} on held-out images, beyond two standard errors of 0 at {held_out.sum()} of "
+        f"{len(asks)} epochs, and {slope['seen']:.2f} on training images, at {seen.sum()}: that training images stop "
+        f"asking {'holds' if holds else 'falls, by its criterion' if falls else 'is not decided'} (one seed)."
+    )
+
+
+def methods(study: Study) -> pd.DataFrame:
+    """`table.runs` of every way to learn scales from every start that has run, with a column ``method``."""
+    there = {record.key: record for record in study.stored("beyond_starts") + study.stored("table3")}
+    frames = {
+        way: runs(there[spec.key] for spec in specs if spec.key in there) for way, specs in beyond.ways(study).items()
+    }
+    return pd.concat(frames, names=["method"]).reset_index("method").reset_index(drop=True)
+
+
+def spreads(learned: pd.DataFrame) -> pd.DataFrame:
+    """Per method (row): spread of log final ISR over its starts, mean error, and error of its best start (percent).
+
+    Each averaged over distributions; NaN for methods that lack a start.
+    """
+    learned = learned.assign(log_isr=np.log(learned["isr"]), start=learned["init_sigma"] + 1j * learned["init_isr"])
+    each = learned.groupby(["method", "distribution"], sort=False)
+    table = pd.DataFrame({
+        "spread": each["log_isr"].std(), "error": each["test_error"].mean(), "best start": each["test_error"].min(),
+        "starts": each["start"].nunique(),
+    })  # fmt: skip
+    table = table.where(table["starts"] == learned["start"].nunique()).unstack()
+    return pd.DataFrame({name: table[name].mean(axis=1, skipna=False) for name in ("spread", "error", "best start")})
+
+
+def starts(study: Study) -> str:
+    """Does a way to learn scales forget its start?"""
+    learned = methods(study)
+    wanted = sum(map(len, beyond.ways(study).values()))
+    need(len(learned) == wanted, f"{len(learned)} of {wanted} runs")
+    table = spreads(learned)
+    theirs, others = table.loc[beyond.PAPERS], table.drop(beyond.PAPERS)
+    told = ", ".join(f"{way} {spread:.2f}" for way, spread in others["spread"].items())
+    told = f"Spread of log ISR over five starts (one seed): the paper's way {theirs['spread']:.2f}, {told}; "
+    halved = others[others["spread"] <= theirs["spread"] / 2]
+    if halved.empty:
+        return told + "no way halves it."
+    winner = halved["error"].idxmin()
+    return told + f"lowest error among those that halve it: {winner}, {halved['error'][winner]:.2f} %."
+
+
+def numbers(study: Study) -> str:
+    """Do more internal scales bring equivariance back?"""
+    found = runs(_records(study, "beyond_numbers"))
+    errors = found[found["mode"] == "fixed"].groupby(["num_scales", "distribution"])["test_error"]
+    gap = errors.mean().unstack()[WIDE] - errors.mean().unstack()[NARROW]
+    most = max(gap.index)
+    last = effect(*(errors.get_group((most, on)) for on in (WIDE, NARROW)))
+    closed = 1 - gap[most] / gap[3]
+    back = last.difference <= MARGIN + last.spread
+    verdict = "comes true" if back else "falls" if closed < 0.1 else "comes true in part"
+    gaps = ", ".join(f"{gap[count]:.2f} with {count}" for count in gap.index)
+    return (
+        f"At a fixed ISR the error on [1, 8] exceeds that on [1, 2.83] by {gaps} internal scales (spread "
+        f"{last.spread:.2f}); {most} close {closed:.0%} of the gap that three leave: the paper's hope {verdict}."
+    )
+
+
+def fewer(study: Study) -> str:
+    """Are more scales kept on wider data?"""
+    found = runs(_records(study, "beyond_fewer"))
+    found["left"] = [len(scales) for scales in found["internal_scales"]]
+    left = found.pivot(index="seed", columns="distribution", values="left")
+    more = (left[WIDE] > left[NARROW]).sum()
+    fixed = runs(study.stored("beyond_numbers")).query("mode == 'fixed'")
+    need(len(fixed), "no runs of beyond_numbers to compare with")
+    changes = []
+    for on in ON:
+        errors = fixed[fixed["distribution"] == on].groupby("num_scales")["test_error"]
+        own = found.loc[found["distribution"] == on, "test_error"]
+        changes.append(effect(own, errors.get_group(errors.mean().idxmin())))
+    worse = any(change.difference > MARGIN + change.spread for change in changes)
+    works = more == len(left) and not worse
+    return (
+        f"Dropping scales that win nothing keeps {left[NARROW].mean():.1f} of {beyond.MANY} on [1, 2.83] and "
+        f"{left[WIDE].mean():.1f} on [1, 8], more on the wide data in {more} of {len(left)} seeds, at an error "
+        f"{'above' if worse else 'no worse than'} that of the best fixed number: it "
+        f"{'works' if works else 'does not work'}."
+    )
+
+
+def distributions(study: Study) -> str:
+    """Does the tolerance model suit other distributions, and does learning one by one?"""
+    found, told, holds = runs(_records(study, "beyond_distributions")), [], True
+    for distribution in (beyond.NORMAL, beyond.BIMODAL):
+        own = found[found["distribution"] == distribution.label]
+        errors = {isr: rows["test_error"] for isr, rows in own[own["mode"] == "fixed"].groupby("init_isr")}
+        best, model = min(errors, key=lambda isr: errors[isr].mean()), beyond.fitted_isr(study, distribution)
+        change = effect(errors[model], errors[best])
+        holds &= change.difference <= MARGIN + change.spread
+        told.append(f"{text(errors[model])} at its ISR {model:g} against {text(errors[best])} at {best:g}")
+    direct, even = (own.loc[own["mode"] == mode, "test_error"] for mode in ("direct", LEARNED))
+    change = effect(direct, even)
+    better = "beats" if change.sign < 0 else "does not beat"
+    return (
+        f"The tolerance model {'holds' if holds else 'does not hold'} on a normal and a bimodal distribution "
+        f"({told[0]}; {told[1]}); on the bimodal one, learning one by one {better} the even spacing ({change})."
+    )
+
+
+def fashion_claims(study: Study) -> pd.DataFrame:
+    """Claims that can be judged with the runs on Fashion-MNIST, by their own criteria, with as many runs of each.
+
+    Columns item, claim, digits and clothes (verdicts), measured (on clothes).
+    """
+    clothes, fit = _records(study, "beyond_fashion"), fit_tolerance(RANGES)
+    as_many = {(spec.scales, spec.data.distribution, spec.seed) for spec in beyond.fashion(study)}
+    shown = study.stored("figure3") + study.stored("table2")
+    digits = [one for one in shown if (one.spec.scales, one.spec.data.distribution, one.spec.seed) in as_many]
+    first, second = (judge(runs(records), curves(records), fit) for records in (digits, clothes))
+    table = first[["item", "claim"]].assign(digits=first["verdict"], clothes=second["verdict"])
+    of_images = ~first["item"].isin(["Section 4.1", "Figure 5"]) & table.ne(NOT_MEASURED).all(axis=1)
+    return table.assign(measured=second["measured"])[of_images].reset_index(drop=True)
+
+
+def fashion(study: Study) -> str:
+    """Do the findings carry over to Fashion-MNIST?"""
+    judged = fashion_claims(study)
+    held = judged.loc[judged["digits"] == HELD, "clothes"]
+    kept, unclear = (held == HELD).sum(), (held == UNCLEAR).sum()
+    return (
+        f"Of the {len(held)} claims that held on digits with as many runs, {kept} carry over to Fashion-MNIST, "
+        f"{len(held) - kept - unclear} do not and {unclear} are unclear."
+    )
+
+
+def _records(study: Study, group: str) -> list[Record]:
+    """All of a group, not fewer."""
+    records, wanted = study.stored(group), len(beyond.BEYOND[group](study))
+    need(len(records) == wanted, f"{len(records)} of {wanted} runs of {group}")
+    return records
+
+
+QUESTIONS: list[tuple[str, str, Callable[[Study], str]]] = [
+    ("10", "Does the training loss stop asking for scales?", diagnosis),
+    ("10", "Can learning forget its start?", starts),
+    ("11", "Do more internal scales bring equivariance back?", numbers),
+    ("11", "Can their number be learned?", fewer),
+    ("12", "Does the tolerance model suit other distributions?", distributions),
+    ("13", "Do the findings carry over to other images?", fashion),
+]
+"""Notebook, question, and the function that answers it by the criterion of ``docs/beyond.md``."""

@@ -1,0 +1,113 @@
+"""Answers beyond the paper, on results that are made up: each verdict of each criterion can be reached."""
+
+from itertools import pairwise
+
+import pytest
+
+from scalestudy.paper.answers import QUESTIONS, answers
+from scalestudy.paper.reported import WIDE
+from scalestudy.paper.study import Study
+from scalestudy.training.record import Record
+from tests.runs.fake_training import record_of
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """The answer to a question where every run of the profile overnight has the metrics that a function gives."""
+
+    def ask(question, metrics):
+        def made(spec):
+            record = record_of(spec, 5.0)
+            return Record.of(spec, record.metrics.model_copy(update=metrics(spec)), record.provenance)
+
+        monkeypatch.setattr(Study, "stored", lambda self, group="": [made(spec) for spec in self._group(group)])
+        (answer,) = (answer for _, asked, answer in QUESTIONS if question in asked)
+        return answer(Study.open("overnight"))
+
+    return ask
+
+
+def on_wide(spec):
+    return spec.data.distribution.label == WIDE
+
+
+@pytest.mark.parametrize(
+    ("seen", "held_out", "verdict"),
+    [(0.01, -0.2, "holds"), (-0.2, -0.2, "falls"), (0.0, 0.01, "falls"), (-0.2, 0.0, "is not decided")],
+)
+def test_the_diagnosis_needs_one_slope_and_not_the_other(told, seen, held_out, verdict):
+    slopes = {
+        f"{epoch} {images}": (0.5, slope, 0.02, 0.02)
+        for epoch in (7, 10, 15, 20)
+        for images, slope in (("seen", seen), ("held out", held_out))
+    }
+    assert f"stop asking {verdict}" in told("stop asking", lambda spec: {"scale_slopes": slopes})
+
+
+def test_a_way_that_ends_where_it_began_is_no_winner(told):
+    def stays(spec):
+        return {"internal_scales": (2.0, 3.0, 2.0 * spec.scales.isr)}
+
+    def meets(spec):
+        together = spec.scales.parameterisation == "log" and getattr(spec.training, "held_out", 0)
+        return {"internal_scales": (2.0, 4.0, 8.0), "test_error": 4.0} if together else stays(spec)
+
+    assert "no way halves it" in told("forget its start", stays)
+    assert told("forget its start", meets).endswith("halve it: together, 4.00 %.")
+
+
+@pytest.mark.parametrize(
+    ("gaps", "verdict"), [([2, 2, 2, 2, 0], "comes true."), ([2, 2, 2, 2, 1], "in part"), ([1, 1, 1, 1, 1], "falls")]
+)
+def test_equivariance_comes_back_where_the_gap_closes(told, gaps, verdict):
+    by_number = dict(zip((1, 2, 3, 4, 6), gaps, strict=True))
+    error = lambda spec: {"test_error": 4.0 + on_wide(spec) * by_number[spec.scales.num_scales] + 0.1 * spec.seed}  # noqa: E731
+    assert verdict in told("bring equivariance", error)
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide", "error", "verdict"),
+    [(2, 4, 5.0, "it works"), (3, 3, 5.0, "does not work"), (2, 4, 5.5, "does not work")],
+)
+def test_dropping_works_where_wider_data_keep_more_at_no_cost(told, narrow, wide, error, verdict):
+    def metrics(spec):
+        if not spec.training.drop_below:
+            return {}
+        return {"internal_scales": (2.0,) * (wide if on_wide(spec) else narrow), "test_error": error}
+
+    assert told("number be learned", metrics).endswith(f"{verdict}.")
+
+
+def test_the_tolerance_model_and_learning_one_by_one(told):
+    def model_is_best(spec):
+        regular = {1.5: 8.0, 3.0: 6.0, 4.76: 6.0, 7.56: 8.0}
+        fixed, direct = spec.scales.parameterisation == "fixed", spec.scales.parameterisation == "direct"
+        error = regular.get(spec.scales.isr, 5.0) if fixed else 4.0 if direct else 5.0
+        return {"test_error": error + 0.1 * spec.seed}
+
+    def model_is_worst(spec):
+        return {"test_error": 10.0 - model_is_best(spec)["test_error"]}
+
+    assert " holds on" in (best := told("other distributions", model_is_best)) and " beats " in best
+    assert "does not hold on" in (worst := told("other distributions", model_is_worst)) and "does not beat" in worst
+
+
+def test_a_claim_carries_over_where_the_other_images_agree(told):
+    def digits(spec):
+        better = spec.scales.isr if on_wide(spec) else 10 - spec.scales.isr
+        return {"test_error": 10.0 - better + 0.01 * spec.seed}
+
+    def reversed_on_clothes(spec):
+        error = digits(spec)["test_error"]
+        return {"test_error": 12 - error if spec.data.images == "fashion_mnist" else error}
+
+    same, opposite = told("other images", digits), told("other images", reversed_on_clothes)
+    kept, lost = (int(text.split(", ")[1].split()[0]) for text in (same, opposite))
+    assert "0 do not and 0 are unclear" in same and kept > lost == 0
+
+
+def test_missing_runs_are_said(monkeypatch):
+    monkeypatch.setattr(Study, "stored", lambda self, group="": [])
+    table = answers(Study.open("quick"))
+    assert table["answer"].str.match(r"not decided: \d+ of \d+ runs").all()
+    assert all(first <= second for first, second in pairwise(table["notebook"]))
