@@ -109,7 +109,7 @@ class ScaleConv(Described):
     def export(self) -> DenseConv:
         """A plain `nn.Conv2d` with the present kernels and the axes of this layer: same outputs, to float rounding.
 
-        For tracing, ONNX and other programs; it learns kernels, not scales, and costs what dense kernels cost.
+        For TorchScript, ONNX and other programs; it learns kernels, not scales, and costs what dense ones do.
         """
         if any(vars(self).get(name) is not None for name in ("weight", "bias")):
             raise ValueError(

@@ -100,7 +100,7 @@ class ScaleProjection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 5:
-            raise ValueError(f"ScaleProjection takes a tensor (B, C, S, H, W), got shape {tuple(x.shape)}")
+            raise ValueError(f"ScaleProjection takes a tensor (B, C, S, H, W), got shape {list(x.shape)}")
         return x.max(dim=2).values
 
 

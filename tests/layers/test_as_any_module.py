@@ -117,6 +117,7 @@ CONVERSIONS = {
     "trace": lambda net, x: torch.jit.trace(net, x, check_trace=False),
     "layer.export": lambda net, x: nn.Sequential(net[0].export(), net[1], net[2].export(), net[3]),
     "trace of layer.export": lambda net, x: torch.jit.trace(CONVERSIONS["layer.export"](net, x), x, check_trace=False),
+    "script of layer.export": lambda net, x: torch.jit.script(CONVERSIONS["layer.export"](net, x)),
 }
 
 

@@ -187,7 +187,7 @@ def test_bad_options(kind, options, message) -> None:
             (2, 1, 18, 21),
             "'valid' needs images as large as the kernels, 21 pix.*, got 18 x 21",
         ),
-        (ScaleProjection(), (1, 2, 8, 8), r"ScaleProjection takes a tensor \(B, C, S, H, W\), got shape \(1, 2"),
+        (ScaleProjection(), (1, 2, 8, 8), r"ScaleProjection takes a tensor \(B, C, S, H, W\), got shape \[1, 2"),
     ],
 )
 def test_bad_inputs(layer: nn.Module, shape: tuple[int, ...], message: str) -> None:
