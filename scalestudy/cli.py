@@ -113,7 +113,9 @@ def reproduce(
     files.probe(folder)
     digits.fetch_mnist()
     trained = _train(study.for_notebooks(path.stem for path in selected), **execution)
-    inputs = None if rerun else [RunStore.open().path(record.key) for record in trained.done]
+    runs, beyond = RunStore.open(), {spec.key for specs in study.with_beyond().beyond().values() for spec in specs}
+    read = [runs.path(key) for key in [*(record.key for record in trained.done), *beyond]]
+    inputs = None if rerun else [path for path in read if path.exists()]
     results = notebooks.execute(
         selected, chosen, folder / "notebooks", jobs=jobs or usable_cores(), inputs=inputs, on_result=_tell
     )
@@ -144,7 +146,8 @@ def run(profile: str, changes: dict[str, Any], text: str | None, dry_run: bool, 
         click.echo(f"{missing} of {len(frame)} to train, about {minutes:.1f} minutes of one process")
         return
     if scheduler_for(execution["scheduler"], execution["workers"]) is None:  # a cluster's see to their own machines
-        digits.fetch_mnist()
+        for images in {getattr(spec.data, "images", "mnist") for spec in specs}:
+            digits.fetch_mnist(images)
     sys.exit(bool(_train(specs, **execution).failed))
 
 
@@ -153,15 +156,15 @@ def run(profile: str, changes: dict[str, Any], text: str | None, dry_run: bool, 
 def status(profile: str, changes: dict[str, Any]) -> None:
     """Show which runs are stored or under way, what the others will cost, and damaged files."""
     study, runs = Study.open(profile, changes), RunStore.open()
-    specs = study.all_specs()
+    specs, beyond = study.all_specs(), study.beyond()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged records: told below
         click.echo(f"{len(runs.records())} records in {' and '.join(map(str, (runs.folder, *runs.also)))}")
-        for name, group in {**study.groups(), "all": specs}.items():
+        for name, group in {**study.groups(), "all": specs, **beyond}.items():
             frame = plan(group, runs)
             stored, minutes = frame["stored"].sum(), frame["seconds"].sum() / 60
-            click.echo(f"{name:15} {stored:4d} of {len(frame):4d} stored, {minutes:8.1f} minutes of training left")
-    labels = {spec.key: spec.label for spec in specs}
+            click.echo(f"{name:20} {stored:4d} of {len(frame):4d} stored, {minutes:8.1f} minutes of training left")
+    labels = {spec.key: spec.label for group in [specs, *beyond.values()] for spec in group}
     for key, progress in runs.under_way().items():
         remark = "" if progress.is_of_this_code else " (kept by other code: it will start again)"
         label = labels.get(key, "not of this profile")
@@ -190,16 +193,21 @@ def data() -> None:
     """Fetch or verify MNIST."""
 
 
-@data.command()
-def fetch() -> None:
-    """Make sure that MNIST is here, whole."""
-    click.echo(f"MNIST is complete in {digits.fetch_mnist()}")
+_IMAGES = click.option("--images", type=click.Choice(list(digits.SHA256)), default="mnist", show_default=True)
 
 
 @data.command()
-def verify() -> None:
-    """Check each file of MNIST against its published hash; changes nothing."""
-    found = digits.verify_mnist()
+@_IMAGES
+def fetch(images: digits.ImageSet) -> None:
+    """Make sure that MNIST is here, whole; or other images."""
+    click.echo(f"{images} is complete in {digits.fetch_mnist(images)}")
+
+
+@data.command()
+@_IMAGES
+def verify(images: digits.ImageSet) -> None:
+    """Check each file against its published hash; changes nothing."""
+    found = digits.verify_mnist(images)
     for file in found:
         click.echo(f"{file.status:8} {file.name}  {file.path or ''}")
     sys.exit(any(file.status != "ok" for file in found))

@@ -180,7 +180,7 @@ def test_data(project, monkeypatch, caplog):
     monkeypatch.setattr("scalestudy.data.verify_mnist", lambda: states)
     source = logging.getLogger("scalestudy.data.mnist")
     monkeypatch.setattr("scalestudy.data.fetch_mnist", lambda: source.info("from a mirror") or "mnist")
-    assert "MNIST is complete in mnist" in told("data", "fetch")
+    assert "mnist is complete in mnist" in told("data", "fetch")
     assert caplog.messages == ["from a mirror"]
     told("data", "verify")
     states.append(types.SimpleNamespace(name="test", status="damaged", path="somewhere"))

@@ -231,6 +231,10 @@ class Study(BaseModel):
         """Itself, or in the place of a study without runs for the questions beyond the paper, `overnight`."""
         return self if self.beyond_seeds else Study.open("overnight")
 
+    def beyond(self) -> dict[str, list[RunSpec]]:
+        """Groups of runs for the questions beyond the paper, of this size."""
+        return {name: make(self) for name, make in BEYOND.items()} if self.beyond_seeds else {}
+
     def all_specs(self) -> list[RunSpec]:
         """Every run once, most wanted first: seed and realisation 0 of everything, which is a number for every cell.
 
@@ -274,7 +278,9 @@ class Study(BaseModel):
         Those of a group of `BEYOND` by its name only.
         """
         if text in BEYOND:
-            return self._group(text)
+            if found := self._group(text):
+                return found
+            raise ValueError(f"beyond_seeds must not be empty for {text}, got () in the profile {self.profile}")
         everything, groups = self.all_specs(), self.groups()
         for pattern in (re.escape(text), text):
             with suppress(re.error):

@@ -84,9 +84,12 @@ def run_all(
 
     `StoreError` where the store cannot be written, `cluster.WorkersUnavailable`.
     """
+    for name, given in {"workers": workers, "time_budget": time_budget}.items():
+        if given is not None and given <= 0:
+            raise ValueError(f"{name} must be more than 0, got {given!r}; leave it out for the default")
     began = time.monotonic()
     scheduler = scheduler_for(scheduler, workers)
-    batch = _Batch(specs, store, on_record, began + (time_budget or math.inf))
+    batch = _Batch(specs, store, on_record, began + (math.inf if time_budget is None else time_budget))
     if batch.queue:
         store.require_writable()
         with _place(store, device, train or DEFAULT_TRAIN, workers, scheduler, len(batch.queue)) as place:
@@ -100,8 +103,8 @@ def plan(specs: Iterable[RunSpec], store: RunStore, *, device: str = "auto") -> 
     """What `run_all` would do, a row per run; `seconds` are of what is left.  "cuda" need not be there."""
     import pandas as pd
 
-    if device == "auto":  # torch, which takes seconds to import, is asked only where a GPU is likely
-        device = _device(device) if shutil.which("nvidia-smi") else "cpu"
+    if device != "cuda":  # torch, which takes seconds to import, is asked only where a GPU is likely
+        device = _device(device) if device != "auto" or shutil.which("nvidia-smi") else "cpu"
     records = store.records()
     clock = Clock(device, records)
     shares = dict.fromkeys((record.key for record in records), 1.0) | store.shares_done()
@@ -155,8 +158,8 @@ class _Batch:
     def _hear(self, run: Run, done: int, epochs: int) -> None:
         """Take the progress of a run, in another thread; CancelledError where it is not gone on with."""
         run.advance(done, epochs)
-        promised = run.promised(epochs)
-        if promised and not self.clock.rates(run.spec, run.spec.model):
+        unknown = not self.clock.rates(run.spec, run.spec.model)
+        if promised := run.promised(epochs) if unknown else None:
             self.clock.foresee(run.spec, promised, run.spec.model)
         if (promised or done == 0) and not self._fits(run):
             run.wanted = False
@@ -227,6 +230,8 @@ def _place(
 def _device(device: str) -> str:
     if device == "cpu":
         return device
+    if device not in ("auto", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda, got {device!r}")
     import torch
 
     if torch.cuda.is_available():

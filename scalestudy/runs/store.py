@@ -82,7 +82,7 @@ class RunStore:
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
         """Nobody else makes this run until the block ends, or this process; `filelock.Timeout` where somebody does."""
-        lock = FileLock(path := self.folder / f"{key}{_LOCK_SUFFIX}", timeout=_LOCK_SECONDS)
+        lock = FileLock(path := self.folder / f"{key}{_LOCK_SUFFIX}", timeout=_LOCK_SECONDS, fallback_to_soft=False)
         try:
             lock.acquire()
         except Timeout:

@@ -43,7 +43,8 @@ def fit(
     on_step : callable, optional
         Called with the loss of each step, a tensor () on the device.
     **recipe
-        Other fields of `scalestudy.training.spec.TrainingSpec`, such as ``learning_rate=0.001``.
+        Other fields of `scalestudy.training.spec.TrainingSpec`, such as ``learning_rate=0.001``; none of those that
+        are about a part of the images, or measure or drop scales.
 
     Returns
     -------
@@ -70,6 +71,8 @@ def fit(
             "batch_size must not leave a last batch of one image, which batch norm refuses, got "
             f"{batch_size} with {count} images; change it by 1"
         )
+    if refused := {"held_out", "drop_below", "slopes_at"} & recipe.keys():
+        raise ValueError(f"{', '.join(sorted(refused))} must be left out, these are for runs of the study")
     training = TrainingSpec(**{**TrainingSpec.paper_shaped(epochs, batch_size).model_dump(), **recipe})
     weight = next(net.parameters())
     loop = Loop(net, _Given(images, labels, weight, seed), training, on_step)

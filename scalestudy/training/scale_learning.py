@@ -19,6 +19,7 @@ from scalestudy.training.tasks import Batches, Task, internal_scales
 
 _HELD_OUT_EVERY = 2  # steps of the weights for one of the scales on held-out images
 _IMAGES_TO_WIN = 500  # training images that scales must win maxima on
+_AT_ONCE = 32  # of them, for the sake of memory
 
 
 def scale_modules(net: nn.Module) -> list[InternalScales]:
@@ -51,7 +52,7 @@ class ScaleLearning:
     def before_step(self) -> None:
         """Let the scales follow held-out images, at every second step of the weights."""
         self._steps += 1
-        if self._held_out is not None and self._steps % _HELD_OUT_EVERY == 0:
+        if self._held_out is not None and self._parameters and self._steps % _HELD_OUT_EVERY == 0:
             for one, gradient in zip(self._parameters, scale_gradients(self.net, *next(self._held_out)), strict=True):
                 one.grad = gradient
 
@@ -61,7 +62,8 @@ class ScaleLearning:
         scales = internal_scales(self.net)
         if isinstance(scales, KeptScales):
             images, _ = next(self.task.training_batches(_IMAGES_TO_WIN, slice(_IMAGES_TO_WIN), shuffled=False))
-            scales.drop(maxima_won(self.net, images) < self.training.drop_below)
+            won = maxima_won(self.net, images)
+            scales.drop((won < self.training.drop_below) & (won < won.max()))
         return {f"{epoch + 1} {name}": values for name, values in slopes.items()}
 
     def _batches(self) -> Batches:
@@ -95,7 +97,8 @@ def scale_gradients(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Ten
 def maxima_won(net: Table1Net, images: Tensor) -> Tensor:
     """Share of each internal scale (S,) of the maxima, over scales and pooling windows, that are positive."""
     scales = net.conv.num_scales
-    pooled = net.pool(net.conv(images).relu().flatten(1, 2)).unflatten(1, (-1, scales))
-    best = pooled.max(2)
-    won = torch.bincount(best.indices[best.values > 0], minlength=scales)
+    won = torch.zeros(scales, dtype=torch.int64, device=images.device)
+    for part in images.split(_AT_ONCE):
+        best = net.pool(net.conv(part).relu().flatten(1, 2)).unflatten(1, (-1, scales)).max(2)
+        won += torch.bincount(best.indices[best.values > 0], minlength=scales)
     return won / won.sum()

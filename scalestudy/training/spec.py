@@ -122,7 +122,8 @@ class TrainingSpec(Part):
     """Optimisation by Adam (released code; the paper gives none of it); milestones are in epochs.
 
     Not in the paper: the weights do not see the `held_out` last share of the training images, whose loss the scales
-    follow, until both end with epoch `scales_until`; then all images train the weights, with these scales.  Scales that
+    follow, until both end with epoch `scales_until`; then all images train the weights, with these scales.  (Running
+    averages of batch norm do see them, as the loss is that of a step.)  Scales that
     win less than `drop_below` of the maxima in an epoch are dropped.  `slopes_at` the ends of these epochs the slope of
     the loss along the logarithms of sigma_basis and ISR is measured, on seen and on held-out images.
     """
@@ -209,9 +210,13 @@ class RunSpec(Part):
         if self.model == "table1":
             if self.scales is None:
                 raise ValueError(f"scales must be given {of_model}, got None; leave it out for the default")
-            is_log = self.scales.parameterisation == "log"
-            if training.slopes_at and not (is_log and training.held_out):
+            mode, held_out = self.scales.parameterisation, round(training.held_out * images)
+            if training.slopes_at and not (mode == "log" and held_out):
                 raise ValueError("slopes_at must go with the parameterisation 'log' and held_out images; give both")
+            if training.held_out and held_out <= batch_size:
+                raise ValueError(f"held_out must be more than a batch of {batch_size} images, got {held_out}")
+            if not set(training.slopes_at) <= set(range(1, training.epochs + 1)):
+                raise ValueError(f"slopes_at must be epochs, 1 .. {training.epochs}, got {training.slopes_at}")
         elif self.scales is not None or self.order != "relu_norm":
             raise ValueError(
                 f"scales must be None and order 'relu_norm' {of_model}, whose name says all about it, got "

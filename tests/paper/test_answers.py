@@ -1,9 +1,12 @@
 """Answers beyond the paper, on results that are made up: each verdict of each criterion can be reached."""
 
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from scalestudy.paper import beyond
 from scalestudy.paper.answers import QUESTIONS, answers
 from scalestudy.paper.reported import WIDE
 from scalestudy.paper.study import Study
@@ -44,16 +47,18 @@ def test_the_diagnosis_needs_one_slope_and_not_the_other(told, seen, held_out, v
     assert told("stop depending", lambda spec: {"scale_slopes": slopes}).startswith(f"By its criterion {verdict} (")
 
 
-def test_a_way_that_ends_where_it_began_is_no_winner(told):
-    def stays(spec):
-        return {"internal_scales": (2.0, 3.0, 2.0 * spec.scales.isr)}
+@pytest.mark.parametrize(
+    ("share", "verdict"), [(0.49, 'To be decided by all nine starts of "together"'), (0.51, "Not solved")]
+)
+def test_a_way_must_halve_the_spread_over_starts(told, share, verdict):
+    """The learned ISR is the start's to a power: its logarithms are spread by that share of the start's."""
 
-    def meets(spec):
-        together = spec.scales.parameterisation == "log" and getattr(spec.training, "held_out", 0)
-        return {"internal_scales": (2.0, 4.0, 8.0), "test_error": 4.0} if together else stays(spec)
+    def metrics(spec):
+        together = spec.scales.parameterisation == "log" and spec.training.held_out
+        isr = spec.scales.isr ** (share if together else 1)
+        return {"internal_scales": (2.0, 2.0 * isr**0.5, 2.0 * isr)}
 
-    assert "no way halves it" in told("depend on their start", stays)
-    assert told("depend on their start", meets).endswith("halve it: together, 4.00 %.")
+    assert told("depend on their start", metrics).startswith(verdict)
 
 
 @pytest.mark.parametrize(
@@ -111,3 +116,19 @@ def test_missing_runs_are_said(monkeypatch):
     table = answers(Study.open("quick"))
     assert table["answer"].str.match(r"not decided: \d+ of \d+ runs").all()
     assert all(first <= second for first, second in pairwise(table["notebook"]))
+
+
+def test_the_runs_are_those_of_the_page():
+    study = Study.open("overnight")
+    counts = {name: len({spec.key for spec in specs}) for name, specs in study.beyond().items()}
+    page = (Path(__file__).resolve().parents[2] / "docs" / "beyond.md").read_text()
+    assert counts == {name: int(count) for name, count in re.findall(r"`(beyond_\w+)`, (\d+) runs", page)}
+    own_rate = beyond.ways(study)["own rate"][0].training
+    assert (own_rate.scale_learning_rate, own_rate.scale_decay, own_rate.scales_until) == (0.03, 1.0, 14)
+    assert {spec.training.drop_below for spec in beyond.fewer(study)} == {0.01}
+    best = {
+        (spec.data.distribution.high, spec.scales.isr)
+        for spec in beyond.numbers(study)
+        if spec.scales.parameterisation == "fixed"
+    }
+    assert best == {(2.83, 3.0), (8.0, 4.76)}

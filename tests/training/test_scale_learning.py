@@ -31,6 +31,18 @@ def test_scales_are_frozen_after_their_last_epoch():
     assert history[0] != history[1] != history[2] == history[3] == history[4]
 
 
+def test_the_best_scale_is_never_dropped():
+    assert len(train(spec("fixed", num_scales=4, drop_below=0.99)).metrics.internal_scales) >= 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"held_out": 0.2}, {"held_out": 0.25, "slopes_at": (4,)}, {"held_out": 0.25, "slopes_at": (0,)}]
+)
+def test_what_cannot_run_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"held_out must be more than a batch|slopes_at must be epochs"):
+        spec(**wrong)
+
+
 def loop_of(run):
     task, net = task_of(run, torch.device("cpu")), build_model(run)
     return Loop(net, task, run.training), task, net
