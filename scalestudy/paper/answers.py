@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
 from scalestudy.paper import beyond
 from scalestudy.paper.claims import judge
-from scalestudy.paper.effects import HELD, NOT_MEASURED, UNCLEAR, effect, text
+from scalestudy.paper.effects import HELD, NOT_MEASURED, UNCLEAR, Effect, effect, text
 from scalestudy.paper.evidence import NotMeasured, need
 from scalestudy.paper.reported import LEARNED, MARGIN, NARROW, RANGES, WIDE
 from scalestudy.paper.study import Study
@@ -125,7 +126,7 @@ def numbers(study: Study) -> str:
     errors = found[found["mode"] == "fixed"].groupby(["num_scales", "distribution"])["test_error"]
     gap = errors.mean().unstack()[WIDE] - errors.mean().unstack()[NARROW]
     most = max(gap.index)
-    last = effect(*(errors.get_group((most, on)) for on in (WIDE, NARROW)))
+    last = _known(effect(*(errors.get_group((most, on)) for on in (WIDE, NARROW))))
     closed = 1 - gap[most] / gap[3]
     back = last.difference <= MARGIN + last.spread
     verdict = "comes true" if back else "falls" if closed < 0.1 else "comes true in part"
@@ -134,6 +135,23 @@ def numbers(study: Study) -> str:
         f"At a fixed ISR the error on [1, 8] exceeds that on [1, 2.83] by {gaps} internal scales (spread "
         f"{last.spread:.2f}); {most} close {closed:.0%} of the gap that three leave: the paper's hope {verdict}."
     )
+
+
+def enough(study: Study) -> str:
+    """Does the tolerance model tell where more scales stop helping?"""
+    found, told = runs(_records(study, "beyond_numbers")).query("mode == 'fixed'"), []
+    dips = {count: fit_tolerance(study.ranges, num_scales=count).dips for count in (2, 3, 4, beyond.MANY)}
+    for place, on in ((0, NARROW), (-1, WIDE)):
+        number = next((count for count, of_fit in dips.items() if of_fit[place] <= 0.05), None)
+        need(number, f"{on} is not covered by {beyond.MANY} scales")
+        errors = found[found["distribution"] == on].groupby("num_scales")["test_error"]
+        near = [errors.get_group(count) for count in sorted(errors.groups)]
+        near = near[sorted(errors.groups).index(number) - 1 :][:3]  # one fewer, the number itself, one more if tried
+        helps, *more = (_known(effect(one, two)) for one, two in pairwise(near))
+        right = helps.sign > 0 and all(one.difference < one.spread for one in more)
+        means = ", ".join(f"{rows.mean():.2f}" for rows in near)
+        told.append(f"{'right' if right else 'wrong'} on {on} with {number} ({means} % from one number below)")
+    return f"The least number whose fit leaves no dip above 5 % is {' and '.join(told)}."
 
 
 def fewer(study: Study) -> str:
@@ -147,7 +165,7 @@ def fewer(study: Study) -> str:
     for on in ON:
         errors = fixed[fixed["distribution"] == on].groupby("num_scales")["test_error"]
         own = found.loc[found["distribution"] == on, "test_error"]
-        changes.append(effect(own, errors.get_group(errors.mean().idxmin())))
+        changes.append(_known(effect(own, errors.get_group(errors.mean().idxmin()))))
     worse = any(change.difference > MARGIN + change.spread for change in changes)
     works = more == len(left) and not worse
     return (
@@ -165,7 +183,7 @@ def distributions(study: Study) -> str:
         own = found[found["distribution"] == distribution.label]
         errors = {isr: rows["test_error"] for isr, rows in own[own["mode"] == "fixed"].groupby("init_isr")}
         best, model = min(errors, key=lambda isr: errors[isr].mean()), beyond.fitted_isr(study, distribution)
-        change = effect(errors[model], errors[best])
+        change = _known(effect(errors[model], errors[best]))
         holds &= change.difference <= MARGIN + change.spread
         told.append(f"{text(errors[model])} at its ISR {model:g} against {text(errors[best])} at {best:g}")
     direct, even = (own.loc[own["mode"] == mode, "test_error"] for mode in ("direct", LEARNED))
@@ -203,8 +221,13 @@ def fashion(study: Study) -> str:
     )
 
 
+def _known(change: Effect) -> Effect:
+    need(np.isfinite(change.spread), "a second seed")
+    return change
+
+
 def _records(study: Study, group: str) -> list[Record]:
-    """All of a group, not fewer, of two seeds at least where seeds are compared."""
+    """All of a group, not fewer."""
     records, wanted = study.stored(group), len((study.groups() | study.beyond())[group])
     need(len(records) == wanted, f"{len(records)} of {wanted} runs of {group}")
     return records
@@ -214,6 +237,7 @@ QUESTIONS: list[tuple[str, str, Callable[[Study], str]]] = [
     ("10", "Does the training loss stop depending on the scales, while that of unseen images does not?", diagnosis),
     ("10", "Can scales be learned that do not depend on their start?", starts),
     ("11", "Do more internal scales bring equivariance back?", numbers),
+    ("11", "Does the tolerance model tell how many are enough?", enough),
     ("11", "Can their number be learned?", fewer),
     ("12", "Does the tolerance model suit other distributions?", distributions),
     ("13", "Do the findings carry over to other images?", fashion),

@@ -71,6 +71,22 @@ def test_equivariance_comes_back_where_the_gap_closes(told, gaps, verdict):
 
 
 @pytest.mark.parametrize(
+    ("narrow", "wide", "verdicts"),
+    [(2, 6, "right right"), (3, 6, "wrong right"), (1, 6, "wrong right"), (2, 4, "right wrong")],
+)
+def test_the_number_that_is_enough(told, narrow, wide, verdicts):
+    """Errors fall up to some number of scales; the model says 2 on narrow data and 6 on wide."""
+
+    def metrics(spec):
+        helping = min(spec.scales.num_scales, wide if on_wide(spec) else narrow)
+        return {"test_error": 9.0 - helping + 0.01 * spec.seed}
+
+    first, second = verdicts.split()
+    answer = told("how many are enough", metrics)
+    assert f"{first} on log-uniform [1, 2.83] with 2 " in answer and f"{second} on log-uniform [1, 8] with 6 " in answer
+
+
+@pytest.mark.parametrize(
     ("narrow", "wide", "error", "verdict"),
     [(2, 4, 5.0, "it works"), (3, 3, 5.0, "does not work"), (2, 4, 5.5, "does not work")],
 )
