@@ -34,7 +34,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setenv(files.ROOT_VARIABLE, str(tmp_path))
     monkeypatch.delenv(files.RUNS_VARIABLE, raising=False)
     monkeypatch.setattr("scalestudy.runs.batch.DEFAULT_TRAIN", "fake_training:quick")
-    monkeypatch.setattr("scalestudy.data.fetch_mnist", lambda: tmp_path / "mnist")
+    monkeypatch.setattr("scalestudy.data.fetch_mnist", lambda *_: tmp_path / "mnist")
     return tmp_path
 
 
@@ -115,7 +115,7 @@ def test_committed_records_are_counted_and_read(project):
         RunStore(files.records()).put(record_of(spec))
     status = told("status", *SMALL)
     assert f"3 records in {files.runs()} and {files.records()}\n" in status
-    assert "table2             3 of    3 stored" in status
+    assert "table2                  3 of    3 stored" in status
     assert told("run", *SMALL, "--filter", "table2", "--dry-run").count(" stored ") == 3
     assert "3 runs: 3 read, 0 trained" in told("run", *SMALL, "--filter", "table2")
     assert len((files.runs() / "summary.csv").read_text().splitlines()) == 4 and not list(files.runs().glob("*.json"))
@@ -136,7 +136,7 @@ def test_runs_of_a_system(project):
     assert "6 of 6 to train" in told("run", "--profile", "paper", "--filter", "MNIST-Scale, sesn", "--dry-run")
     for options, count in ((["--filter", "sesn|disco"], 2), (["--filter", "table5", "-p", "baseline_models=[dss]"], 1)):
         assert f"{count} runs: 0 read, {count} trained; 0 failed" in told("run", *options, "--workers", "1")
-    assert "table5             3 of   11 stored" in told("status")
+    assert "table5                  3 of   11 stored" in told("status")
     for flag, shown in (("true", True), ("false", False)):
         assert ("MNIST-Scale+" in told("run", "--dry-run", "-p", f"baseline_augmented={flag}")) == shown
 
@@ -177,9 +177,9 @@ def test_merge(project, tmp_path):
 
 def test_data(project, monkeypatch, caplog):
     states = [types.SimpleNamespace(name="train", status="ok", path=None)]
-    monkeypatch.setattr("scalestudy.data.verify_mnist", lambda: states)
+    monkeypatch.setattr("scalestudy.data.verify_mnist", lambda *_: states)
     source = logging.getLogger("scalestudy.data.mnist")
-    monkeypatch.setattr("scalestudy.data.fetch_mnist", lambda: source.info("from a mirror") or "mnist")
+    monkeypatch.setattr("scalestudy.data.fetch_mnist", lambda *_: source.info("from a mirror") or "mnist")
     assert "mnist is complete in mnist" in told("data", "fetch")
     assert caplog.messages == ["from a mirror"]
     told("data", "verify")
@@ -227,7 +227,7 @@ def test_commands_on_a_cluster(project, one_notebook, tmp_path, monkeypatch):
         cluster.add("a")
         cluster.wait_for(1)
         with monkeypatch.context() as patch:
-            patch.setattr("scalestudy.data.fetch_mnist", lambda: pytest.fail("workers see to their own data"))
+            patch.setattr("scalestudy.data.fetch_mnist", lambda *_: pytest.fail("workers see to their own data"))
             text = told("run", *SMALL, "--filter", "table4", "--scheduler", str(cluster.file))
         assert "9 runs: 0 read, 9 trained; 0 failed" in text
         assert len((files.runs() / "summary.csv").read_text().splitlines()) == 10
