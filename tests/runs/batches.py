@@ -37,7 +37,7 @@ print(report.read, report.trained, len(report.failed), len(report.left_out), flu
 COMMAND = """
 import signal, sys, scalestudy.data, scalestudy.runs.batch
 signal.signal(signal.SIGINT, signal.default_int_handler)
-scalestudy.data.fetch_mnist = lambda: None
+scalestudy.data.fetch_mnist = lambda *_: None
 scalestudy.runs.batch.DEFAULT_TRAIN = "fake_training:endless"
 from scalestudy.cli import main
 main()
