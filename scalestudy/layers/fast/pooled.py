@@ -134,8 +134,9 @@ class _ProjectPool(torch.autograd.Function):
         saved: list[Tensor] = []  # of each chunk
         for chunk in layer.chunks(x):
             count = chunk.stop - chunk.start
-            maps, projected = x.new_zeros(2, height // 2, channels * count * width), []
+            projected: list[Tensor] = []
             responses = layer.responses(x[chunk], projected if track else None)
+            maps = next(responses).relu()
             wins = take_maximum(maps, responses, track, layer.space)
             lines = maps.view(height, channels, -1)
             if norm.training:
@@ -169,16 +170,17 @@ class _ProjectPool(torch.autograd.Function):
             slope = -gain * inverse.square() * grad_gain / count
             level = -gain * inverse * grad_bias / count - slope * mean
         grad = grad * _per_channel(gain * inverse)
-        layer, count = ctx.layer, 2 * (1 + len(scales))
+        layer, count = ctx.layer, 2 * len(scales) + 1
 
         def of_chunk(number: int, chunk: slice) -> Iterator[tuple[Tensor, Tensor]]:
             """From gradients in window maxima and ``slope * map + level`` in all pixels."""
             maps, places, *others = of_chunks[number * count :][:count]
-            wins, projected = others[: len(scales)], others[len(scales) :]
+            wins, projected = others[: len(scales) - 1], others[len(scales) - 1 :]
             lines = maps.view(x.shape[2], len(weight), -1)
             gradient = layer.space.take("gradient", *maps.shape)
             torch.addcmul(level[:, None], lines, slope[:, None], out=gradient.view_as(lines))
             gradient.view(-1).index_add_(0, places.flatten(), fold(grad[chunk]).flatten())
+            gradient *= torch.gt(maps, 0, out=layer.space.take("won", *maps.shape))
             return zip(reversed(projected), split_by_winner(gradient, wins, layer.space), strict=True)
 
         with ctx.one_at_a_time:

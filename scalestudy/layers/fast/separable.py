@@ -171,15 +171,16 @@ def take_maximum(values: Tensor, responses: Iterable[Tensor], track: bool, space
 
 
 def split_by_winner(gradient: Tensor, wins: list[Tensor], space: Workspace) -> Iterator[Tensor]:
-    """Divide the gradient of `take_maximum` among the responses, last one first.
+    """Divide the gradient of `take_maximum` among the responses, last one first; what remains is that of the first.
 
-    Each part lies in the workspace, where the next one overwrites it; what remains of the gradient is that of `values`.
+    Each part lies in the workspace, where the next one overwrites it.
     """
     part = space.take("won", *gradient.shape)
     for won in reversed(wins):
         part.copy_(won)
         gradient -= part.mul_(gradient)
         yield part
+    yield gradient
 
 
 def _correlation_again(ctx: Any, x: Tensor, weight: Tensor, scales: Tensor, *_: Tensor) -> Tensor:
@@ -231,6 +232,4 @@ def _gradients_for_scales(grad: Tensor, wins: list[Tensor] | None, space: Worksp
     if wins is None:
         yield from map(fold, reversed(grad.unbind(2)))
         return
-    remainder = fold(grad)
-    yield from split_by_winner(remainder, wins, space)
-    yield remainder
+    yield from split_by_winner(fold(grad), wins, space)
