@@ -195,16 +195,20 @@ def distributions(study: Study) -> str:
     )
 
 
+def digits(study: Study) -> list[Record]:
+    """Runs of Fig. 3 and Table 2 that `beyond.fashion` repeats on other images."""
+    wanted = {(spec.scales, spec.data.distribution, spec.seed) for spec in beyond.fashion(study)}
+    there = {record.key: record for group in ("figure3", "table2") for record in study.stored(group)}.values()
+    return [one for one in there if (one.spec.scales, one.spec.data.distribution, one.spec.seed) in wanted]
+
+
 def fashion_claims(study: Study) -> pd.DataFrame:
     """Claims that can be judged with the runs on Fashion-MNIST, by their own criteria, with as many runs of each.
 
     Columns item, claim, digits and clothes (verdicts), measured (on clothes).
     """
     clothes, fit = _records(study, "beyond_fashion"), fit_tolerance(RANGES)
-    as_many = {(spec.scales, spec.data.distribution, spec.seed) for spec in beyond.fashion(study)}
-    shown = _records(study, "figure3") + _records(study, "table2")
-    digits = [one for one in shown if (one.spec.scales, one.spec.data.distribution, one.spec.seed) in as_many]
-    first, second = (judge(runs(records), curves(records), fit) for records in (digits, clothes))
+    first, second = (judge(runs(records), curves(records), fit) for records in (digits(study), clothes))
     table = first[["item", "claim"]].assign(digits=first["verdict"], clothes=second["verdict"])
     of_images = ~first["item"].isin(["Section 4.1", "Figure 5"]) & table.ne(NOT_MEASURED).all(axis=1)
     return table.assign(measured=second["measured"])[of_images].reset_index(drop=True)

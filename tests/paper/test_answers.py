@@ -36,14 +36,23 @@ def on_wide(spec):
 
 @pytest.mark.parametrize(
     ("seen", "held_out", "verdict"),
-    [(0.01, -0.2, "yes"), (-0.2, -0.2, "no"), (0.0, 0.01, "no"), (-0.2, 0.0, "not decided")],
+    [(0.01, -0.2, "yes"), (-0.039, 0.041, "yes"), (-0.2, -0.2, "no"), (0.0, 0.039, "no"), (-0.2, 0.0, "not decided")],
 )
 def test_the_diagnosis_needs_one_slope_and_not_the_other(told, seen, held_out, verdict):
+    """Beyond two standard errors, which are 0.02 each."""
     slopes = {
         f"{epoch} {images}": (0.5, slope, 0.02, 0.02)
         for epoch in (7, 10, 15, 20)
         for images, slope in (("seen", seen), ("held out", held_out))
     }
+    assert told("stop depending", lambda spec: {"scale_slopes": slopes}).startswith(f"By its criterion {verdict} (")
+
+
+@pytest.mark.parametrize(("asking", "verdict"), [((10, 15), "yes"), ((7, 10), "no"), ((7,), "no")])
+def test_the_diagnosis_forgives_one_late_epoch(told, asking, verdict):
+    """Epoch 7 is not a late one."""
+    slopes = {f"{epoch} seen": (0.5, 0.0, 0.02, 0.02) for epoch in (7, 10, 15, 20)}
+    slopes |= {f"{epoch} held out": (0.5, -0.2 * (epoch in asking), 0.02, 0.02) for epoch in (7, 10, 15, 20)}
     assert told("stop depending", lambda spec: {"scale_slopes": slopes}).startswith(f"By its criterion {verdict} (")
 
 
@@ -62,9 +71,11 @@ def test_a_way_must_halve_the_spread_over_starts(told, share, verdict):
 
 
 @pytest.mark.parametrize(
-    ("gaps", "verdict"), [([2, 2, 2, 2, 0], "comes true."), ([2, 2, 2, 2, 1], "in part"), ([1, 1, 1, 1, 1], "falls")]
+    ("last", "verdict"), [(0.0, "comes true."), (0.17, "comes true."), (0.19, "in part"), (1.79, "in part"), (1.81, "falls")]
 )
-def test_equivariance_comes_back_where_the_gap_closes(told, gaps, verdict):
+def test_equivariance_comes_back_where_the_gap_closes(told, last, verdict):
+    """Within the margin, 0.11, and the standard deviation over seeds, 0.07; a tenth of the gap of three, 2, is 0.2."""
+    gaps = [3, 2, 2, 2, last]
     by_number = dict(zip((1, 2, 3, 4, 6), gaps, strict=True))
     error = lambda spec: {"test_error": 4.0 + on_wide(spec) * by_number[spec.scales.num_scales] + 0.1 * spec.seed}  # noqa: E731
     assert verdict in told("bring equivariance", error)
@@ -88,7 +99,7 @@ def test_the_number_that_is_enough(told, narrow, wide, verdicts):
 
 @pytest.mark.parametrize(
     ("narrow", "wide", "error", "verdict"),
-    [(2, 4, 5.0, "it works"), (3, 3, 5.0, "does not work"), (2, 4, 5.5, "does not work")],
+    [(2, 4, 5.1, "it works"), (3, 3, 5.0, "does not work"), (2, 4, 5.12, "does not work")],
 )
 def test_dropping_works_where_wider_data_keep_more_at_no_cost(told, narrow, wide, error, verdict):
     def metrics(spec):
