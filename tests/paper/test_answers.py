@@ -71,7 +71,8 @@ def test_a_way_must_halve_the_spread_over_starts(told, share, verdict):
 
 
 @pytest.mark.parametrize(
-    ("last", "verdict"), [(0.0, "comes true."), (0.17, "comes true."), (0.19, "in part"), (1.79, "in part"), (1.81, "falls")]
+    ("last", "verdict"),
+    [(0.0, "comes true."), (0.17, "comes true."), (0.19, "in part"), (1.79, "in part"), (1.81, "falls")],
 )
 def test_equivariance_comes_back_where_the_gap_closes(told, last, verdict):
     """Within the margin, 0.11, and the standard deviation over seeds, 0.07; a tenth of the gap of three, 2, is 0.2."""
