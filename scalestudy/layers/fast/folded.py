@@ -4,17 +4,17 @@ What is computed is `correlate_plainly`: a basis function is a product of two 1-
 a matrix down the image and a matrix across it.  Here it takes four steps, each with its adjoint for the way back, whose
 sequence is `ScaleCorrelation`:
 
-    planes --forward--> coefficients --apply--> products --mixing--> mixed coefficients --back--> responses
+    planes --apply--> products --rfft--> projected --mixing--> spectra of responses --irfft--> responses
 
-1. forward: down the image, cosine and sine coefficients (`VerticalTransform`), on a circle so long that nothing wraps
-   round.  There, correlating with a vertical function is a multiplication.
-2. apply: across it, the banded Toeplitz matrices of the few distinct horizontal functions (`HorizontalProducts`).
+1. apply: across the image, the banded Toeplitz matrices of the few distinct horizontal functions
+   (`HorizontalProducts`).
+2. rfft: down the image, on a circle so long that nothing wraps round.  There, correlating with a vertical function is
+   a multiplication.
 3. mixing: one small matrix per frequency, made of weights and vertical functions, from products to output channels.
-4. back: to rows, of the output channels only.
+4. irfft: back to rows, of the output channels only.
 
-Everything is symmetric about the middle of the image: cosines and functions of even order are even, sines and functions
-of odd order odd.  So planes are folded there (`fold`), and steps 1, 2 and 4 take sums and differences of mirrored
-halves, at half the cost.  A row of five columns a b c d e becomes
+Horizontal functions are even or odd about their middle.  So planes are folded about theirs (`fold`), and step 1 takes
+sums and differences of mirrored columns, at half the cost.  A row of five columns a b c d e becomes
 
     left half  a b c    right half, mirrored  e d 0        sums a+e b+d c    differences a-e b-d c
 
@@ -29,7 +29,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor
+from torch.nn import functional
 
 from scalestudy.layers.basis import reaching
 from scalestudy.layers.fast.plain import kept
@@ -55,33 +57,27 @@ def correlate_plainly(x: Tensor, weight: Tensor, functions: Tensor, pairs: Seque
 
 
 def fold(planes: Tensor) -> Tensor:
-    """Planes (B, C, H, W) folded about their middles: (2, H', C B 2 W') with H' = ceil(H / 2), W' = ceil(W / 2).
+    """Planes (B, C, H, W) folded about their middle column: (C, 2, W', B, H) with W' = ceil(W / 2), columns first.
 
-    The upper half of the rows, then the lower half mirrored; in each row the left half, then the right half mirrored.
-    A middle row belongs to the upper half, a middle column to the left one; their mirror images are zeros.
+    The left half, then the right half mirrored; a middle column belongs to the left one, its mirror image is zero.
     """
     batch, channels, height, width = planes.shape
-    folded = planes.new_zeros(2, (height + 1) // 2, channels, batch, 2, (width + 1) // 2)
-    for quadrant, rows, cols, mirrored in _quadrants(folded.permute(0, 4, 3, 2, 1, 5), height, width):
-        quadrant.copy_(planes[:, :, rows, cols].flip(mirrored))
-    return folded.flatten(2)
+    folded = planes.new_zeros(channels, 2, (width + 1) // 2, batch, height)
+    for half, cols, mirrored in _halves(folded, width):
+        half.copy_(planes[..., cols].permute(1, 3, 0, 2).flip(mirrored))
+    return folded
 
 
 def unfold(folded: Tensor, out: Tensor) -> None:
     """Write folded planes to planes (B, C, H, W) in their natural order: the inverse of `fold`."""
-    batch, channels, height, width = out.shape
-    parts = folded.view(2, -1, channels, batch, 2, (width + 1) // 2).permute(0, 4, 3, 2, 1, 5)
-    for quadrant, rows, cols, mirrored in _quadrants(parts, height, width):
-        out[:, :, rows, cols] = quadrant.flip(mirrored)
+    for half, cols, mirrored in _halves(folded, out.shape[-1]):
+        out[..., cols] = half.flip(mirrored).permute(2, 0, 3, 1)
 
 
-def _quadrants(parts: Tensor, height: int, width: int) -> Iterator[tuple[Tensor, slice, slice, list[int]]]:
-    """Folded quadrants (B, C, h, w) of (2, 2, B, C, H', W'), their place in the plane, and mirrored axes."""
-    half_height, half_width = parts.shape[-2:]
-    for lower, rows in enumerate((slice(0, half_height), slice(half_height, height))):
-        for right, cols in enumerate((slice(0, half_width), slice(half_width, width))):
-            quadrant = parts[lower, right, :, :, : rows.stop - rows.start, : cols.stop - cols.start]
-            yield quadrant, rows, cols, [2] * lower + [3] * right
+def _halves(folded: Tensor, width: int) -> Iterator[tuple[Tensor, slice, list[int]]]:
+    """Both halves (C, w, B, H) of folded planes, their columns, and mirrored axes."""
+    left, right = slice(0, folded.shape[2]), slice(folded.shape[2], width)
+    return iter([(folded[:, 0], left, []), (folded[:, 1, : width - right.start], right, [1])])
 
 
 class Workspace:
@@ -105,88 +101,25 @@ class Workspace:
 
 
 def circle(height: int, half_width: int) -> int:
-    """Length of the circle on which a correlation with a kernel of this half-width has no wrap-around."""
-    return height + min(half_width, height - 1)
-
-
-def phases(period: int, positions: Tensor) -> Tensor:
-    """Cosine and sine (N, 2, positions) of each frequency on a circle of N samples, in double precision."""
-    frequencies = torch.arange(period, dtype=torch.float64)
-    angles = (2 * math.pi / period) * ((frequencies[:, None] * positions) % period)  # exact turns: angles stay small
-    return torch.stack([angles.cos(), angles.sin()], 1)
-
-
-def shares(period: int) -> Tensor:
-    """Of N frequencies, how much one of the first N // 2 + 1 counts, which stands for its negative, too; over N."""
-    count = torch.ones(period // 2 + 1, dtype=torch.float64)
-    count[1 : (period + 1) // 2] = 2
-    return count / period
-
-
-@dataclass(frozen=True)
-class VerticalTransform:
-    """Cosine and sine coefficients of folded rows, at V = floor(N / 2) + 1 frequencies of a circle of N rows.
-
-    Positions are counted from the middle of the image, so cosines see the even part only and sines the odd part.
-    """
-
-    cos: Tensor  # (H', V), of each row and frequency
-    sin: Tensor
-    cos_offsets: Tensor  # (2 H - 1, V), of each distance between two rows, times `shares`; double precision
-    sin_offsets: Tensor
-
-    def forward(self, planes: Tensor, space: Workspace) -> Tensor:
-        """Folded planes (2, H', N) to coefficients (V, 2, N), cosine before sine, in the block "coefficients"."""
-        coefficients = space.take("coefficients", self.cos.shape[1], 2, planes.shape[2])
-        half = space.take("half", *planes.shape[1:])
-        torch.mm(self.cos.T, torch.add(planes[0], planes[1], out=half), out=coefficients[:, 0])
-        torch.mm(self.sin.T, torch.sub(planes[0], planes[1], out=half), out=coefficients[:, 1])
-        return coefficients
-
-    def back(self, coefficients: Tensor, space: Workspace) -> Tensor:
-        """Adjoint of `forward`: (V, 2, N) to (2, H', N), in the block "planes"."""
-        shape = (len(self.cos), coefficients.shape[2])
-        even = torch.mm(self.cos, coefficients[:, 0], out=space.take("half", *shape))
-        odd = torch.mm(self.sin, coefficients[:, 1], out=space.take("other half", *shape))
-        planes = space.take("planes", 2, *shape)
-        torch.add(even, odd, out=planes[0])
-        torch.sub(even, odd, out=planes[1])
-        return planes
-
-    def spectra(self, functions: Tensor, orders: tuple[int, ...]) -> Tensor:
-        """Coefficients of 1-D functions (M, K), (M, V): of cosines if their order is even, of sines if it is odd."""
-        padded = reaching(functions, len(self.cos_offsets) // 2)
-        odd = _are_odd(orders, functions.device)
-        return torch.where(odd, padded @ self.sin_offsets, padded @ self.cos_offsets).to(self.cos.dtype)
+    """Rows of a circle on which a correlation with a kernel of this half-width has no wrap-around, and FFTs are fast."""
+    return next_fast_len(height + min(half_width, height - 1), real=True)
 
 
 @kept
-def vertical_transform(height: int, period: int, dtype: torch.dtype, device: torch.device) -> VerticalTransform:
-    """The transform of planes of this height on a circle of this period."""
-    share = shares(period)
-    rows = torch.arange((height + 1) // 2, dtype=torch.float64) - (height - 1) / 2
-    offsets = torch.arange(1 - height, height, dtype=torch.float64)
-    of_rows, of_offsets = (phases(period, at)[: len(share)].permute(1, 2, 0).contiguous() for at in (rows, offsets))
-    return VerticalTransform(*of_rows.to(device, dtype), *(of_offsets * share).to(device))
+def shares(period: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Of N frequencies, how much one of the first N // 2 + 1 counts, which stands for its negative, too; over N."""
+    count = torch.ones(period // 2 + 1, dtype=torch.float64)
+    count[1 : (period + 1) // 2] = 2
+    return (count / period).to(device, dtype)
 
 
 @kept
 def _places(
-    pairs: tuple[Pair, ...], orders: tuple[int, ...], cols: tuple[int, ...], dtype: torch.dtype, device: torch.device
+    pairs: tuple[Pair, ...], cols: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Vertical function of each pair, (F,), and where the pair belongs, (F, 1, 2, C) of 0 and 1.
-
-    That is by the parity of its vertical function and by the place of its horizontal one.
-    """
-    places = torch.zeros(len(pairs), 1, 2, len(cols), dtype=dtype)
-    for number, (row, col) in enumerate(pairs):
-        places[number, 0, orders[row] % 2, cols.index(col)] = 1
-    return torch.tensor([row for row, _ in pairs], device=device), places.to(device)
-
-
-@kept
-def _are_odd(orders: tuple[int, ...], device: torch.device) -> Tensor:
-    return torch.tensor(orders, device=device)[:, None] % 2 == 1
+    """Vertical function of each pair, (F,), and the place of its horizontal one, (F, 1, C) of 0 and 1."""
+    rows = torch.tensor([row for row, _ in pairs], device=device)
+    return rows, torch.tensor([[[col == one for one in cols]] for _, col in pairs], dtype=dtype, device=device)
 
 
 def even_first(functions: Iterable[int], orders: tuple[int, ...]) -> tuple[int, ...]:
@@ -196,7 +129,7 @@ def even_first(functions: Iterable[int], orders: tuple[int, ...]) -> tuple[int, 
 
 @dataclass(frozen=True)
 class HorizontalProducts:
-    """Correlation of folded rows with some horizontal functions of one scale, as matrix products.
+    """Correlation of folded planes with some horizontal functions of one scale, as matrix products.
 
     An even function adds what it makes of the sums and of the differences of mirrored columns to the left half of the
     result, and subtracts them for the right half; an odd function the other way round.
@@ -204,7 +137,7 @@ class HorizontalProducts:
 
     cols: tuple[int, ...]  # the functions (C,), see `even_first`
     num_even: int
-    sums: Tensor  # (W', C W'), from sums of mirrored columns
+    sums: Tensor  # (C W', W'), from sums of mirrored columns
     differences: Tensor
 
     @classmethod
@@ -215,45 +148,32 @@ class HorizontalProducts:
         half = (width + 1) // 2
         matrices = toeplitz(functions[list(cols)].to(dtype).mul_(0.5), width)[..., :half, :]  # (C, S, W', W)
         left, right = matrices[..., :half], matrices[..., width - half :].flip(-1)
-        sums, differences = (part.permute(1, 3, 0, 2).flatten(2) for part in (left + right, left - right))
+        sums, differences = (part.transpose(0, 1).flatten(1, 2) for part in (left + right, left - right))
         num_even = sum(orders[col] % 2 == 0 for col in cols)
         return [cls(cols, num_even, *parts) for parts in zip(sums, differences, strict=True)]
 
-    @property
-    def width(self) -> int:
-        """Columns of a folded plane: the width of the plane, rounded up to an even number."""
-        return 2 * len(self.sums)
-
-    def apply(self, lines: Tensor, space: Workspace, keep: bool) -> Tensor:
-        """Folded rows (R, 2 W') to products (R, C, 2, W'), in the block "products" or, to be kept, in new memory."""
-        left, right = lines.view(len(lines), 2, -1).unbind(1)
-        mirrored = space.take("mirrored", *left.shape)
-        flat, shape = (len(lines), self.sums.shape[1]), (len(lines), len(self.cols), -1)
-        torch.add(left, right, out=mirrored)
-        sums = torch.mm(mirrored, self.sums, out=space.take("sums", *flat)).view(shape)
-        torch.sub(left, right, out=mirrored)
-        differences = torch.mm(mirrored, self.differences, out=space.take("differences", *flat)).view(shape)
-        shape = (*sums.shape[:2], 2, sums.shape[2])
-        products = sums.new_empty(shape) if keep else space.take("products", *shape)
-        torch.add(sums, differences, out=products[:, :, 0])
-        torch.sub(sums, differences, out=products[:, :, 1])
+    def apply(self, planes: Tensor) -> Tensor:
+        """Products (I, C, 2, W', B, H) of folded planes (I, 2, W', B, H)."""
+        left, right = planes.flatten(3).unbind(1)
+        shape = len(planes), len(self.cols), -1, *planes.shape[3:]
+        sums, differences = (self.sums @ (left + right)).view(shape), (self.differences @ (left - right)).view(shape)
+        products = torch.stack([sums + differences, sums - differences], 2)
         products[:, self.num_even :, 1].neg_()
         return products
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """Adjoint of `apply`: products (R, C, 2, W'), overwritten, to folded rows (R, 2 W')."""
+        """Adjoint of `apply`, whose argument it overwrites."""
         left, right = gradient.unbind(2)
         right[:, self.num_even :].neg_()
-        sums = (left + right).flatten(1) @ self.sums.T
-        differences = (left - right).flatten(1) @ self.differences.T
-        return torch.cat([sums + differences, sums - differences], 1)
+        sums, differences = (left + right).flatten(1, 2).flatten(2), (left - right).flatten(1, 2).flatten(2)
+        sums, differences = self.sums.T @ sums, self.differences.T @ differences
+        return torch.stack([sums + differences, sums - differences], 1).unflatten(3, gradient.shape[4:])
 
 
 class ScaleCorrelation:
     """Correlation of planes with kernels of one scale, weights (O, I, F) of pairs of functions (M, K), and its adjoint.
 
-    N below is images times (folded) width.  What the methods return lies in the workspace, where the next call of any
-    of them may overwrite it; `accumulate` leaves alone what `project` returned.
+    N below is the folded columns of all images, V the number of frequencies of a circle of `period` rows.
     """
 
     def __init__(
@@ -261,69 +181,60 @@ class ScaleCorrelation:
         weight: Tensor,
         pairs: tuple[Pair, ...],
         functions: Tensor,
-        orders: tuple[int, ...],
         horizontal: HorizontalProducts,
-        transform: VerticalTransform,
-        space: Workspace,
+        height: int,
+        period: int,
     ) -> None:
-        self._horizontal, self._transform, self._space = horizontal, transform, space
-        self._orders, self._cols, self._width = orders, horizontal.cols, horizontal.width
-        self._outs, self._ins = weight.shape[:2]
-        self._spectra = transform.spectra(functions, orders)
+        self.period, self._height, self._horizontal, self._ins = period, height, horizontal, weight.shape[1]
+        reach = min(height - 1, period - height)  # a correlation is a convolution with the mirror image
+        around = functional.pad(reaching(functions.flip(-1), reach), (0, period - 2 * reach - 1)).roll(-reach, -1)
+        self._spectra = torch.fft.rfft(around).to(weight.dtype.to_complex())  # (M, V)
         self.mixing = self._mixing(weight, pairs)
 
     def _synthesis(self, pairs: tuple[Pair, ...]) -> Tensor:
-        """What a pair's weight adds to the mixing matrices, (F, V 2 C)."""
-        rows, places = _places(pairs, self._orders, self._cols, self._spectra.dtype, self._spectra.device)
-        return (self._spectra[rows][:, :, None, None] * places).flatten(1)
+        """What a pair's weight adds to the mixing matrices, (F, V, C)."""
+        rows, places = _places(pairs, self._horizontal.cols, self._spectra.real.dtype, self._spectra.device)
+        return self._spectra[rows][:, :, None] * places
 
     def _mixing(self, weight: Tensor, pairs: tuple[Pair, ...]) -> Tensor:
-        """The weights as one matrix per frequency, (V, 2 O, 2 I C): horizontal products to responses."""
-        parts = (weight.flatten(0, 1) @ self._synthesis(pairs)).view(*weight.shape[:2], -1, 2, len(self._cols))
-        even, odd = parts.permute(3, 2, 0, 1, 4)  # (V, O, I, C)
-        # cosines and sines of the response (rows) from those of the products: odd functions turn one into the other
-        whole = torch.stack([torch.stack([even, odd], 2), torch.stack([-odd, even], 2)], 1)  # (V, 2, O, 2, I, C)
-        return whole.flatten(3).flatten(1, 2)
+        """The weights as one matrix per frequency, (V, O, I C): spectra of horizontal products to those of responses."""
+        synthesis = torch.view_as_real(self._synthesis(pairs))
+        parts = (weight.flatten(0, 1) @ synthesis.flatten(1)).view(*weight.shape[:2], *synthesis.shape[1:])
+        return torch.view_as_complex(parts).permute(2, 0, 1, 3).flatten(2).contiguous()
 
     def moments(self, total: Tensor, pairs: tuple[Pair, ...]) -> Tensor:
-        """Gradient in weights (O, I, F) of any pairs, from the total (V, 2 I C, 2 O) of `accumulate`."""
-        parts = total.view(len(total), 2, -1, len(self._cols), 2, self._outs)
-        even = parts[:, 0, ..., 0, :] + parts[:, 1, ..., 1, :]
-        odd = parts[:, 1, ..., 0, :] - parts[:, 0, ..., 1, :]
-        both = torch.stack([even, odd], 1).permute(4, 2, 0, 1, 3)  # (O, I, V, 2, C)
-        return both.flatten(2) @ self._synthesis(pairs).T
+        """Gradient in weights (O, I, F) of any pairs, from the total (V, I C, O) of `accumulate`."""
+        synthesis = self._synthesis(pairs) * shares(self.period, total.real.dtype, total.device)[:, None]
+        parts = total.unflatten(1, (self._ins, -1)).permute(3, 1, 0, 2).contiguous()  # (O, I, V, C)
+        return torch.view_as_real(parts).flatten(2) @ torch.view_as_real(synthesis).flatten(1).T
 
-    def project(self, planes: Tensor, keep: bool = False) -> Tensor:
-        """Coefficients (V, 2 I C, N) of folded planes (2, H', I N), correlated with each horizontal function.
+    def project(self, planes: Tensor) -> Tensor:
+        """Spectra (V, I C, N) of folded planes (I, 2, W', B, H), correlated with each horizontal function."""
+        return self._spectrum(self._horizontal.apply(planes).flatten(0, 1))
 
-        To be kept, they are put in new memory.
-        """
-        lines = self._transform.forward(planes, self._space).view(-1, self._width)  # (V 2 I B, 2 W')
-        images = planes.shape[-1] // (self._ins * self._width)
-        stays = images == 1 or len(self._cols) == 1  # no axis changes place: `reshape` below copies nothing
-        products = self._horizontal.apply(lines, self._space, keep and stays)
-        inside = products.view(-1, images, len(self._cols), self._width).transpose(1, 2)
-        return inside.reshape(-1, 2 * self._ins * len(self._cols), images * self._width)
-
-    def respond(self, projected: Tensor) -> Tensor:
-        """Folded responses, (2, H', O N)."""
-        mixed = self._space.take("mixed", *self.mixing.shape[:2], projected.shape[-1])
-        torch.bmm(self.mixing, projected, out=mixed)
-        return self._transform.back(mixed.view(len(mixed), 2, -1), self._space)
+    def respond(self, projected: Tensor, *columns: int) -> Tensor:
+        """Folded responses, (O, *columns, H)."""
+        return self._rows(torch.bmm(self.mixing, projected)).unflatten(1, columns)
 
     def accumulate(self, total: Tensor, projected: Tensor, gradient: Tensor) -> Tensor:
-        """Add to the gradient in the transposed mixing matrices what a folded gradient (2, H', O N) gives.
+        """Add to the gradient in the transposed mixing matrices what a folded gradient (O, 2, W', B, H) gives.
 
-        Returns the coefficients (V, 2 O, N) of that, for `adjoint`.
+        Zeros may follow its rows.  Returns its spectra (V, O, N), for `adjoint`.
         """
-        spectrum = self._transform.forward(gradient, self._space).view(len(total), 2 * self._outs, -1)
-        total.baddbmm_(projected, spectrum.mT)  # the other way round takes twice as long
+        spectrum = self._spectrum(gradient)
+        total.baddbmm_(projected.conj(), spectrum.mT)  # the other way round takes twice as long
         return spectrum
 
-    def adjoint(self, spectrum: Tensor) -> Tensor:
-        """Folded gradient in the planes, (2, H', I N), from the coefficients (V, 2 O, N) of that in the responses."""
-        products = torch.bmm(self.mixing.mT, spectrum)  # (V, 2 I C, N)
-        images = products.shape[-1] // self._width
-        inside = products.view(-1, len(self._cols), images, self._width).transpose(1, 2)
-        lines = self._horizontal.adjoint(inside.reshape(-1, len(self._cols), 2, self._width // 2))
-        return self._transform.back(lines.view(len(products), 2, -1), self._space)
+    def adjoint(self, spectrum: Tensor, *columns: int) -> Tensor:
+        """Folded gradient in the planes, (I, *columns, H), from the spectra (V, O, N) of that in the responses."""
+        products = self._rows(torch.bmm(self.mixing.mH, spectrum)).unflatten(1, columns)
+        return self._horizontal.adjoint(products.unflatten(0, (self._ins, -1)).contiguous())
+
+    def _spectrum(self, planes: Tensor) -> Tensor:
+        """Spectra (V, C, N) of folded planes (C, ..., H) down the image."""
+        rows = planes[..., : self.period].flatten(1, -2)
+        return torch.fft.rfft(rows, n=self.period).permute(2, 0, 1).contiguous()
+
+    def _rows(self, spectrum: Tensor) -> Tensor:
+        """Planes (C, N, H) of spectra (V, C, N)."""
+        return torch.fft.irfft(spectrum, n=self.period, dim=0)[: self._height].permute(1, 2, 0)

@@ -11,6 +11,7 @@ pass is written by hand: it keeps the input only, and recomputes its spectrum ch
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scalestudy.layers.fast.folded import phases, shares
+from scalestudy.layers.fast.folded import shares
 from scalestudy.layers.fast.plain import by_hand, graph_wanted, kept, plain_steps_wanted
 from scalestudy.layers.precision import full_precision
 
@@ -38,7 +39,7 @@ class PlaneTransform:
 
     @classmethod
     def of(cls, rows: Tensor, cols: Tensor, dtype: torch.dtype, device: torch.device) -> PlaneTransform:
-        """Transform by `phases` (U, 2, H) along the rows and (V, 2, W) along the columns."""
+        """Transform by `_phases` (U, 2, H) along the rows and (V, 2, W) along the columns."""
         cos, sin = rows.unbind(1)
         rows = torch.stack([torch.cat([cos, -sin], 1), torch.cat([sin, cos], 1)], 1)
         return cls(cols.to(device, dtype).contiguous(), rows.to(device, dtype))
@@ -137,6 +138,13 @@ class FourierPlan:
         return grad_c, grad_d
 
 
+def _phases(period: int, positions: Tensor) -> Tensor:
+    """Cosine and sine (N, 2, positions) of each frequency on a circle of N samples, in double precision."""
+    frequencies = torch.arange(period, dtype=torch.float64)
+    angles = (2 * math.pi / period) * ((frequencies[:, None] * positions) % period)  # exact turns: angles stay small
+    return torch.stack([angles.cos(), angles.sin()], 1)
+
+
 @kept
 def plan_for(size: tuple[int, int], half_width: int, dtype: torch.dtype, device: torch.device) -> FourierPlan:
     """Plan for planes (H, W) and kernels of half-width h, all in pixels; the transform of kernels is in float64.
@@ -144,8 +152,8 @@ def plan_for(size: tuple[int, int], half_width: int, dtype: torch.dtype, device:
     The periods H + h and W + h are the least that keep the far border from wrapping round.
     """
     (height, width), h = size, half_width
-    share = shares(width + h)[:, None, None]
-    rows, cols = (phases(n + h, torch.arange(-h, max(n, h + 1), dtype=torch.float64)) for n in size)
+    share = shares(width + h, torch.float64, torch.device("cpu"))[:, None, None]
+    rows, cols = (_phases(n + h, torch.arange(-h, max(n, h + 1), dtype=torch.float64)) for n in size)
     cols = cols[: len(share)]  # one of each conjugate pair
     inside_rows, inside_cols = rows[..., h : h + height], cols[..., h : h + width]
     weighted = inside_cols * (share * (1 / (height + h)))

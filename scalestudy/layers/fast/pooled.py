@@ -39,7 +39,7 @@ def are_plain(layers: Sequence[nn.Module], kinds: Sequence[type[nn.Module]]) -> 
 def can_pool_folded(x: Tensor, weight: Tensor, layers: Sequence[nn.Module]) -> bool:
     """Whether `project_relu_norm_pool` does all that these layers [relu, norm, pool] do to responses to x.
 
-    Windows must tile both halves of each side.  No images: torch then leaves the running statistics as they are.
+    Windows must tile the rows, and both halves of the columns.  No images: torch then leaves the running statistics as they are.
     """
     if not are_plain(layers, (nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d)):
         return False
@@ -54,7 +54,7 @@ def can_pool_folded(x: Tensor, weight: Tensor, layers: Sequence[nn.Module]) -> b
         and isinstance(window, int)
         and (pool.stride, pool.padding, pool.dilation) == (window, 0, 1)
         and not pool.return_indices
-        and all(side % (2 * window) == 0 for side in x.shape[-2:])
+        and (x.shape[-2] % window, x.shape[-1] % (2 * window)) == (0, 0)
     )
 
 
@@ -89,22 +89,22 @@ def _statistics(norm: nn.BatchNorm2d, sums: Tensor, squares: Tensor, count: int)
     return mean, var
 
 
-def _window_maxima(maps: Tensor, channels: int, batch: int, window: int, track: bool) -> tuple[Tensor, Tensor | None]:
-    """Maximum of each window of folded maps (2, H', O B 2 W'), (2, rows, O, B, 2, cols), and where one of it is."""
-    windows = maps.view(2, maps.shape[1] // window, window, channels, batch, 2, -1, window)
-    over_rows = windows.amax(2)
+def _window_maxima(maps: Tensor, window: int, track: bool) -> tuple[Tensor, Tensor | None]:
+    """Maximum of each window of folded maps (O, 2, W', B, H), (O, 2, cols, B, rows), and where one of it is."""
+    windows = maps.unflatten(4, (-1, window)).unflatten(2, (-1, window))  # (O, 2, cols, w, B, rows, w)
+    over_columns = windows.amax(3)
     if not track:
-        return over_rows.amax(-1), None
-    col = over_rows.argmax(-1)
-    column = windows.gather(-1, col[:, :, None, ..., None].expand(*windows.shape[:-1], 1))
-    row = column.squeeze(-1).argmax(2)
-    return over_rows.amax(-1), _first_places(tuple(windows.shape), maps.device) + row * windows.stride(2) + col
+        return over_columns.amax(-1), None
+    row = over_columns.argmax(-1)
+    line = windows.gather(-1, row[:, :, :, None, ..., None].expand(*windows.shape[:-1], 1))
+    col = line.squeeze(-1).argmax(3)
+    return over_columns.amax(-1), _first_places(tuple(windows.shape), maps.device) + col * windows.stride(3) + row
 
 
 @kept
 def _first_places(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Place of the first pixel of each window, of windows as above, in the flattened maps."""
-    return torch.arange(math.prod(shape), device=device).view(shape)[:, :, 0, ..., 0].contiguous()
+    return torch.arange(math.prod(shape), device=device).view(shape)[:, :, :, 0, ..., 0].contiguous()
 
 
 def _pooled_again(ctx: Any, *saved: Tensor) -> Tensor:
@@ -133,19 +133,17 @@ class _ProjectPool(torch.autograd.Function):
         pooled = x.new_empty(batch, channels, height // window, width // window)
         saved: list[Tensor] = []  # of each chunk
         for chunk in layer.chunks(x):
-            count = chunk.stop - chunk.start
             projected: list[Tensor] = []
             responses = layer.responses(x[chunk], projected if track else None)
             maps = next(responses).relu()
             wins = take_maximum(maps, responses, track, layer.space)
-            lines = maps.view(height, channels, -1)
             if norm.training:
-                sums += lines.sum(2).double().sum(0)
-                squares += torch.linalg.vector_norm(lines, dim=2).double().square().sum(0)
-            signed = layer.space.take("signed", *maps.shape)
-            torch.mul(lines, sign[:, None], out=signed.view_as(lines))
-            maxima, places = _window_maxima(signed, channels, count, window, track)
-            unfold(maxima.flatten(2), pooled[chunk])
+                lines = maps.view(channels, -1, height)
+                sums += lines.sum(2).double().sum(1)
+                squares += torch.linalg.vector_norm(lines, dim=2).double().square().sum(1)
+            signed = torch.mul(maps, _per_map(sign), out=layer.space.take("signed", *maps.shape))
+            maxima, places = _window_maxima(signed, window, track)
+            unfold(maxima, pooled[chunk])
             if track:
                 saved += [maps, places, *wins, *projected]
         if norm.training:
@@ -176,12 +174,13 @@ class _ProjectPool(torch.autograd.Function):
             """From gradients in window maxima and ``slope * map + level`` in all pixels."""
             maps, places, *others = of_chunks[number * count :][:count]
             wins, projected = others[: len(scales) - 1], others[len(scales) - 1 :]
-            lines = maps.view(x.shape[2], len(weight), -1)
-            gradient = layer.space.take("gradient", *maps.shape)
-            torch.addcmul(level[:, None], lines, slope[:, None], out=gradient.view_as(lines))
+            gradient = torch.addcmul(_per_map(level), maps, _per_map(slope), out=layer.space.take("signed", *maps.shape))
             gradient.view(-1).index_add_(0, places.flatten(), fold(grad[chunk]).flatten())
-            gradient *= torch.gt(maps, 0, out=layer.space.take("won", *maps.shape))
-            return zip(reversed(projected), split_by_winner(gradient, wins, layer.space), strict=True)
+            longer = layer.space.take("gradient", *maps.shape[:-1], layer.rows)
+            won = torch.gt(maps, 0, out=layer.space.take("won", *maps.shape))
+            torch.mul(gradient, won, out=longer[..., : maps.shape[-1]])
+            longer[..., maps.shape[-1] :] = 0
+            return zip(reversed(projected), split_by_winner(longer, wins, layer.space), strict=True)
 
         with ctx.one_at_a_time:
             grads = layer.gradients(x, scales, ctx.needs_input_grad[0], of_chunk)
@@ -191,3 +190,7 @@ class _ProjectPool(torch.autograd.Function):
 
 def _per_channel(values: Tensor) -> Tensor:
     return values[:, None, None]
+
+
+def _per_map(values: Tensor) -> Tensor:
+    return values[:, None, None, None, None]

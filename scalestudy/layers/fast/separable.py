@@ -12,6 +12,7 @@ functions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -29,7 +30,6 @@ from scalestudy.layers.fast.folded import (
     even_first,
     fold,
     unfold,
-    vertical_transform,
 )
 from scalestudy.layers.fast.fourier import chunks, plane_of
 from scalestudy.layers.fast.plain import by_hand, graph_wanted, kept, plain_steps_wanted
@@ -37,6 +37,7 @@ from scalestudy.layers.precision import full_precision
 
 # responses of one scale held at once: about the caches of two cores, or a small part of a GPU's memory
 _CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 512 << 20}
+_FFT_COST = 8  # a real FFT of N values takes as long as 8 N log2 N multiplications of matrices; measured on a CPU
 
 
 def correlate_separable(x: Tensor, weight: Tensor, basis: SeparableBasis, *, project: bool = False) -> Tensor:
@@ -72,12 +73,11 @@ def separable_cost(
     For planes (H, W) and kernels of this half-width, in pixels.  With learned scales, the backward pass takes those of
     two more horizontal functions (basis A; two more per sub-sigma with basis B).
     """
-    height, width = size
-    num_cols = len(set(basis.cols))
-    frequencies = circle(height, half_width) // 2 + 1
-    transforms = frequencies * height * width * (in_channels + out_channels)
-    products = frequencies * in_channels * num_cols * width**2
-    return transforms + products + 4 * frequencies * in_channels * num_cols * out_channels * width
+    (height, width), num_cols, period = size, len(set(basis.cols)), circle(size[0], half_width)
+    products = height * in_channels * num_cols * width**2 // 2
+    mixing = 4 * (period // 2 + 1) * in_channels * num_cols * out_channels * width
+    transforms = (in_channels * num_cols + out_channels) * width * round(_FFT_COST * period * math.log2(period))
+    return products + mixing + transforms
 
 
 class SeparableLayer:
@@ -97,9 +97,9 @@ class SeparableLayer:
         horizontal = HorizontalProducts.of_scales(functions, orders, cols, size[1], weight.dtype)
         self.correlations = []
         for one, half_width, products in zip(functions.unbind(1), basis.half_widths(size), horizontal, strict=True):
-            transform = vertical_transform(size[0], circle(size[0], half_width), weight.dtype, weight.device)
-            correlation = ScaleCorrelation(weight, pairs, one, orders, products, transform, self.space)
-            self.correlations.append(correlation)
+            period = circle(size[0], half_width)
+            self.correlations.append(ScaleCorrelation(weight, pairs, one, products, size[0], period))
+        self.rows = max(correlation.period for correlation in self.correlations)
 
     def chunks(self, x: Tensor) -> Iterator[slice]:
         """Slices of the batch, so small that the responses of one scale fit the device's chunk."""
@@ -110,12 +110,12 @@ class SeparableLayer:
         return [fold(x)] * len(self.correlations) if x.dim() == 4 else [fold(planes) for planes in x.unbind(2)]
 
     def responses(self, x: Tensor, kept: list[Tensor] | None = None) -> Iterator[Tensor]:
-        """Folded responses (2, H', O N), each good until the next; a list takes what they were mixed from."""
+        """Folded responses (O, 2, W', B, H); a list takes what they were mixed from."""
         for correlation, planes in zip(self.correlations, self.planes(x), strict=True):
-            projected = correlation.project(planes, keep=kept is not None)
+            projected = correlation.project(planes)
             if kept is not None:
                 kept.append(projected)
-            yield correlation.respond(projected)
+            yield correlation.respond(projected, *planes.shape[1:4])
 
     def gradients(
         self, x: Tensor, scales: Tensor, need_x: bool, of_chunk: Callable[[int, slice], Iterable[tuple[Tensor, Tensor]]]
@@ -133,8 +133,8 @@ class SeparableLayer:
                 spectrum = self.correlations[scale].accumulate(totals[scale], *parts)
                 if need_x:
                     planes = plane_of(grad_x[chunk], scale)
-                    gradient = torch.empty_like(planes)
-                    unfold(self.correlations[scale].adjoint(spectrum), gradient)
+                    gradient, columns = torch.empty_like(planes), parts[1].shape[1:4]
+                    unfold(self.correlations[scale].adjoint(spectrum, *columns), gradient)
                     planes += gradient
         of_scales = zip(self.correlations, totals, strict=True)
         moments = torch.stack([correlation.moments(total, self._wanted) for correlation, total in of_scales])
@@ -173,11 +173,12 @@ def take_maximum(values: Tensor, responses: Iterable[Tensor], track: bool, space
 def split_by_winner(gradient: Tensor, wins: list[Tensor], space: Workspace) -> Iterator[Tensor]:
     """Divide the gradient of `take_maximum` among the responses, last one first; what remains is that of the first.
 
-    Each part lies in the workspace, where the next one overwrites it.
+    Each part lies in the workspace, where the next one overwrites it.  Zeros may follow the rows of the gradient.
     """
     part = space.take("won", *gradient.shape)
     for won in reversed(wins):
-        part.copy_(won)
+        part[..., : won.shape[-1]] = won
+        part[..., won.shape[-1] :] = 0
         gradient -= part.mul_(gradient)
         yield part
     yield gradient
@@ -231,5 +232,5 @@ def _gradients_for_scales(grad: Tensor, wins: list[Tensor] | None, space: Worksp
     """Folded gradients in the responses, last scale first, from (B, O, S, H, W), or (B, O, H, W) of a maximum."""
     if wins is None:
         yield from map(fold, reversed(grad.unbind(2)))
-        return
-    yield from split_by_winner(fold(grad), wins, space)
+    else:
+        yield from split_by_winner(fold(grad), wins, space)
