@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what __getattr__ below imports when it is asked for
     from scalestudy.layers.conv import LiftingConv as LiftingConv
     from scalestudy.layers.conv import ScaleProjection as ScaleProjection
     from scalestudy.layers.equivariance import assert_equivariant as assert_equivariant
+    from scalestudy.layers.equivariance import assert_invariant as assert_invariant
     from scalestudy.layers.scales import DirectScales as DirectScales
     from scalestudy.layers.scales import FixedScales as FixedScales
     from scalestudy.layers.scales import IsrScales as IsrScales
@@ -33,7 +34,7 @@ _HOMES = {
     "layers.conv": ("LiftingConv", "GroupConv", "ScaleProjection"),
     "layers.scales": ("FixedScales", "IsrScales", "StepRatioScales", "SpacingScales", "DirectScales"),
     "layers.basis": ("VaryingOrderBasis", "VaryingSigmaBasis", "SampledBasis"),
-    "layers.equivariance": ("assert_equivariant",),
+    "layers.equivariance": ("assert_equivariant", "assert_invariant"),
     "models.table1": ("Table1Net",),
     "models.systems": ("System", "build", "register"),
     "training.fit": ("fit",),

@@ -184,7 +184,7 @@ class TestReadme:
         names: dict[str, object] = {}
         for example in re.findall(r"```python\n(.*?)```", read("README.md"), re.DOTALL):
             exec(example.replace("print(", "shown = ("), names)
-        assert names["features"].shape == (2, 32, 64, 64)
+        assert names["features"].shape == (2, 32, 32, 32)
         assert names["shown"] == pytest.approx([2.0, 12**0.5, 6.0])
         assert len(names["losses"]) == 2 and not names["net"].training
 

@@ -150,6 +150,10 @@ class ScaleConv(Described):
             )
         size = self.fixed_size or dynamic_size(values, self.extent)
         if isinstance(self.basis, SampledBasis):
+            if any(part.requires_grad for part in self.scales.parameters()):
+                raise ValueError(
+                    f"scales beside a SampledBasis, which they do not change, must be fixed, got {self.scales!r}"
+                )
             return self.basis.checked_for(scales, size)
         basis = self.basis.sample(scales, size)
         norms = basis.norms.tolist()
@@ -225,10 +229,6 @@ class ScaleConv(Described):
             name = type(self.scales).__name__
             raise ValueError(
                 f"{name} must return num_scales={number} scales, a tensor of that length, got {tuple(scales.shape)}"
-            )
-        if isinstance(self.basis, SampledBasis) and any(part.requires_grad for part in self.scales.parameters()):
-            raise ValueError(
-                f"scales beside a SampledBasis, which they do not change, must be fixed, got {self.scales!r}"
             )
         if not scales.is_meta:
             self._sampled(scales)

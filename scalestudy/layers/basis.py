@@ -226,7 +226,7 @@ class SampledBasis(nn.Module):
     Raises
     ------
     ValueError
-        If the pictures are not square with an odd side, or hold anything that is not finite.
+        If the pictures are not square with an odd side, not real, or hold anything that is not finite.
     """
 
     def __init__(self, functions: Tensor) -> None:
@@ -234,6 +234,8 @@ class SampledBasis(nn.Module):
         shape = tuple(functions.shape)
         if len(shape) != 4 or shape[2] != shape[3] or shape[2] % 2 == 0:
             raise ValueError(f"functions must have the shape (F, S, K, K) with K odd, got {shape}")
+        if not functions.is_floating_point():
+            raise ValueError(f"functions must be of a floating point type, got {functions.dtype}")
         if functions.is_meta:
             raise ValueError("functions must have values, got a meta tensor: make it under torch.device('cpu')")
         if not bool(torch.isfinite(functions).all()):

@@ -180,14 +180,18 @@ def assert_equivariant(
     layer: Callable[[Tensor], Tensor],
     images: Images,
     internal_scales: Sequence[float] | None = None,
-    margin: int | None = None,
-    *,
     tolerance: float = 1e-2,
+    *,
+    margin: int | None = None,
 ) -> None:
-    """Raise an error that names the worst pair unless `layer_equivariance_error`, whose arguments these are, is small.
+    """Raise an error that names the worst pair of scales unless `layer_equivariance_error` of the layer is small.
+
+    For layers, or stacks of them, that end on a scale axis; what ends on outputs of a class is for `assert_invariant`.
 
     Parameters
     ----------
+    layer, images, internal_scales, margin
+        See there.
     tolerance : float
         Largest error allowed.  A scale convolution whose narrowest function has a sigma of about 1 pixel stays below
         5e-3; a plain convolution in its place is above 0.15.
@@ -203,6 +207,25 @@ def assert_equivariant(
         raise AssertionError(
             f"not equivariant: from internal scale {worst} to {worst + 1} the response changes by {errors[worst]:.2g} "
             f"of its norm beyond the change of scale, more than tolerance={tolerance:g}"
+        )
+
+
+def assert_invariant(
+    model: Callable[[Tensor], Tensor], images: Images | Tensor, factors: Sequence[float], tolerance: float = 1e-2
+) -> None:
+    """Raise an error that names the worst factor unless `model_equivariance_error`, the relative change, is small.
+
+    Raises
+    ------
+    AssertionError
+        Where outputs change by more than `tolerance` of their norm.
+    """
+    changes = model_equivariance_error(model, images, factors).set_index("factor")["relative_change"]
+    if not (changes <= tolerance).all():
+        worst = changes.fillna(math.inf).idxmax()
+        raise AssertionError(
+            f"not invariant: enlarged by {worst:g}, outputs change by {changes[worst]:.2g} of their norm, more than "
+            f"tolerance={tolerance:g}"
         )
 
 

@@ -107,7 +107,7 @@ def test_results_are_not_overwritten_by_the_next_call(kind, algorithm) -> None:
 @EVERY_KIND
 def test_without_gradients(kind, algorithm, mode) -> None:
     """The same output and statistics; what is cached then still serves for training."""
-    tables = (folded.vertical_transform, folded._places, pooled._first_places, separable._derivatives)
+    tables = (folded.shares, folded._places, pooled._first_places, separable._derivatives)
     for table in (*tables, fourier.plan_for):
         table.__wrapped__.cache_clear()
     layer = layer_of(kind, algorithm=algorithm)

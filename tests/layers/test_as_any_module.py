@@ -21,7 +21,7 @@ from agreement import (
 )
 from torch import nn
 from torch.autograd import forward_ad
-from torch.func import functional_call, grad, jacfwd, jacrev, jvp, vmap
+from torch.func import functional_call, grad, jacfwd, jacrev, jvp, linearize, vmap
 from torch.nn.utils import prune
 
 from scalestudy.layers.basis import SampledBasis, VaryingOrderBasis, VaryingSigmaBasis
@@ -72,6 +72,7 @@ TRANSFORMS = {
         parameters, x[:, None]
     ),
     "jvp": lambda layer, parameters, x: jvp(layer, (x,), (x.cos(),)),
+    "linearize": lambda layer, parameters, x: linearize(layer, x)[1](x.cos()),
     "jacrev": lambda layer, parameters, x: jacrev(lambda x: layer(x).sum((-1, -2)))(x),
     "jacfwd": lambda layer, parameters, x: jacfwd(lambda p: functional_call(layer, p, (x,)))(parameters),
     "jacobian": lambda layer, parameters, x: torch.autograd.functional.jacobian(lambda x: layer(x).sum((-1, -2)), x),

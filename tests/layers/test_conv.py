@@ -250,6 +250,9 @@ def test_any_pictures_will_do_as_a_basis(kind: type, algorithm: str) -> None:
     expected = [nn.functional.conv2d(plane, kernel, padding=2) for plane, kernel in zip(planes, kernels, strict=True)]
     torch.testing.assert_close(conv(x), torch.stack(expected, 2), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(conv.kernels(), kernels.transpose(0, 1).transpose(1, 2))
+    conv.scales = IsrScales(2.0, 3.0, 2)
+    with pytest.raises(ValueError, match="beside a SampledBasis, which they do not change, must be fixed, got Isr"):
+        conv(x)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +260,8 @@ def test_any_pictures_will_do_as_a_basis(kind: type, algorithm: str) -> None:
     [
         (torch.zeros(4, 2, 4, 4), r"shape \(F, S, K, K\) with K odd, got \(4, 2, 4, 4\)"),
         (torch.full((1, 1, 3, 3), math.nan), "must be finite"),
+        (PICTURES * 1j, "must be of a floating point type, got torch.complex64"),
+        (torch.ones(1, 1, 3, 3, dtype=torch.int64), "must be of a floating point type, got torch.int64"),
         (PICTURES.to("meta"), "must have values, got a meta tensor"),
     ],
 )

@@ -10,6 +10,7 @@ from scalestudy.layers.basis import VaryingOrderBasis, VaryingSigmaBasis
 from scalestudy.layers.conv import GroupConv, LiftingConv
 from scalestudy.layers.equivariance import (
     assert_equivariant,
+    assert_invariant,
     enlarge,
     layer_equivariance_error,
     model_equivariance_error,
@@ -86,7 +87,7 @@ def test_a_diverged_layer_is_not_equivariant() -> None:
     scales, margin = conv.scales.values(), conv.kernel_size() // 2
     conv.weight.data.fill_(torch.nan)
     with pytest.raises(AssertionError, match="changes by nan"):
-        assert_equivariant(conv, IMAGES, scales, margin)
+        assert_equivariant(conv, IMAGES, scales, margin=margin)
 
 
 def test_longer_kernels_leave_the_interpolation_error_only() -> None:
@@ -162,7 +163,7 @@ def test_negative_controls(control: str) -> None:
     errors = layer_equivariance_error(layer, IMAGES, conv.scales.values(), margin)
     assert errors.min() > max(0.15, 30 * layer_equivariance_error(conv, IMAGES).max())
     with pytest.raises(AssertionError, match=r"not equivariant: from internal scale . to . .* tolerance=0\.01"):
-        assert_equivariant(layer, IMAGES, conv.scales.values(), margin)
+        assert_equivariant(layer, IMAGES, conv.scales.values(), margin=margin)
 
 
 class Brightest(nn.Module):
@@ -195,8 +196,15 @@ def test_an_invariant_network_and_one_that_is_not() -> None:
     assert (frame["prediction_change"] == 0).all()
     resampled = model_equivariance_error(Brightest(16), scenes(1.0), factors)
     assert (frame["relative_change"] - resampled["relative_change"]).abs().max() < 0.02
+    assert_invariant(Brightest(16), scenes, factors, tolerance=0.05)
     control = model_equivariance_error(Brightest(1), scenes, factors)
     assert control["relative_change"][[0, 4]].min() > 0.2
+    with pytest.raises(
+        AssertionError, match=r"not invariant: enlarged by 0.5, outputs change by 0\.\d+ of .* tolerance=0\.05"
+    ):
+        assert_invariant(Brightest(1), scenes, [0.5, 1.0], tolerance=0.05)
+    with pytest.raises(AssertionError, match="enlarged by 2, outputs change by nan"):
+        assert_invariant(lambda images: images.sum((2, 3)) * torch.nan, scenes, [2.0])
 
 
 def test_changes_by_hand() -> None:

@@ -24,7 +24,6 @@ nothing.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -80,37 +79,18 @@ def _halves(folded: Tensor, width: int) -> Iterator[tuple[Tensor, slice, list[in
     return iter([(folded[:, 0], left, []), (folded[:, 1, : width - right.start], right, [1])])
 
 
-class Workspace:
-    """Intermediate results that are made again and again, always in the memory of their name, which caches hold."""
-
-    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
-        self.dtype = dtype
-        self._empty = torch.empty(0, dtype=dtype, device=device)
-        self._blocks: dict[str, Tensor] = {}
-
-    def take(self, name: str, *shape: int) -> Tensor:
-        """Uninitialised tensor of this shape."""
-        count = math.prod(shape)
-        if name not in self._blocks or len(self._blocks[name]) < count:
-            self._blocks[name] = self._empty.new_empty(count)
-        return self._blocks[name][:count].view(shape)
-
-    def clear(self) -> None:
-        """Give the memory back."""
-        self._blocks.clear()
-
-
 def circle(height: int, half_width: int) -> int:
-    """Rows of a circle on which a correlation with a kernel of this half-width has no wrap-around, and FFTs are fast."""
+    """Rows of a circle round which a correlation with kernels of this half-width does not wrap, good for an FFT."""
     return next_fast_len(height + min(half_width, height - 1), real=True)
 
 
 @kept
 def shares(period: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Of N frequencies, how much one of the first N // 2 + 1 counts, which stands for its negative, too; over N."""
-    count = torch.ones(period // 2 + 1, dtype=torch.float64)
-    count[1 : (period + 1) // 2] = 2
-    return (count / period).to(device, dtype)
+    own = period // 2 + 1
+    return torch.tensor([(1 + (0 < k < period - k)) / period for k in range(own)], dtype=torch.float64).to(
+        device, dtype
+    )
 
 
 @kept
@@ -197,7 +177,7 @@ class ScaleCorrelation:
         return self._spectra[rows][:, :, None] * places
 
     def _mixing(self, weight: Tensor, pairs: tuple[Pair, ...]) -> Tensor:
-        """The weights as one matrix per frequency, (V, O, I C): spectra of horizontal products to those of responses."""
+        """The weights as one matrix per frequency, (V, O, I C): from horizontal products to responses."""
         synthesis = torch.view_as_real(self._synthesis(pairs))
         parts = (weight.flatten(0, 1) @ synthesis.flatten(1)).view(*weight.shape[:2], *synthesis.shape[1:])
         return torch.view_as_complex(parts).permute(2, 0, 1, 3).flatten(2).contiguous()

@@ -34,7 +34,12 @@ def kept(make: Callable[..., Any]) -> Callable[..., Any]:
 
     What is traced makes its own.
     """
-    cache = lru_cache(maxsize=64)(torch.inference_mode(False)(make))
+
+    def made(*arguments: Any) -> Any:
+        with torch.inference_mode(False), torch.device("cpu"):  # whatever device the caller makes tensors on
+            return make(*arguments)
+
+    cache = lru_cache(maxsize=64)(made)
 
     @wraps(cache)
     def table(*arguments: Any) -> Any:

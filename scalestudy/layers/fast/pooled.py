@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from threading import Lock
 from typing import Any
 
 import torch
@@ -39,7 +38,7 @@ def are_plain(layers: Sequence[nn.Module], kinds: Sequence[type[nn.Module]]) -> 
 def can_pool_folded(x: Tensor, weight: Tensor, layers: Sequence[nn.Module]) -> bool:
     """Whether `project_relu_norm_pool` does all that these layers [relu, norm, pool] do to responses to x.
 
-    Windows must tile the rows, and both halves of the columns.  No images: torch then leaves the running statistics as they are.
+    Windows must tile the rows and both halves of the columns.  Without images, torch leaves running statistics alone.
     """
     if not are_plain(layers, (nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d)):
         return False
@@ -136,12 +135,12 @@ class _ProjectPool(torch.autograd.Function):
             projected: list[Tensor] = []
             responses = layer.responses(x[chunk], projected if track else None)
             maps = next(responses).relu()
-            wins = take_maximum(maps, responses, track, layer.space)
+            wins = take_maximum(maps, responses, track)
             if norm.training:
                 lines = maps.view(channels, -1, height)
                 sums += lines.sum(2).double().sum(1)
                 squares += torch.linalg.vector_norm(lines, dim=2).double().square().sum(1)
-            signed = torch.mul(maps, _per_map(sign), out=layer.space.take("signed", *maps.shape))
+            signed = maps * _per_map(sign)
             maxima, places = _window_maxima(signed, window, track)
             unfold(maxima, pooled[chunk])
             if track:
@@ -154,13 +153,12 @@ class _ProjectPool(torch.autograd.Function):
         normed = (pooled * _per_channel(sign) - _per_channel(mean)) * _per_channel(inverse)
         ctx.save_for_backward(x, weight, scales, gain, bias, mean, inverse, normed, *saved)
         ctx.layer, ctx.basis, ctx.window, ctx.training, ctx.eps = layer, basis, window, norm.training, norm.eps
-        ctx.one_at_a_time = Lock()  # passes share the layer
         return normed * _per_channel(gain) + _per_channel(bias)
 
     @staticmethod
     @by_hand(_pooled_again, inputs=5)
     def backward(ctx: Any, grad: Tensor, *saved: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, scales, gain, _, mean, inverse, normed, *of_chunks = saved
+        x, _, scales, gain, _, mean, inverse, normed, *of_chunks = saved
         grad_bias, grad_gain = grad.sum((0, 2, 3)), (grad * normed).sum((0, 2, 3))
         slope = level = torch.zeros_like(mean)
         if ctx.training:
@@ -174,17 +172,14 @@ class _ProjectPool(torch.autograd.Function):
             """From gradients in window maxima and ``slope * map + level`` in all pixels."""
             maps, places, *others = of_chunks[number * count :][:count]
             wins, projected = others[: len(scales) - 1], others[len(scales) - 1 :]
-            gradient = torch.addcmul(_per_map(level), maps, _per_map(slope), out=layer.space.take("signed", *maps.shape))
+            gradient = torch.addcmul(_per_map(level), maps, _per_map(slope))
             gradient.view(-1).index_add_(0, places.flatten(), fold(grad[chunk]).flatten())
-            longer = layer.space.take("gradient", *maps.shape[:-1], layer.rows)
-            won = torch.gt(maps, 0, out=layer.space.take("won", *maps.shape))
-            torch.mul(gradient, won, out=longer[..., : maps.shape[-1]])
-            longer[..., maps.shape[-1] :] = 0
-            return zip(reversed(projected), split_by_winner(longer, wins, layer.space), strict=True)
+            padded, height = maps.new_empty(*maps.shape[:-1], layer.longest), maps.shape[-1]
+            torch.mul(gradient, torch.gt(maps, 0, out=torch.empty_like(maps)), out=padded[..., :height])
+            padded[..., height:] = 0  # here, or each transform copies it to do so
+            return zip(reversed(projected), split_by_winner(padded, wins), strict=True)
 
-        with ctx.one_at_a_time:
-            grads = layer.gradients(x, scales, ctx.needs_input_grad[0], of_chunk)
-            layer.space.clear()
+        grads = layer.gradients(x, scales, ctx.needs_input_grad[0], of_chunk)
         return *grads, grad_gain, grad_bias, None, None, None, None
 
 

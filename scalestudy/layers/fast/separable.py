@@ -1,8 +1,9 @@
 """The exact fast algorithm for layers with few input channels, whose cost hardly depends on the scales.
 
-Per pixel and scale, one input channel takes about (C + O) H / 2 + 2 C O multiplications instead of the K^2 O of a dense
-kernel, with C horizontal 1-D functions and O output channels; `folded` says how, and `separable_cost` counts exactly.
-The scales only decide the number of frequencies, (H + h) / 2 for kernels of half-width h.
+Per pixel and scale, one input channel takes about C W / 2 + 2 C O multiplications and C + O values of Fourier
+transforms, instead of the K^2 O multiplications of a dense kernel, with C horizontal 1-D functions and O output
+channels; `folded` says how, and `separable_cost` counts.  The scales only decide the length of the transforms, H + h
+for kernels of half-width h.
 
 The backward pass is written by hand.  Gradients in weights and scales are sums over images, frequency by frequency,
 from which the moment with any vertical function is read off at the end.  The derivative of a Hermite-Gaussian in its
@@ -24,7 +25,6 @@ from scalestudy.layers.fast.folded import (
     HorizontalProducts,
     Pair,
     ScaleCorrelation,
-    Workspace,
     circle,
     correlate_plainly,
     even_first,
@@ -89,7 +89,6 @@ class SeparableLayer:
 
     def __init__(self, weight: Tensor, basis: SeparableBasis, size: tuple[int, int], derivatives: bool = False) -> None:
         self._weight, self._size, functions, orders = weight, size, basis.functions, basis.orders
-        self.space = Workspace(weight.dtype, weight.device)
         pairs = tuple(zip(basis.rows, basis.cols, strict=True))
         # pairs whose correlations with the gradient are needed; those of the basis come first
         self._wanted, self._made_of = _derivatives(pairs, orders, weight.device) if derivatives else (pairs, None)
@@ -99,7 +98,7 @@ class SeparableLayer:
         for one, half_width, products in zip(functions.unbind(1), basis.half_widths(size), horizontal, strict=True):
             period = circle(size[0], half_width)
             self.correlations.append(ScaleCorrelation(weight, pairs, one, products, size[0], period))
-        self.rows = max(correlation.period for correlation in self.correlations)
+        self.longest = max(correlation.period for correlation in self.correlations)  # circle, in rows
 
     def chunks(self, x: Tensor) -> Iterator[slice]:
         """Slices of the batch, so small that the responses of one scale fit the device's chunk."""
@@ -157,7 +156,7 @@ def _derivatives(pairs: tuple[Pair, ...], orders: tuple[int, ...], device: torch
     return together, made_of.to(device)
 
 
-def take_maximum(values: Tensor, responses: Iterable[Tensor], track: bool, space: Workspace) -> list[Tensor]:
+def take_maximum(values: Tensor, responses: Iterable[Tensor], track: bool) -> list[Tensor]:
     """Make `values` the maximum of them and the responses of all further scales; by scale, where it became larger.
 
     That is 1 of int8, not bool, which the CPU converts several times slower; there is nothing unless it is tracked.
@@ -165,17 +164,17 @@ def take_maximum(values: Tensor, responses: Iterable[Tensor], track: bool, space
     wins = []
     for response in responses:
         if track:
-            wins.append(torch.gt(response, values, out=space.take("won", *response.shape)).to(torch.int8))
+            wins.append(torch.gt(response, values, out=torch.empty_like(values)).to(torch.int8))
         torch.maximum(values, response, out=values)
     return wins
 
 
-def split_by_winner(gradient: Tensor, wins: list[Tensor], space: Workspace) -> Iterator[Tensor]:
+def split_by_winner(gradient: Tensor, wins: list[Tensor]) -> Iterator[Tensor]:
     """Divide the gradient of `take_maximum` among the responses, last one first; what remains is that of the first.
 
-    Each part lies in the workspace, where the next one overwrites it.  Zeros may follow the rows of the gradient.
+    Each part is overwritten by the next one.  Zeros may follow the rows of the gradient.
     """
-    part = space.take("won", *gradient.shape)
+    part = torch.empty_like(gradient)
     for won in reversed(wins):
         part[..., : won.shape[-1]] = won
         part[..., won.shape[-1] :] = 0
@@ -201,7 +200,7 @@ class _SeparableCorrelation(torch.autograd.Function):
             responses = layer.responses(x[chunk])
             if project:
                 maximum = next(responses).clone()
-                wins += take_maximum(maximum, responses, track, layer.space)
+                wins += take_maximum(maximum, responses, track)
                 unfold(maximum, y[chunk])
             else:
                 for scale, response in enumerate(responses):
@@ -221,16 +220,16 @@ class _SeparableCorrelation(torch.autograd.Function):
         def of_chunk(number: int, chunk: slice) -> Iterator[tuple[Tensor, Tensor]]:
             others = len(scales) - 1
             own = wins[number * others :][:others] if ctx.project else None
-            gradients = _gradients_for_scales(grad[chunk], own, layer.space)
+            gradients = _gradients_for_scales(grad[chunk], own)
             backwards = zip(reversed(layer.correlations), reversed(layer.planes(x[chunk])), gradients, strict=True)
             return ((correlation.project(planes), gradient) for correlation, planes, gradient in backwards)
 
         return *layer.gradients(x, scales, need_x, of_chunk), None, None, None
 
 
-def _gradients_for_scales(grad: Tensor, wins: list[Tensor] | None, space: Workspace) -> Iterator[Tensor]:
+def _gradients_for_scales(grad: Tensor, wins: list[Tensor] | None) -> Iterator[Tensor]:
     """Folded gradients in the responses, last scale first, from (B, O, S, H, W), or (B, O, H, W) of a maximum."""
     if wins is None:
         yield from map(fold, reversed(grad.unbind(2)))
     else:
-        yield from split_by_winner(fold(grad), wins, space)
+        yield from split_by_winner(fold(grad), wins)

@@ -11,14 +11,12 @@ from torch.nn import functional
 from scalestudy.layers.fast.folded import (
     HorizontalProducts,
     ScaleCorrelation,
-    Workspace,
     circle,
     correlate_plainly,
     even_first,
     fold,
     toeplitz,
     unfold,
-    vertical_transform,
 )
 
 SIZES = [(6, 8), (7, 8), (6, 9), (7, 9), (2, 2), (1, 5), (5, 1), (1, 1), (2, 7)]
@@ -53,10 +51,8 @@ def correlation_of(
     functions = even_and_odd_functions(half_width, half_width if window is None else window)
     cols = even_first({col for _, col in PAIR_SETS[pairs]}, ORDERS)
     (horizontal,) = HorizontalProducts.of_scales(functions[:, None], ORDERS, cols, size[1], torch.float64)
-    cpu = torch.device("cpu")
-    transform = vertical_transform(size[0], period or circle(size[0], half_width), torch.float64, cpu)
-    space = Workspace(torch.float64, cpu)
-    return ScaleCorrelation(weight, PAIR_SETS[pairs], functions, ORDERS, horizontal, transform, space), functions
+    period = period or circle(size[0], half_width)
+    return ScaleCorrelation(weight, PAIR_SETS[pairs], functions, horizontal, size[0], period), functions
 
 
 def dense(x: Tensor, weight: Tensor, functions: Tensor, pairs: tuple[tuple[int, int], ...]) -> Tensor:
@@ -78,7 +74,8 @@ def error(size: tuple[int, int], half_width: int, pairs: str = "all", **options:
     """Largest difference from dense convolution, relative to the largest response; odd functions may have none."""
     x, weight = random(3, 2, *size), random(3, 2, len(PAIR_SETS[pairs]), seed=1)
     correlation, functions = correlation_of(weight, size, half_width, pairs, **options)
-    found = unfolded(correlation.respond(correlation.project(fold(x))), 3, 3, *size)
+    planes = fold(x)
+    found = unfolded(correlation.respond(correlation.project(planes), *planes.shape[1:4]), 3, 3, *size)
     expected = correlate_plainly(x, weight, functions, PAIR_SETS[pairs])
     return ((found - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
 
@@ -91,25 +88,26 @@ def test_toeplitz_is_zero_padded_correlation() -> None:
 
 
 def test_fold_by_hand() -> None:
-    """The upper half row by row, left half before mirrored right half; then the lower half, mirrored.
+    """Column by column, first the left half from the border inwards, then the right half likewise.
 
-    Middle row and middle column belong to the upper left; 0 stands for their mirror images.
+    A middle column belongs to the left half; 0 stands for its mirror image.
     """
-    even, odd = torch.arange(16.0).view(1, 1, 4, 4), torch.arange(1.0, 10.0).view(1, 1, 3, 3)
-    assert fold(even).tolist() == [[[0, 1, 3, 2], [4, 5, 7, 6]], [[12, 13, 15, 14], [8, 9, 11, 10]]]
-    assert fold(odd).tolist() == [[[1, 2, 3, 0], [4, 5, 6, 0]], [[7, 8, 9, 0], [0, 0, 0, 0]]]
+    even, odd = torch.arange(8.0).view(1, 1, 2, 4), torch.arange(1.0, 7.0).view(1, 1, 2, 3)
+    assert fold(even)[0, :, :, 0].tolist() == [[[0, 4], [1, 5]], [[3, 7], [2, 6]]]
+    assert fold(odd)[0, :, :, 0].tolist() == [[[1, 4], [2, 5]], [[3, 6], [0, 0]]]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_unfold_is_the_inverse_of_fold(size: tuple[int, int]) -> None:
     x = random(2, 3, *size)
-    assert fold(x).shape == (2, (size[0] + 1) // 2, 3 * 2 * 2 * ((size[1] + 1) // 2))
+    assert fold(x).shape == (3, 2, (size[1] + 1) // 2, 2, size[0])
     assert torch.equal(unfolded(fold(x), *x.shape), x)
     assert fold(x).square().sum() == pytest.approx(x.square().sum().item())  # nothing twice
 
 
 def test_circle_is_as_long_as_needed() -> None:
-    assert (circle(10, 3), circle(10, 9), circle(10, 40), circle(1, 3)) == (13, 19, 19, 1)
+    """And then up to a length that is good for an FFT."""
+    assert [circle(*at) for at in ((10, 3), (10, 9), (10, 40), (1, 3), (168, 20))] == [15, 20, 20, 1, 192]
 
 
 @pytest.mark.parametrize("pairs", PAIR_SETS)
@@ -124,7 +122,7 @@ def test_equals_dense_convolution(size: tuple[int, int], pairs: str) -> None:
 @pytest.mark.parametrize("size", [(8, 6), (5, 6)], ids=str)
 def test_a_shorter_circle_wraps_round(size: tuple[int, int], half_width: int) -> None:
     """Functions that end before their window, on longer circles; negative control: one row less, and a border shows."""
-    enough = circle(size[0], half_width)
+    enough = size[0] + min(half_width, size[0] - 1)
     for period in (enough, enough + 1, enough + 2, 2 * size[0] + 30):
         assert error(size, half_width, window=half_width + 5, period=period) < 1e-13
     assert error(size, half_width, period=enough - 1) > 1e-3

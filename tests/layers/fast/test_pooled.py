@@ -138,10 +138,8 @@ def test_all_that_is_kept_is_seen_by_hooks_and_given_back() -> None:
         assert not kept
         y = layers(x).sum()
     alive = [tensor().shape for tensor in kept if tensor() is not None and tensor().dtype == torch.int8]
-    assert alive == [(2, 4, 3 * 2 * 12)] * 2  # who won, at each scale but the first
-    workspace = y.grad_fn.next_functions[0][0].layer.space
+    assert alive == [(3, 2, 6, 2, 8)] * 2  # who won, at each scale but the first
     y.backward()
-    assert not workspace._blocks
     assert all(tensor() is None or tensor().numel() <= x.numel() for tensor in kept)
 
 
@@ -158,9 +156,9 @@ def test_passes_at_the_same_time(monkeypatch) -> None:
 
 @pytest.mark.parametrize("size", [(168, 168), (8, 12), (8, 10), (10, 8), (6, 7), (6, 8)], ids=str)
 @pytest.mark.parametrize("window", [1, 2, 3, 5, 42])
-def test_windows_tile_both_halves(size, window) -> None:
+def test_windows_tile_rows_and_both_halves_of_columns(size, window) -> None:
     """Windows of 2 tile 10 columns, but not their halves."""
-    possible = all(side % 2 == 0 and side // 2 % window == 0 for side in size)
+    possible = size[0] % window == 0 and size[1] % (2 * window) == 0
     layers = [nn.ReLU(), nn.BatchNorm2d(2), nn.MaxPool2d(window)]
     assert can_pool_folded(torch.zeros(1, 1, *size), torch.zeros(2, 1, 4), layers) is possible
 
