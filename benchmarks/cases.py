@@ -106,7 +106,7 @@ def multiplications(case: Case, net: Table1Net, phase: Phase) -> int:
     else:
         basis = conv.basis.sample(conv.scales(), conv.kernel_size())
         layer = (basis, conv.in_channels, conv.out_channels, (size, size))
-        forward = sum(separable_cost(*layer, half_width) for half_width in basis.half_widths((size, size)))
+        forward = sum(sum(separable_cost(*layer, half_width)) for half_width in basis.half_widths((size, size)))
     return forward * (2 if phase == "step" else 1)
 
 

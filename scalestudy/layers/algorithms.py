@@ -22,7 +22,8 @@ from scalestudy.layers.precision import full_precision
 
 Algorithm = Literal["auto", "separable", "fourier", "dense"]
 SEPARABLE_ORDERS = 32  # products of the norms of higher ones leave the range of float32
-_FOURIER_HANDICAP = 1.5  # a multiplication of "fourier" takes so much longer than one of "separable"
+_FOURIER_HANDICAP = 1.5  # a multiplication of "fourier" takes so much longer than one of the matrices of "separable"
+_FFT_HANDICAP = 8  # one of its Fourier transforms
 _SMALL_DENSE_HANDICAP = 0.25  # and one of "dense" with kernels of at most
 _SMALL_KERNEL = 13  # pixels, beyond which CPU libraries have no fast gradient in float32 kernels; measured on a CPU
 
@@ -51,7 +52,8 @@ def fastest(
     if small or isinstance(basis, SampledBasis):
         costs["dense"] = dense * (_SMALL_DENSE_HANDICAP if small else 1)
     if is_separable(basis):
-        costs["separable"] = separable_cost(basis, *channels, size, half_width)
+        products, transforms = separable_cost(basis, *channels, size, half_width)
+        costs["separable"] = products + _FFT_HANDICAP * transforms
     return min(costs, key=costs.__getitem__)
 
 

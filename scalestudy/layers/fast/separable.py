@@ -37,7 +37,6 @@ from scalestudy.layers.precision import full_precision
 
 # responses of one scale held at once: about the caches of two cores, or a small part of a GPU's memory
 _CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 512 << 20}
-_FFT_COST = 8  # a real FFT of N values takes as long as 8 N log2 N multiplications of matrices; measured on a CPU
 
 
 def correlate_separable(x: Tensor, weight: Tensor, basis: SeparableBasis, *, project: bool = False) -> Tensor:
@@ -67,17 +66,17 @@ def responses_plainly(x: Tensor, weight: Tensor, functions: Tensor, basis: Separ
 
 def separable_cost(
     basis: HermiteBasis | SeparableBasis, in_channels: int, out_channels: int, size: tuple[int, int], half_width: int
-) -> int:
-    """Multiplications of one scale and image, forward; the backward pass to the weights takes as many again.
+) -> tuple[int, int]:
+    """Multiplications of matrices, and of transforms (N log2 N each), for a scale and image; backward as many again.
 
-    For planes (H, W) and kernels of this half-width, in pixels.  With learned scales, the backward pass takes those of
-    two more horizontal functions (basis A; two more per sub-sigma with basis B).
+    For planes (H, W) and kernels of this half-width, in pixels; backward, that is to the weights.  With learned scales,
+    it takes those of two more horizontal functions (basis A; two more per sub-sigma with basis B).
     """
     (height, width), num_cols, period = size, len(set(basis.cols)), circle(size[0], half_width)
     products = height * in_channels * num_cols * width**2 // 2
     mixing = 4 * (period // 2 + 1) * in_channels * num_cols * out_channels * width
-    transforms = (in_channels * num_cols + out_channels) * width * round(_FFT_COST * period * math.log2(period))
-    return products + mixing + transforms
+    transforms = (in_channels * num_cols + out_channels) * width * round(period * math.log2(period))
+    return products + mixing, transforms
 
 
 class SeparableLayer:
