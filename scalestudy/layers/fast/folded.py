@@ -217,4 +217,5 @@ class ScaleCorrelation:
 
     def _rows(self, spectrum: Tensor) -> Tensor:
         """Planes (C, N, H) of spectra (V, C, N)."""
-        return torch.fft.irfft(spectrum, n=self.period, dim=0)[: self._height].permute(1, 2, 0)
+        lines = spectrum.permute(1, 2, 0).contiguous()  # or the FFT would gather them, more slowly
+        return torch.fft.irfft(lines, n=self.period)[..., : self._height]
