@@ -169,7 +169,7 @@ class TestReadme:
         """What was found, a picture, and one table of at most ten rows."""
         lines = read("README.md").splitlines()
         head = lines[: lines.index("<!-- /claims -->")]
-        assert len(head) <= 40 and len(lines) <= 155
+        assert len(head) <= 40 and len(lines) <= 160
         assert sum(line.startswith("!") for line in head) == 1
         assert sum(line.startswith("|") for line in head) <= 2 + 10
 

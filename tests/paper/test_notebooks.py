@@ -33,7 +33,7 @@ def source(path):
 
 
 def test_every_question_has_its_notebook():
-    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(11)]
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(14)]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
