@@ -70,8 +70,9 @@ class LiftingConv(ScaleConv):
     Dynamic H and W are refused there ("You marked h as dynamic but your code specialized it to be a constant").
 
     Scales that are about as small as that have huge responses, because the functions are normalised at the first of
-    them.  "separable" and "fourier" sum over the image, so their rounding error anywhere is relative to its brightest
-    pixel: 1e-9 to 3e-9 of it in float32, and a pixel that is not finite spoils the image; "dense" has local errors.
+    them.  "separable" sums over columns and "fourier" over the image, so their rounding errors there are relative to
+    the largest response: up to 1e-7 of it in float32, and a pixel that is not finite spoils them; "dense" has local
+    errors.
     """
 
     _axes = "BCHW"
