@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_batchedtensor
 
 from scalestudy.layers.algorithms import SEPARABLE_ORDERS, Algorithm, correlate, dense_kernels, fastest, is_separable
 from scalestudy.layers.basis import (
@@ -23,6 +24,7 @@ from scalestudy.layers.export import DenseConv
 from scalestudy.layers.scales import FixedScales, InternalScales, is_finite, require_integer
 
 Padding = Literal["same", "valid"]
+_LARGEST_SCALE = 10_000  # pixels (our choice: beyond all images; filters are sampled as far as they reach)
 
 
 class ScaleConv(Described):
@@ -143,10 +145,10 @@ class ScaleConv(Described):
     def _sampled(self, scales: Tensor) -> SeparableBasis | SampledBasis:
         """The basis at the present scales (S,) and kernel size; refused where it cannot be sampled there."""
         values = scales.tolist()
-        if any(scale < self._least_scale or math.isinf(scale) for scale in values):
+        if any(scale < self._least_scale or scale > _LARGEST_SCALE for scale in values):
             raise ValueError(
-                f"internal scales must be finite and >= {self._least_scale:.4g} pixels at extent {self.extent:g}, got "
-                f"{values}; start at larger ones, let them learn more slowly, or raise extent"
+                f"internal scales must be from {self._least_scale:.4g} (at extent {self.extent:g}) to "
+                f"{_LARGEST_SCALE:,} pixels, got {values}; start within, let them learn more slowly, or raise extent"
             )
         size = self.fixed_size or dynamic_size(values, self.extent)
         if isinstance(self.basis, SampledBasis):
@@ -178,13 +180,16 @@ class ScaleConv(Described):
         shows in every response.
         """
         scales = self.scales()
-        traced = scales.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing()
+        compiled = torch.compiler.is_compiling()
+        several = not compiled and is_batchedtensor(scales)  # of a vmap over layers
+        traced = several or compiled or scales.is_meta or torch.jit.is_tracing()
         if traced and isinstance(self.basis, SampledBasis):
             return self.basis, self._fastest(size, self.basis.functions.shape[2])
-        if torch.compiler.is_compiling():
+        if compiled:
             size = tuple(len([0] * side) for side in size)  # numbers: with symbols a graph would take minutes to make
         if traced or scales.device.type != "cpu":
-            known = self.kernel_size() if traced and isinstance(self.scales, FixedScales) else self.fixed_size
+            alone = traced and not several and isinstance(self.scales, FixedScales)
+            known = self.kernel_size() if alone else self.fixed_size
             bound = known or 2 * math.ceil(self.extent * max(size)) + 1
             algorithm = self._fastest(size, bound)
             if traced or algorithm == "separable":

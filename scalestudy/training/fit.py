@@ -58,22 +58,22 @@ def fit(
     TrainingDiverged
         If the loss is not finite, or an internal scale is not finite, not positive or larger than twice the images.
     """
-    count = len(labels)
-    if not images.is_floating_point() or images.dim() != 4 or labels.shape != images.shape[:1] or count < 2:
+    count, plain = len(labels), isinstance(images, Tensor) and images.is_floating_point()
+    if not plain or images.dim() != 4 or labels.shape != images.shape[:1] or count < 2:
         raise ValueError(
             "images must be a floating point tensor of shape (n, C, H, W) and labels one of shape (n,), n >= 2, got "
             f"{images.dtype} {tuple(images.shape)} and {tuple(labels.shape)}; convert them, one label for each image"
         )
     if labels.dtype != torch.int64:
         raise ValueError(f"labels must be classes as torch.int64, got {labels.dtype}; call labels.long()")
+    if refused := {"held_out", "drop_below", "slopes_at"} & recipe.keys():
+        raise ValueError(f"{', '.join(sorted(refused))} must be left out, these are for runs of the study")
+    training = TrainingSpec(**{**TrainingSpec.paper_shaped(epochs, batch_size).model_dump(), **recipe})
     if count % batch_size == 1:
         raise ValueError(
             "batch_size must not leave a last batch of one image, which batch norm refuses, got "
             f"{batch_size} with {count} images; change it by 1"
         )
-    if refused := {"held_out", "drop_below", "slopes_at"} & recipe.keys():
-        raise ValueError(f"{', '.join(sorted(refused))} must be left out, these are for runs of the study")
-    training = TrainingSpec(**{**TrainingSpec.paper_shaped(epochs, batch_size).model_dump(), **recipe})
     weight = next(net.parameters())
     loop = Loop(net, _Given(images, labels, weight, seed), training, on_step)
     with reproducible("float32", random_stream("dropout", seed).initial_seed(), weight.device):

@@ -21,7 +21,7 @@ from agreement import (
 )
 from torch import nn
 from torch.autograd import forward_ad
-from torch.func import functional_call, grad, jacfwd, jacrev, jvp, linearize, vmap
+from torch.func import functional_call, grad, jacfwd, jacrev, jvp, linearize, stack_module_state, vmap
 from torch.nn.utils import prune
 
 from scalestudy.layers.basis import SampledBasis, VaryingOrderBasis, VaryingSigmaBasis
@@ -98,6 +98,16 @@ def test_transforms(kind, algorithm, transform) -> None:
         found.append({str(name): part for name, part in enumerate(torch.utils._pytree.tree_leaves(made))})
     assert any(part.abs().max() > 1e-3 for part in found[1].values())
     assert_same(*found)
+
+
+@BY_HAND
+@pytest.mark.parametrize("kind", [FixedScales, IsrScales])
+def test_many_layers_at_once(kind, algorithm) -> None:
+    """Of different scales, which nobody can ask for their values there."""
+    layers = [LiftingConv(1, 2, kind(1.0 + number, 2.0, 3), 2, algorithm=algorithm).double() for number in range(2)]
+    parameters, x = stack_module_state(layers), torch.randn(2, 1, 12, 12, dtype=torch.float64)
+    found = vmap(lambda *state: functional_call(layers[0], state, (x,)))(*parameters)
+    torch.testing.assert_close(found, torch.stack([layer(x) for layer in layers]))
 
 
 def stack(algorithm: str, scales: InternalScales = FIXED) -> nn.Sequential:

@@ -195,12 +195,13 @@ def test_bad_inputs(layer: nn.Module, shape: tuple[int, ...], message: str) -> N
         layer(torch.zeros(shape, dtype=torch.float64))
 
 
-REFUSED, TOO_FEW = r"scales must be finite and >= 0.25 pixels at extent 4, got ", r"\] leave too few of "
+REFUSED, TOO_FEW = r"scales must be from 0.25 \(at extent 4\) to 10,000 pixels, got ", r"\] leave too few of "
 OUT_OF_RANGE = [
-    ([0.2, 1.0], {}, REFUSED + r"\[0.2\d*, 1.0\]; start at larger ones"),
+    ([0.2, 1.0], {}, REFUSED + r"\[0.2\d*, 1.0\]; start within"),
     ([1.0, -2.0], {}, REFUSED + r"\[1.0, -2.0\]"),
     ([0.0, math.nan], {}, REFUSED + r"\[0.0, nan\]"),
     ([1.0, math.inf], {}, REFUSED + r"\[1.0, inf\]"),
+    ([1.0, 1e10], {}, REFUSED + r"\[1.0, 10000000000.0\]"),
     ([1.5, 11.3], {"kernel_size": 15}, r"scales \[1.5, 11.3\d*" + TOO_FEW + "15 pixels to the first of them for Vary"),
     ([0.09, 1.0], {"extent": 12.0}, r"scales \[0.09\d*, 1.0" + TOO_FEW + "25 pixels to the first"),  # float32 ends
 ]

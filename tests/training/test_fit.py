@@ -55,6 +55,8 @@ def test_a_system_on_images_of_its_own_in_double_precision() -> None:
     [
         (images().to(torch.uint8), LABELS, {}, r"floating point tensor of shape \(n, C, H, W\).* torch.uint8 \(40, 2,"),
         (images()[:, 0], LABELS, {}, r"got torch.float32 \(40, 16, 16\) and \(40,\); convert"),
+        (images().numpy(), LABELS, {}, r"got float32 \(40, 2, 16, 16\)"),
+        (images(), LABELS, {"batch_size": 0}, "batch_size\n.*greater than or equal to"),
         (images(), LABELS[:39], {}, "one label for each image"),
         (
             images(),
