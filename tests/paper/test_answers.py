@@ -8,6 +8,7 @@ import pytest
 
 from scalestudy.paper import beyond
 from scalestudy.paper.answers import QUESTIONS, answers
+from scalestudy.paper.evidence import NotMeasured
 from scalestudy.paper.reported import WIDE
 from scalestudy.paper.study import Study
 from scalestudy.training.record import Record
@@ -80,6 +81,17 @@ def test_equivariance_comes_back_where_the_gap_closes(told, last, verdict):
     by_number = dict(zip((1, 2, 3, 4, 6), gaps, strict=True))
     error = lambda spec: {"test_error": 4.0 + on_wide(spec) * by_number[spec.scales.num_scales] + 0.1 * spec.seed}  # noqa: E731
     assert verdict in told("bring equivariance", error)
+
+
+@pytest.mark.parametrize(("three", "told_of"), [(0.15, "is not decided, three leave too little"), (0.19, "falls")])
+def test_a_gap_within_the_spread_that_does_not_close_decides_nothing(told, three, told_of):
+    error = lambda spec: {"test_error": 4.0 + three * on_wide(spec) + 0.1 * spec.seed}  # noqa: E731
+    assert told("bring equivariance", error).endswith(f"the paper's hope {told_of}.")
+
+
+def test_without_a_gap_there_is_nothing_to_close(told):
+    with pytest.raises(NotMeasured, match="no gap to close with three scales"):
+        told("bring equivariance", lambda spec: {"test_error": 4.0 - on_wide(spec) + 0.1 * spec.seed})
 
 
 @pytest.mark.parametrize(
