@@ -14,7 +14,7 @@ from scalestudy.layers.algorithms import Algorithm as Algorithm
 from scalestudy.layers.algorithms import is_separable
 from scalestudy.layers.base import ScaleConv
 from scalestudy.layers.fast.plain import plain_steps_wanted
-from scalestudy.layers.fast.pooled import are_plain, can_pool_folded, project_relu_norm_pool
+from scalestudy.layers.fast.pooled import are_plain, can_pool, project_relu_norm_pool
 
 
 class LiftingConv(ScaleConv):
@@ -112,7 +112,7 @@ def run_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
         conv, _, *layers = layers
         usual = conv.bias is None and (conv.stride, conv.groups, conv.padding) == (1, 1, "same")
         separable = conv.algorithm in ("auto", "separable") and is_separable(conv.basis)
-        if usual and separable and can_pool_folded(x, conv.weight, layers[:3]):
+        if usual and separable and can_pool(x, conv.weight, layers[:3]):
             conv._check(x)
             basis, _ = conv._sampled_for(x.shape[-2:])
             _, norm, pool, *layers = layers

@@ -22,7 +22,7 @@ from agreement import (
     outcome,
 )
 
-from scalestudy.layers.fast import folded, fourier, pooled, separable
+from scalestudy.layers.fast import correlation, fourier, pooled, separable
 from scalestudy.layers.fast.separable import SeparableLayer
 from scalestudy.layers.scales import DirectScales, FixedScales, IsrScales
 
@@ -107,7 +107,7 @@ def test_results_are_not_overwritten_by_the_next_call(kind, algorithm) -> None:
 @EVERY_KIND
 def test_without_gradients(kind, algorithm, mode) -> None:
     """The same output and statistics; what is cached then still serves for training."""
-    tables = (folded.shares, folded._places, pooled._first_places, separable._derivatives)
+    tables = (correlation.shares, correlation._places, pooled._first_places, separable._derivatives)
     for table in (*tables, fourier.plan_for):
         table.__wrapped__.cache_clear()
     layer = layer_of(kind, algorithm=algorithm)
@@ -230,6 +230,6 @@ def test_a_shorter_circle_shows(kind, monkeypatch) -> None:
     """Negative control of the comparisons with dense convolution."""
     layer = layer_of(kind)
     assert_same_as_dense(layer, images_for(layer))
-    monkeypatch.setattr(separable, "circle", lambda height, half_width: height)
+    monkeypatch.setattr(correlation, "circle", lambda height, half_width: height)
     with pytest.raises(AssertionError, match="output"):
         assert_same_as_dense(layer, images_for(layer), 1e-2)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scalestudy.layers.fast.folded import shares
+from scalestudy.layers.fast.correlation import shares
 from scalestudy.layers.fast.plain import by_hand, graph_wanted, kept, plain_steps_wanted
 from scalestudy.layers.precision import full_precision
 

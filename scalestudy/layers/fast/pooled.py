@@ -3,8 +3,8 @@
 Batch norm is an affine map per channel, so pooling its output is pooling its input and mapping the few pooled values.
 Left to do over all pixels are the convolution, a maximum over scales and zero, two moments and the maximum over
 windows; in the backward pass, one affine map of the rectified maximum, divided among the scales: chunk by chunk on
-folded planes (see `folded`), so that all stays in the caches.  The results are those of the modules one by one, to
-float rounding.
+turned planes (see `correlation`), so that all stays in the caches.  The results are those of the modules one by one,
+to float rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.nn.modules.module import _has_any_global_hook
 
 from scalestudy.layers.basis import SeparableBasis
-from scalestudy.layers.fast.folded import fold, unfold
+from scalestudy.layers.fast.correlation import turn, turned_back
 from scalestudy.layers.fast.plain import by_hand, graph_wanted, kept
 from scalestudy.layers.fast.separable import SeparableLayer, responses_plainly, split_by_winner, take_maximum
 from scalestudy.layers.precision import full_precision
@@ -35,10 +35,10 @@ def are_plain(layers: Sequence[nn.Module], kinds: Sequence[type[nn.Module]]) -> 
     return len(layers) == len(kinds) and all(map(is_plain, layers, kinds)) and not _has_any_global_hook()
 
 
-def can_pool_folded(x: Tensor, weight: Tensor, layers: Sequence[nn.Module]) -> bool:
+def can_pool(x: Tensor, weight: Tensor, layers: Sequence[nn.Module]) -> bool:
     """Whether `project_relu_norm_pool` does all that these layers [relu, norm, pool] do to responses to x.
 
-    Windows must tile the rows and both halves of the columns.  Without images, torch leaves running statistics alone.
+    Windows must tile the images.  Without images, torch leaves running statistics alone.
     """
     if not are_plain(layers, (nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d)):
         return False
@@ -53,7 +53,7 @@ def can_pool_folded(x: Tensor, weight: Tensor, layers: Sequence[nn.Module]) -> b
         and isinstance(window, int)
         and (pool.stride, pool.padding, pool.dilation) == (window, 0, 1)
         and not pool.return_indices
-        and (x.shape[-2] % window, x.shape[-1] % (2 * window)) == (0, 0)
+        and (x.shape[-2] % window, x.shape[-1] % window) == (0, 0)
     )
 
 
@@ -62,7 +62,7 @@ def project_relu_norm_pool(
 ) -> Tensor:
     """``max_pool2d(norm(relu(correlate_separable(x, weight, basis, project=True))), window)``, (B, O, H', W').
 
-    Updates the running statistics as `norm` itself would; `can_pool_folded` must hold.
+    Updates the running statistics as `norm` itself would; `can_pool` must hold.
     """
     dtype = torch.promote_types(x.dtype, weight.dtype)
     with full_precision(x.device):
@@ -89,21 +89,21 @@ def _statistics(norm: nn.BatchNorm2d, sums: Tensor, squares: Tensor, count: int)
 
 
 def _window_maxima(maps: Tensor, window: int, track: bool) -> tuple[Tensor, Tensor | None]:
-    """Maximum of each window of folded maps (O, 2, W', B, H), (O, 2, cols, B, rows), and where one of it is."""
-    windows = maps.unflatten(4, (-1, window)).unflatten(2, (-1, window))  # (O, 2, cols, w, B, rows, w)
-    over_columns = windows.amax(3)
+    """Maximum of each window of turned maps (O, W, B, H), (O, cols, B, rows), and where one of it is."""
+    windows = maps.unflatten(3, (-1, window)).unflatten(1, (-1, window))  # (O, cols, w, B, rows, w)
+    over_columns = windows.amax(2)
     if not track:
         return over_columns.amax(-1), None
     row = over_columns.argmax(-1)
-    line = windows.gather(-1, row[:, :, :, None, ..., None].expand(*windows.shape[:-1], 1))
-    col = line.squeeze(-1).argmax(3)
-    return over_columns.amax(-1), _first_places(tuple(windows.shape), maps.device) + col * windows.stride(3) + row
+    line = windows.gather(-1, row[:, :, None, ..., None].expand(*windows.shape[:-1], 1))
+    col = line.squeeze(-1).argmax(2)
+    return over_columns.amax(-1), _first_places(tuple(windows.shape), maps.device) + col * windows.stride(2) + row
 
 
 @kept
 def _first_places(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Place of the first pixel of each window, of windows as above, in the flattened maps."""
-    return torch.arange(math.prod(shape), device=device).view(shape)[:, :, :, 0, ..., 0].contiguous()
+    return torch.arange(math.prod(shape), device=device).view(shape)[:, :, 0, ..., 0].contiguous()
 
 
 def _pooled_again(ctx: Any, *saved: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class _ProjectPool(torch.autograd.Function):
                 squares += torch.linalg.vector_norm(lines, dim=2).double().square().sum(1)
             signed = maps * _per_map(sign)
             maxima, places = _window_maxima(signed, window, track)
-            unfold(maxima, pooled[chunk])
+            pooled[chunk] = turned_back(maxima)
             if track:
                 saved += [maps, places, *wins, *projected]
         if norm.training:
@@ -173,7 +173,7 @@ class _ProjectPool(torch.autograd.Function):
             maps, places, *others = of_chunks[number * count :][:count]
             wins, projected = others[: len(scales) - 1], others[len(scales) - 1 :]
             gradient = torch.addcmul(_per_map(level), maps, _per_map(slope))
-            gradient.view(-1).index_add_(0, places.flatten(), fold(grad[chunk]).flatten())
+            gradient.view(-1).index_add_(0, places.flatten(), turn(grad[chunk]).flatten())
             padded, height = maps.new_empty(*maps.shape[:-1], layer.longest), maps.shape[-1]
             torch.mul(gradient, torch.gt(maps, 0, out=torch.empty_like(maps)), out=padded[..., :height])
             padded[..., height:] = 0  # here, or each transform copies it to do so
@@ -188,4 +188,4 @@ def _per_channel(values: Tensor) -> Tensor:
 
 
 def _per_map(values: Tensor) -> Tensor:
-    return values[:, None, None, None, None]
+    return values[:, None, None, None]

@@ -1,9 +1,8 @@
 """The exact fast algorithm for layers with few input channels, whose cost hardly depends on the scales.
 
-Per pixel and scale, one input channel takes about C W / 2 + 2 C O multiplications and C + O values of Fourier
-transforms, instead of the K^2 O multiplications of a dense kernel, with C horizontal 1-D functions and O output
-channels; `folded` says how, and `separable_cost` counts.  The scales only decide the length of the transforms, H + h
-for kernels of half-width h.
+Per pixel and scale, one input channel takes C times (2 h + 12 + 2 O) multiplications, with C horizontal 1-D functions,
+O output channels and kernels of half-width h, and 1 + O values of Fourier transforms of the length H + h, instead of
+the K^2 O multiplications of a dense kernel; `correlation` says how, and `separable_cost` counts.
 
 The backward pass is written by hand.  Gradients in weights and scales are sums over images, frequency by frequency,
 from which the moment with any vertical function is read off at the end.  The derivative of a Hermite-Gaussian in its
@@ -21,22 +20,21 @@ import torch
 from torch import Tensor
 
 from scalestudy.layers.basis import HermiteBasis, SeparableBasis
-from scalestudy.layers.fast.folded import (
-    HorizontalProducts,
+from scalestudy.layers.fast.correlation import (
     Pair,
     ScaleCorrelation,
+    blocks,
     circle,
     correlate_plainly,
-    even_first,
-    fold,
-    unfold,
+    turn,
+    turned_back,
 )
 from scalestudy.layers.fast.fourier import chunks, plane_of
 from scalestudy.layers.fast.plain import by_hand, graph_wanted, kept, plain_steps_wanted
 from scalestudy.layers.precision import full_precision
 
-# responses of one scale held at once: about the caches of two cores, or a small part of a GPU's memory
-_CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 512 << 20}
+# responses of one scale held at once: about the cache of a core, or a small part of a GPU's memory
+_CHUNK_BYTES = {"cpu": 1 << 20, "cuda": 512 << 20}
 
 
 def correlate_separable(x: Tensor, weight: Tensor, basis: SeparableBasis, *, project: bool = False) -> Tensor:
@@ -72,31 +70,31 @@ def separable_cost(
     For planes (H, W) and kernels of this half-width, in pixels; backward, that is to the weights.  With learned scales,
     it takes those of two more horizontal functions (basis A; two more per sub-sigma with basis B).
     """
-    (height, width), num_cols, period = size, len(set(basis.cols)), circle(size[0], half_width)
-    products = height * in_channels * num_cols * width**2 // 2
-    mixing = 4 * (period // 2 + 1) * in_channels * num_cols * out_channels * width
-    transforms = (in_channels * num_cols + out_channels) * width * round(period * math.log2(period))
-    return products + mixing, transforms
+    (height, width), num_cols = size, len(set(basis.cols))
+    period, (block, margin) = circle(height, half_width), blocks(width, half_width)
+    of_one = 2 * (block + 2 * margin) + 4 * out_channels
+    transforms = (in_channels + out_channels) * width * round(period * math.log2(period))
+    return in_channels * num_cols * width * (period // 2 + 1) * of_one, transforms
 
 
 class SeparableLayer:
-    """The scale convolution of one batch on folded planes, chunk by chunk.
+    """The scale convolution of one batch on turned planes, chunk by chunk.
 
     Weights (O, I, F) are those of the unnormalised functions; the basis has no gradient.  With `derivatives`,
     `gradients` gives those in the scales, too.
     """
 
     def __init__(self, weight: Tensor, basis: SeparableBasis, size: tuple[int, int], derivatives: bool = False) -> None:
-        self._weight, self._size, functions, orders = weight, size, basis.functions, basis.orders
+        self._weight, self._size, functions = weight, size, basis.functions
         pairs = tuple(zip(basis.rows, basis.cols, strict=True))
         # pairs whose correlations with the gradient are needed; those of the basis come first
-        self._wanted, self._made_of = _derivatives(pairs, orders, weight.device) if derivatives else (pairs, None)
-        cols = even_first({col for _, col in self._wanted}, orders)
-        horizontal = HorizontalProducts.of_scales(functions, orders, cols, size[1], weight.dtype)
-        self.correlations = []
-        for one, half_width, products in zip(functions.unbind(1), basis.half_widths(size), horizontal, strict=True):
-            period = circle(size[0], half_width)
-            self.correlations.append(ScaleCorrelation(weight, pairs, one, products, size[0], period))
+        self._wanted, self._made_of = _derivatives(pairs, basis.orders, weight.device) if derivatives else (pairs, None)
+        own = set(basis.cols)
+        cols = (*sorted(own), *sorted({col for _, col in self._wanted} - own))
+        self.correlations = [
+            ScaleCorrelation(weight, pairs, one, cols, size, half_width)
+            for one, half_width in zip(functions.unbind(1), basis.half_widths(size), strict=True)
+        ]
         self.longest = max(correlation.period for correlation in self.correlations)  # circle, in rows
 
     def chunks(self, x: Tensor) -> Iterator[slice]:
@@ -104,36 +102,33 @@ class SeparableLayer:
         return chunks(x, len(self._weight) * self._size[0] * self._size[1], _CHUNK_BYTES)
 
     def planes(self, x: Tensor) -> list[Tensor]:
-        """What each scale sees, folded."""
-        return [fold(x)] * len(self.correlations) if x.dim() == 4 else [fold(planes) for planes in x.unbind(2)]
+        """What each scale sees, turned."""
+        return [turn(x)] * len(self.correlations) if x.dim() == 4 else [turn(planes) for planes in x.unbind(2)]
 
     def responses(self, x: Tensor, kept: list[Tensor] | None = None) -> Iterator[Tensor]:
-        """Folded responses (O, 2, W', B, H); a list takes what they were mixed from."""
+        """Turned responses (O, W, B, H); a list takes what they were mixed from."""
         for correlation, planes in zip(self.correlations, self.planes(x), strict=True):
             projected = correlation.project(planes)
             if kept is not None:
                 kept.append(projected)
-            yield correlation.respond(projected, *planes.shape[1:4])
+            yield correlation.respond(projected, *planes.shape[1:3])
 
     def gradients(
         self, x: Tensor, scales: Tensor, need_x: bool, of_chunk: Callable[[int, slice], Iterable[tuple[Tensor, Tensor]]]
     ) -> tuple[Tensor | None, Tensor, Tensor | None]:
         """Gradients in images, weights (O, I, F) and, with `derivatives`, scales (S,).
 
-        `of_chunk` gives of a chunk, by number and place, what each response was mixed from and the folded gradient in
+        `of_chunk` gives of a chunk, by number and place, what each response was mixed from and the turned gradient in
         it, last scale first.
         """
-        # contiguous, or products would be added matrix by matrix
-        totals = [correlation.mixing.new_zeros(correlation.mixing.mT.shape) for correlation in self.correlations]
+        totals = [correlation.zero_total() for correlation in self.correlations]
         grad_x = torch.zeros_like(x) if need_x else None
         for number, chunk in enumerate(self.chunks(x)):
             for scale, parts in zip(reversed(range(len(totals))), of_chunk(number, chunk), strict=True):
                 spectrum = self.correlations[scale].accumulate(totals[scale], *parts)
                 if need_x:
-                    planes = plane_of(grad_x[chunk], scale)
-                    gradient, columns = torch.empty_like(planes), parts[1].shape[1:4]
-                    unfold(self.correlations[scale].adjoint(spectrum, *columns), gradient)
-                    planes += gradient
+                    gradient = self.correlations[scale].adjoint(spectrum, *parts[1].shape[1:3])
+                    plane_of(grad_x[chunk], scale).add_(turned_back(gradient))
         of_scales = zip(self.correlations, totals, strict=True)
         moments = torch.stack([correlation.moments(total, self._wanted) for correlation, total in of_scales])
         grad_weight = moments[..., : self._weight.shape[2]].sum(0)  # of (S, O, I, F')
@@ -200,10 +195,10 @@ class _SeparableCorrelation(torch.autograd.Function):
             if project:
                 maximum = next(responses).clone()
                 wins += take_maximum(maximum, responses, track)
-                unfold(maximum, y[chunk])
+                y[chunk] = turned_back(maximum)
             else:
                 for scale, response in enumerate(responses):
-                    unfold(response, y[chunk, :, scale])
+                    y[chunk, :, scale] = turned_back(response)
         ctx.save_for_backward(x, weight, scales, *wins)
         ctx.basis, ctx.project = basis, project
         return y
@@ -227,8 +222,8 @@ class _SeparableCorrelation(torch.autograd.Function):
 
 
 def _gradients_for_scales(grad: Tensor, wins: list[Tensor] | None) -> Iterator[Tensor]:
-    """Folded gradients in the responses, last scale first, from (B, O, S, H, W), or (B, O, H, W) of a maximum."""
+    """Turned gradients in the responses, last scale first, from (B, O, S, H, W), or (B, O, H, W) of a maximum."""
     if wins is None:
-        yield from map(fold, reversed(grad.unbind(2)))
+        yield from map(turn, reversed(grad.unbind(2)))
     else:
-        yield from split_by_winner(fold(grad), wins)
+        yield from split_by_winner(turn(grad), wins)

@@ -1,4 +1,4 @@
-"""Folded planes and the correlation on them: layout by hand, against dense convolution, adjoints, wrap-around."""
+"""Separable correlation of one scale: against dense convolution, in blocks or not, wrap-around."""
 
 import itertools
 
@@ -8,18 +8,18 @@ from agreement import random
 from torch import Tensor
 from torch.nn import functional
 
-from scalestudy.layers.fast.folded import (
-    HorizontalProducts,
+from scalestudy.layers.fast import correlation as module
+from scalestudy.layers.fast.correlation import (
     ScaleCorrelation,
+    blocks,
     circle,
     correlate_plainly,
-    even_first,
-    fold,
     toeplitz,
-    unfold,
+    turn,
+    turned_back,
 )
 
-SIZES = [(6, 8), (7, 8), (6, 9), (7, 9), (2, 2), (1, 5), (5, 1), (1, 1), (2, 7)]
+SIZES = [(6, 8), (7, 8), (6, 9), (7, 9), (2, 2), (1, 5), (5, 1), (1, 1), (2, 7), (3, 24), (2, 75)]
 ORDERS = (0, 1, 2, 3)
 PAIR_SETS = {
     "all": tuple(itertools.product(range(4), range(4))),
@@ -31,12 +31,6 @@ PAIR_SETS = {
 }
 
 
-def unfolded(planes: Tensor, *shape: int) -> Tensor:
-    out = torch.full(shape, torch.nan, dtype=planes.dtype)
-    unfold(planes, out)
-    return out
-
-
 def even_and_odd_functions(half_width: int, window: int) -> Tensor:
     """One function for each of ORDERS, even or odd as the order is, and 0 beyond the half-width."""
     functions = random(len(ORDERS), 2 * window + 1, seed=3)
@@ -46,13 +40,11 @@ def even_and_odd_functions(half_width: int, window: int) -> Tensor:
 
 
 def correlation_of(
-    weight: Tensor, size: tuple[int, int], half_width: int, pairs: str, window: int | None = None, period: int = 0
+    weight: Tensor, size: tuple[int, int], half_width: int, pairs: str, window: int | None = None
 ) -> tuple[ScaleCorrelation, Tensor]:
     functions = even_and_odd_functions(half_width, half_width if window is None else window)
-    cols = even_first({col for _, col in PAIR_SETS[pairs]}, ORDERS)
-    (horizontal,) = HorizontalProducts.of_scales(functions[:, None], ORDERS, cols, size[1], torch.float64)
-    period = period or circle(size[0], half_width)
-    return ScaleCorrelation(weight, PAIR_SETS[pairs], functions, horizontal, size[0], period), functions
+    cols = tuple({col for _, col in PAIR_SETS[pairs]})
+    return ScaleCorrelation(weight, PAIR_SETS[pairs], functions, cols, size, half_width), functions
 
 
 def dense(x: Tensor, weight: Tensor, functions: Tensor, pairs: tuple[tuple[int, int], ...]) -> Tensor:
@@ -70,12 +62,12 @@ def test_what_is_computed_in_plain_words(size: tuple[int, int]) -> None:
     torch.testing.assert_close(plain, dense(x, weight, functions, pairs))
 
 
-def error(size: tuple[int, int], half_width: int, pairs: str = "all", **options: int) -> float:
+def error(size: tuple[int, int], half_width: int, pairs: str = "all", window: int | None = None) -> float:
     """Largest difference from dense convolution, relative to the largest response; odd functions may have none."""
     x, weight = random(3, 2, *size), random(3, 2, len(PAIR_SETS[pairs]), seed=1)
-    correlation, functions = correlation_of(weight, size, half_width, pairs, **options)
-    planes = fold(x)
-    found = unfolded(correlation.respond(correlation.project(planes), *planes.shape[1:4]), 3, 3, *size)
+    correlation, functions = correlation_of(weight, size, half_width, pairs, window)
+    planes = turn(x)
+    found = turned_back(correlation.respond(correlation.project(planes), *planes.shape[1:3]))
     expected = correlate_plainly(x, weight, functions, PAIR_SETS[pairs])
     return ((found - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
 
@@ -87,22 +79,11 @@ def test_toeplitz_is_zero_padded_correlation() -> None:
     assert toeplitz(torch.zeros(2, 3, 5), 7).shape == (2, 3, 7, 7)
 
 
-def test_fold_by_hand() -> None:
-    """Column by column, first the left half from the border inwards, then the right half likewise.
-
-    A middle column belongs to the left half; 0 stands for its mirror image.
-    """
-    even, odd = torch.arange(8.0).view(1, 1, 2, 4), torch.arange(1.0, 7.0).view(1, 1, 2, 3)
-    assert fold(even)[0, :, :, 0].tolist() == [[[0, 4], [1, 5]], [[3, 7], [2, 6]]]
-    assert fold(odd)[0, :, :, 0].tolist() == [[[1, 4], [2, 5]], [[3, 6], [0, 0]]]
-
-
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_unfold_is_the_inverse_of_fold(size: tuple[int, int]) -> None:
-    x = random(2, 3, *size)
-    assert fold(x).shape == (3, 2, (size[1] + 1) // 2, 2, size[0])
-    assert torch.equal(unfolded(fold(x), *x.shape), x)
-    assert fold(x).square().sum() == pytest.approx(x.square().sum().item())  # nothing twice
+def test_blocks_divide_the_width() -> None:
+    """They have at least 12 columns, and margins; the whole plane is one where they would save less than a third."""
+    assert [blocks(*at) for at in ((168, 0), (168, 50), (168, 51), (75, 8), (56, 20), (13, 1), (29, 4))] == [
+        (12, 0), (12, 50), (168, 0), (15, 8), (56, 0), (13, 0), (29, 0)
+    ]  # fmt: skip
 
 
 def test_circle_is_as_long_as_needed() -> None:
@@ -120,9 +101,18 @@ def test_equals_dense_convolution(size: tuple[int, int], pairs: str) -> None:
 
 @pytest.mark.parametrize("half_width", [2, 3, 4, 9])
 @pytest.mark.parametrize("size", [(8, 6), (5, 6)], ids=str)
-def test_a_shorter_circle_wraps_round(size: tuple[int, int], half_width: int) -> None:
+def test_a_shorter_circle_wraps_round(size: tuple[int, int], half_width: int, monkeypatch) -> None:
     """Functions that end before their window, on longer circles; negative control: one row less, and a border shows."""
     enough = size[0] + min(half_width, size[0] - 1)
     for period in (enough, enough + 1, enough + 2, 2 * size[0] + 30):
-        assert error(size, half_width, window=half_width + 5, period=period) < 1e-13
-    assert error(size, half_width, period=enough - 1) > 1e-3
+        monkeypatch.setattr(module, "circle", lambda height, half_width, period=period: period)
+        assert error(size, half_width, window=half_width + 5) < 1e-13
+    monkeypatch.setattr(module, "circle", lambda height, half_width: enough - 1)
+    assert error(size, half_width) > 1e-3
+
+
+def test_narrower_bands_show(monkeypatch) -> None:
+    """Negative control of the blocks: one column less to each side."""
+    assert error((3, 24), 2) < 1e-13
+    monkeypatch.setattr(module, "blocks", lambda width, half_width: (12, half_width - 1))
+    assert error((3, 24), 2) > 1e-3
