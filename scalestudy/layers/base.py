@@ -152,10 +152,6 @@ class ScaleConv(Described):
             )
         size = self.fixed_size or dynamic_size(values, self.extent)
         if isinstance(self.basis, SampledBasis):
-            if any(part.requires_grad for part in self.scales.parameters()):
-                raise ValueError(
-                    f"scales beside a SampledBasis, which they do not change, must be fixed, got {self.scales!r}"
-                )
             return self.basis.checked_for(scales, size)
         basis = self.basis.sample(scales, size)
         norms = basis.norms.tolist()
@@ -179,8 +175,8 @@ class ScaleConv(Described):
         scales of the size of the planes make them, and cut on the device; scales that are too small become NaN, which
         shows in every response.
         """
-        scales = self.scales()
-        compiled = torch.compiler.is_compiling()
+        self._check_basis()
+        scales, compiled = self.scales(), torch.compiler.is_compiling()
         several = not compiled and is_batchedtensor(scales)  # of a vmap over layers
         traced = several or compiled or scales.is_meta or torch.jit.is_tracing()
         if traced and isinstance(self.basis, SampledBasis):
@@ -235,8 +231,15 @@ class ScaleConv(Described):
             raise ValueError(
                 f"{name} must return num_scales={number} scales, a tensor of that length, got {tuple(scales.shape)}"
             )
+        self._check_basis()
         if not scales.is_meta:
             self._sampled(scales)
+
+    def _check_basis(self) -> None:
+        """Scales may have been set later, or made learnable."""
+        if isinstance(self.basis, SampledBasis) and any(part.requires_grad for part in self.scales.parameters()):
+            name = type(self.scales).__name__  # repr would ask for values, which a graph has not
+            raise ValueError(f"scales beside a SampledBasis, which they do not change, must be fixed, got {name}")
 
     def _check(self, x: Tensor) -> None:
         name, axes, shape, own = type(self).__name__, ", ".join(self._axes), tuple(x.shape), self.weight.dtype

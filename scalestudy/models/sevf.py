@@ -40,7 +40,10 @@ def strongest(x: Tensor, weights: list[Tensor], resize: Resize) -> tuple[Tensor,
 
     R_q(x, w): resize x by q, convolve, resize back.
     """
-    size, best, angle = x.shape[-1], None, None
+    height, size = x.shape[-2:]
+    if height != size:
+        raise ValueError(f"layers of SEVF resize square images, got {height} x {size} pixels")
+    best = angle = None
     for factor, direction, weight in zip(RESIZE_FACTORS, ANGLES, weights, strict=True):
         response = functional.conv2d(resize(x, round(size * factor)), weight, padding=KERNEL_SIZE // 2)
         response = resize(response, size)

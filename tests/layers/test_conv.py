@@ -252,8 +252,9 @@ def test_any_pictures_will_do_as_a_basis(kind: type, algorithm: str) -> None:
     torch.testing.assert_close(conv(x), torch.stack(expected, 2), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(conv.kernels(), kernels.transpose(0, 1).transpose(1, 2))
     conv.scales = IsrScales(2.0, 3.0, 2)
-    with pytest.raises(ValueError, match="beside a SampledBasis, which they do not change, must be fixed, got Isr"):
-        conv(x)
+    for run in (conv, torch.compile(conv, backend="eager", fullgraph=True), lambda x: conv.to("meta")(x.to("meta"))):
+        with pytest.raises(Exception, match="beside a SampledBasis, which they do not change, must be fixed, got Isr"):
+            run(x)
 
 
 @pytest.mark.parametrize(

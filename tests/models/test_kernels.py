@@ -154,3 +154,10 @@ def test_of_equal_values_the_first_gets_the_gradient() -> None:
 def test_maps_of_odd_sides_are_refused(shape) -> None:
     with pytest.raises(ValueError, match=f"maps must have an even height and width, got .*{shape[0]}, {shape[1]}"):
         block_pool(torch.zeros(1, 1, *shape), 2)
+
+
+@pytest.mark.parametrize("conv", [ScalarFieldConv(1, 2), VectorFieldConv(1, 2)], ids=lambda conv: type(conv).__name__)
+def test_vector_fields_on_images_that_are_not_square_are_refused(conv) -> None:
+    shape = (1, 1, 5, 7) if isinstance(conv, ScalarFieldConv) else (1, 2, 1, 5, 7)
+    with pytest.raises(ValueError, match="square images, got 5 x 7 pixels"):
+        conv(torch.zeros(shape))
