@@ -70,9 +70,9 @@ class LiftingConv(ScaleConv):
     Dynamic H and W are refused there ("You marked h as dynamic but your code specialized it to be a constant").
 
     Scales that are about as small as that have huge responses, because the functions are normalised at the first of
-    them.  "separable" sums over columns and "fourier" over the image, so their rounding errors there are relative to
-    the largest response: up to 1e-7 of it in float32, and a pixel that is not finite spoils them; "dense" has local
-    errors.
+    them.  "separable" sums over the height of the image and "fourier" over all of it, so their rounding errors are up
+    to 1e-7 of the largest response in float32, and a pixel that is not finite spoils what was summed with it; "dense"
+    has local errors.
     """
 
     _axes = "BCHW"
@@ -110,10 +110,10 @@ def run_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     layers = list(layers)
     if not plain_steps_wanted() and are_plain(layers[:2], (LiftingConv, ScaleProjection)):
         conv, _, *layers = layers
+        conv._check(x)
         usual = conv.bias is None and (conv.stride, conv.groups, conv.padding) == (1, 1, "same")
         separable = conv.algorithm in ("auto", "separable") and is_separable(conv.basis)
         if usual and separable and can_pool(x, conv.weight, layers[:3]):
-            conv._check(x)
             basis, _ = conv._sampled_for(x.shape[-2:])
             _, norm, pool, *layers = layers
             x = project_relu_norm_pool(x, conv.weight, basis, norm, pool.kernel_size)

@@ -220,7 +220,7 @@ class LogScales(InternalScales):
         self.log_isr = nn.Parameter(torch.tensor(math.log(isr)))
 
     def forward(self) -> Tensor:
-        steps = torch.arange(self.num_scales, device=self.log_isr.device) / (self.num_scales - 1)
+        steps = torch.arange(self.num_scales).to(self.log_isr) / (self.num_scales - 1)
         return (self.log_sigma + self.log_isr * steps).exp()
 
 

@@ -126,6 +126,15 @@ def test_scales_that_have_diverged() -> None:
     assert basis.supports == (4, 0) and basis.dense()[:, 0].any() and not basis.dense()[:, 1].any()
 
 
+def test_unused_functions_that_vanish_leave_gradients_alone() -> None:
+    """The first order is 0 in the middle, and so small a sigma sees no other pixel; but it is not in the basis."""
+    scales = double(0.5, 2.0).requires_grad_()
+    sampled = VaryingSigmaBasis(3, 0, 1.4).sample(scales, 17)
+    assert 0 in sampled.norms
+    sampled.dense().square().sum().backward()
+    assert scales.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("size", [4, 1, -3, 5.0, True])
 def test_bad_kernel_size(size) -> None:
     with pytest.raises(ValueError, match=f"kernel size must be an odd integer >= 3 pixels, got {size}"):

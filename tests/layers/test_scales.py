@@ -14,12 +14,13 @@ from scalestudy.layers.scales import (
     InternalScales,
     IntervalScales,
     IsrScales,
+    LogScales,
     SpacingScales,
     StepRatioScales,
     log_spaced_scales,
 )
 
-LEARNED = [IsrScales, IntervalScales, DirectScales, StepRatioScales, SpacingScales]
+LEARNED = [IsrScales, IntervalScales, LogScales, DirectScales, StepRatioScales, SpacingScales]
 
 
 def gradient(scales: InternalScales, weights: list[float]) -> dict[str, list[float]]:
@@ -47,7 +48,7 @@ def test_every_parameterisation_starts_at_the_same_scales(kind, start) -> None:
 
 def test_number_of_parameters() -> None:
     counts = [sum(part.numel() for part in kind(2.0, 3.0, 4).parameters()) for kind in (FixedScales, *LEARNED)]
-    assert counts == [0, 2, 4, 4, 2, 4]
+    assert counts == [0, 2, 4, 2, 4, 2, 4]
 
 
 def test_initial_gammas() -> None:

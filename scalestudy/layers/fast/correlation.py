@@ -30,7 +30,7 @@ from scalestudy.layers.basis import reaching
 from scalestudy.layers.fast.plain import kept
 
 Pair = tuple[int, int]
-_LEAST_BLOCK = 12  # columns; smaller matrices save little; measured on a CPU
+_LEAST_BLOCK = 12  # columns, measured on a CPU: smaller matrices save little
 
 
 def toeplitz(functions: Tensor, length: int) -> Tensor:
@@ -65,16 +65,18 @@ def circle(height: int, half_width: int) -> int:
     return next_fast_len(height + min(half_width, height - 1), real=True)
 
 
-def blocks(width: int, half_width: int) -> tuple[int, int]:
-    """How `HorizontalProducts` takes planes: in blocks of so many columns, with so many more to each side.
+def blocks(width: int, half_width: int) -> tuple[int, int, int]:
+    """How `HorizontalProducts` takes planes: in so many blocks, of so many columns, with so many more to each side.
 
-    The whole plane is one block, without margins, where bands would save less than a third.
+    The last block may reach beyond the plane, which is one block without margins where more would save less than a
+    third.
 
-    >>> blocks(168, 8), blocks(168, 60)
-    ((12, 8), (168, 0))
+    >>> blocks(168, 8), blocks(167, 8), blocks(168, 60)
+    ((14, 12, 8), (13, 13, 8), (1, 168, 0))
     """
-    block = next(size for size in range(min(_LEAST_BLOCK, width), width + 1) if width % size == 0)
-    return (block, half_width) if 3 * (block + 2 * half_width) <= 2 * width else (width, 0)
+    number = max(1, width // _LEAST_BLOCK)
+    block = -(-width // number)
+    return (number, block, half_width) if 3 * (block + 2 * half_width) <= 2 * width else (1, width, 0)
 
 
 @kept
@@ -102,26 +104,26 @@ class HorizontalProducts:
     """
 
     def __init__(self, functions: Tensor, width: int, half_width: int) -> None:
-        self.block, self._margin = blocks(width, half_width)
+        number, self.block, self._margin = blocks(width, half_width)
+        self._width, self.surplus = width, number * self.block - width
         square = toeplitz(functions, self.block + 2 * self._margin)
         self._matrix = square[:, self._margin :][:, : self.block].flatten(0, 1)  # (C w, w + 2 margin)
 
     def apply(self, planes: Tensor) -> Tensor:
-        """Products (I, W / w, C, w, X) of planes (I, W, X), for blocks of w columns."""
-        padded = functional.pad(planes, (0, 0, self._margin, self._margin))
-        windows = padded.unfold(1, self._matrix.shape[1], self.block).mT  # (I, W / w, w + 2 margin, X)
+        """Products (I, n, C, w, X) of planes (I, W, X), for n blocks of w columns, the last of them `surplus`."""
+        padded = functional.pad(planes, (0, 0, self._margin, self._margin + self.surplus))
+        windows = padded.unfold(1, self._matrix.shape[1], self.block).mT  # (I, n, w + 2 margin, X)
         matrices = self._matrix.expand(windows.shape[0] * windows.shape[1], -1, -1)
         products = torch.bmm(matrices, windows.flatten(0, 1))
         return products.view(*windows.shape[:2], -1, self.block, planes.shape[2])
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """Adjoint of `apply`, also of the first functions only: (I, W, X) of (I, W / w, c, w, X)."""
+        """Adjoint of `apply`, also of the first functions only: (I, W, X) of (I, n, c, w, X), 0 in the surplus."""
         parts = self._matrix[: gradient.shape[2] * self.block].T @ gradient.flatten(2, 3)
-        width = gradient.shape[1] * self.block
-        planes = gradient.new_zeros(len(parts), width + 2 * self._margin, gradient.shape[4])
-        for start, part in zip(range(0, width, self.block), parts.unbind(1), strict=True):
-            planes[:, start : start + part.shape[1]] += part
-        return planes[:, self._margin :][:, :width]
+        planes = gradient.new_zeros(len(parts), self._width + self.surplus + 2 * self._margin, gradient.shape[4])
+        for number, part in enumerate(parts.unbind(1)):
+            planes[:, number * self.block :][:, : part.shape[1]] += part
+        return planes[:, self._margin :][:, : self._width]
 
 
 class ScaleCorrelation:
@@ -144,7 +146,7 @@ class ScaleCorrelation:
         height, width = size
         self.period, self._height, self._cols, self._ins = circle(height, half_width), height, cols, weight.shape[1]
         self._horizontal = HorizontalProducts(functions[list(cols)].to(weight.dtype), width, half_width)
-        reach = min(height - 1, self.period - height)  # a correlation is a convolution with the mirror image
+        reach = min(half_width, height - 1)  # a correlation is a convolution with the mirror image
         around = functional.pad(reaching(functions.flip(-1), reach), (0, self.period - 2 * reach - 1)).roll(-reach, -1)
         self._spectra = torch.fft.rfft(around).to(weight.dtype.to_complex())  # (M, V)
         self.mixing = self._mixing(weight, pairs)
@@ -175,7 +177,8 @@ class ScaleCorrelation:
         """Spectra (V, C I, N) of turned planes (I, W, B, H), correlated with each horizontal function."""
         spectra = torch.view_as_real(torch.fft.rfft(planes, n=self.period))
         products = self._horizontal.apply(spectra.flatten(2)).unflatten(4, spectra.shape[2:])
-        return torch.view_as_complex(products).permute(5, 2, 0, 1, 3, 4).contiguous().flatten(3).flatten(1, 2)
+        products = torch.view_as_complex(products).permute(5, 2, 0, 1, 3, 4).contiguous()  # (V, C, I, n, w, B)
+        return products.flatten(3).flatten(1, 2)[..., : planes.shape[1:3].numel()]
 
     def respond(self, projected: Tensor, *columns: int) -> Tensor:
         """Turned responses, (O, *columns, H)."""
@@ -192,9 +195,9 @@ class ScaleCorrelation:
 
     def adjoint(self, spectrum: Tensor, *columns: int) -> Tensor:
         """Turned gradient in the planes, (I, *columns, H), from the spectra (V, O, N) of that in the responses."""
-        products = torch.bmm(self.mixing.mH, spectrum).unflatten(2, columns)
-        products = products.unflatten(2, (-1, self._horizontal.block)).unflatten(1, (-1, self._ins))
-        products = torch.view_as_real(products.permute(2, 3, 1, 4, 5, 0).contiguous())  # (I, W / w, c, w, B, V, 2)
+        products = functional.pad(torch.bmm(self.mixing.mH, spectrum), (0, self._horizontal.surplus * columns[1]))
+        products = products.unflatten(2, (-1, self._horizontal.block, columns[1])).unflatten(1, (-1, self._ins))
+        products = torch.view_as_real(products.permute(2, 3, 1, 4, 5, 0).contiguous())  # (I, n, c, w, B, V, 2)
         planes = self._horizontal.adjoint(products.flatten(4)).unflatten(2, products.shape[4:])
         return torch.fft.irfft(torch.view_as_complex(planes), n=self.period)[..., : self._height]
 

@@ -38,14 +38,14 @@ def are_plain(layers: Sequence[nn.Module], kinds: Sequence[type[nn.Module]]) -> 
 def can_pool(x: Tensor, weight: Tensor, layers: Sequence[nn.Module]) -> bool:
     """Whether `project_relu_norm_pool` does all that these layers [relu, norm, pool] do to responses to x.
 
-    Windows must tile the images.  Without images, torch leaves running statistics alone.
+    Windows must tile the images, and torch has its own way with fewer than two values per channel.
     """
     if not are_plain(layers, (nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d)):
         return False
     _, norm, pool = layers
     window = pool.kernel_size
     return (
-        x.numel() > 0
+        x[:, 0].numel() > 1
         and norm.num_features == len(weight)
         and weight.dtype in (torch.float32, torch.float64)
         and norm.track_running_stats

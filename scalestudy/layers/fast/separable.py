@@ -1,8 +1,9 @@
 """The exact fast algorithm for layers with few input channels, whose cost hardly depends on the scales.
 
-Per pixel and scale, one input channel takes C times (2 h + 12 + 2 O) multiplications, with C horizontal 1-D functions,
-O output channels and kernels of half-width h, and 1 + O values of Fourier transforms of the length H + h, instead of
-the K^2 O multiplications of a dense kernel; `correlation` says how, and `separable_cost` counts.
+Per pixel and scale, one input channel takes about C (b + 2 O) multiplications, with C horizontal 1-D functions, O
+output channels and the b columns that a block of them depends on, 12 + 2 h for kernels of half-width h, at most all;
+and 1 + O values of Fourier transforms of the length H + h.  A dense kernel takes K^2 O multiplications.  `correlation`
+says how, and `separable_cost` counts.
 
 The backward pass is written by hand.  Gradients in weights and scales are sums over images, frequency by frequency,
 from which the moment with any vertical function is read off at the end.  The derivative of a Hermite-Gaussian in its
@@ -71,10 +72,10 @@ def separable_cost(
     it takes those of two more horizontal functions (basis A; two more per sub-sigma with basis B).
     """
     (height, width), num_cols = size, len(set(basis.cols))
-    period, (block, margin) = circle(height, half_width), blocks(width, half_width)
-    of_one = 2 * (block + 2 * margin) + 4 * out_channels
+    period, (number, block, margin) = circle(height, half_width), blocks(width, half_width)
+    of_one = 2 * number * block * (block + 2 * margin) + 4 * out_channels * width
     transforms = (in_channels + out_channels) * width * round(period * math.log2(period))
-    return in_channels * num_cols * width * (period // 2 + 1) * of_one, transforms
+    return in_channels * num_cols * (period // 2 + 1) * of_one, transforms
 
 
 class SeparableLayer:

@@ -79,10 +79,10 @@ def test_toeplitz_is_zero_padded_correlation() -> None:
     assert toeplitz(torch.zeros(2, 3, 5), 7).shape == (2, 3, 7, 7)
 
 
-def test_blocks_divide_the_width() -> None:
+def test_blocks_cover_the_width() -> None:
     """They have at least 12 columns, and margins; the whole plane is one where they would save less than a third."""
-    assert [blocks(*at) for at in ((168, 0), (168, 50), (168, 51), (75, 8), (56, 20), (13, 1), (29, 4))] == [
-        (12, 0), (12, 50), (168, 0), (15, 8), (56, 0), (13, 0), (29, 0)
+    assert [blocks(*at) for at in ((168, 0), (168, 50), (168, 51), (75, 8), (56, 20), (13, 1), (29, 1))] == [
+        (14, 12, 0), (14, 12, 50), (1, 168, 0), (6, 13, 8), (1, 56, 0), (1, 13, 0), (2, 15, 1)
     ]  # fmt: skip
 
 
@@ -111,8 +111,26 @@ def test_a_shorter_circle_wraps_round(size: tuple[int, int], half_width: int, mo
     assert error(size, half_width) > 1e-3
 
 
+@pytest.mark.parametrize("half_width", [1, 6])
+@pytest.mark.parametrize("size", [(7, 9), (3, 24), (2, 75)], ids=str)
+def test_adjoint_is_the_transpose(size: tuple[int, int], half_width: int) -> None:
+    """Of the response to all images; wanted functions that the weights have not change nothing."""
+    x, gradient = turn(random(2, 3, *size)), turn(random(2, 2, *size, seed=1))
+    weight, functions, pairs = (
+        random(2, 3, 4, seed=2),
+        even_and_odd_functions(half_width, half_width),
+        PAIR_SETS["some"],
+    )
+    for cols in ((0, 2, 3), (0, 2, 3, 1)):
+        correlation = ScaleCorrelation(weight, pairs, functions, cols, size, half_width)
+        responses = correlation.respond(correlation.project(x), *x.shape[1:3])
+        spectrum = correlation.accumulate(correlation.zero_total(), correlation.project(x), gradient)
+        back = correlation.adjoint(spectrum, *gradient.shape[1:3])
+        torch.testing.assert_close((responses * gradient).sum(), (x * back).sum(), rtol=1e-12, atol=1e-12)
+
+
 def test_narrower_bands_show(monkeypatch) -> None:
     """Negative control of the blocks: one column less to each side."""
     assert error((3, 24), 2) < 1e-13
-    monkeypatch.setattr(module, "blocks", lambda width, half_width: (12, half_width - 1))
+    monkeypatch.setattr(module, "blocks", lambda width, half_width: (2, 12, half_width - 1))
     assert error((3, 24), 2) > 1e-3

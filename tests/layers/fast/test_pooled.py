@@ -232,9 +232,16 @@ def test_what_does_not_fit_is_refused_as_by_the_modules() -> None:
     layers = five().eval()
     with pytest.raises(ValueError, match=r"LiftingConv takes a tensor of shape \(B, C, H, W\) with C = 1, got shape"):
         layers(random(2, 3, 8, 12))
+    with pytest.raises(ValueError, match=r"got shape \(12,\)"):
+        layers(random(12))
     layers.norm = nn.BatchNorm2d(1).double().eval()
     with pytest.raises(RuntimeError, match="running_mean"):
         layers(random(2, 1, 8, 12))
+    layers = five(window=1).train()
+    before = layers.norm.running_mean.clone()
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        layers(random(1, 1, 1, 1))
+    assert torch.equal(layers.norm.running_mean, before)
 
 
 @MODES
