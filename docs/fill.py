@@ -30,12 +30,15 @@ def bench() -> str:
 
 
 def cost() -> str:
-    """Least milliseconds of a training step of Table 1's network by algorithm, from the last committed `make bench`."""
+    """Milliseconds of a training step of Table 1's network by algorithm, from the last committed `make bench`."""
     rows = pd.DataFrame(json.loads((ROOT / "results" / "benchmarks" / "scale_convolution.json").read_text())["rows"])
     steps = rows.query("sweep == 'isr' and phase == 'step' and parameterisation == 'fixed' and isr in (1.5, 3, 7.56)")
-    algorithms = steps.sort_values("isr").groupby("algorithm")["least_ms"]
-    told = {name: ", ".join(map("{:.0f}".format, milliseconds)) for name, milliseconds in algorithms}
-    return f"ours {told['ours']}; by FFT {told['fft']}; by the released algorithm {told['dense']}"
+    told = []
+    for algorithm, name in (("ours", "ours"), ("fft", "by FFT"), ("dense", "by the released algorithm")):
+        cases = steps[steps["algorithm"] == algorithm].sort_values("isr")
+        least, medians = (", ".join(map("{:.0f}".format, cases[f"{kind}_ms"])) for kind in ("least", "median"))
+        told.append(f"{name} {least} ({medians})")
+    return "; ".join(told)
 
 
 def throughput() -> str:
