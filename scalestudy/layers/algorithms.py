@@ -22,7 +22,7 @@ from scalestudy.layers.precision import full_precision
 
 Algorithm = Literal["auto", "separable", "fourier", "dense"]
 SEPARABLE_ORDERS = 32  # products of the norms of higher ones leave the range of float32
-_FOURIER_HANDICAP = 1.5  # a multiplication of "fourier" takes so much longer than one of the matrices of "separable"
+_FOURIER_HANDICAP = 2.1  # a multiplication of "fourier" takes so much longer than one of the matrices of "separable"
 _FFT_HANDICAP = 16  # one of its Fourier transforms
 _SMALL_DENSE_HANDICAP = 0.25  # and one of "dense" with kernels of at most
 _SMALL_KERNEL = 13  # pixels, beyond which CPU libraries have no fast gradient in float32 kernels; measured on a CPU
