@@ -57,7 +57,7 @@ def beyond() -> str:
     rows = pd.read_csv(ROOT / "results" / "overnight" / "tables" / "beyond.csv", dtype=str)
     decided = rows[~rows["answer"].str.startswith("not decided")].itertuples()
     told = [f"- **{row.question}** {row.answer} (notebook {row.notebook})" for row in decided]
-    return "\n".join([*told, f"- {len(rows) - len(told)} of {len(rows)} questions are not answered yet."])
+    return "\n".join([*told, f"- Not answered yet: {len(rows) - len(told)} of {len(rows)} questions."])
 
 
 def more_images() -> str:

@@ -99,11 +99,9 @@ class SeparableBasis:
     def dense(self, reach: float = math.inf) -> Tensor:
         """The basis as pictures, (F, S, K, K), without what lies further from the middle, in pixels."""
         cropped = reaching(self.functions, min(reach, self.functions.shape[2] // 2))
-        # normalised after they were chosen: the others may be 0 at the first scale
-        rows, cols = (
-            cropped[chosen] / self.norms[chosen][:, None, None] for chosen in map(list, (self.rows, self.cols))
-        )
-        return rows[..., None] * cols[:, :, None]
+        rows, cols = list(self.rows), list(self.cols)  # first chosen, then normalised: the norms of others may be 0
+        down, across = cropped[rows] / self.norms[rows, None, None], cropped[cols] / self.norms[cols, None, None]
+        return down[..., None] * across[:, :, None]
 
     def half_widths(self, size: tuple[int, int]) -> tuple[int, ...]:
         """Half-width in pixels of each scale's functions, or a bound, as far as planes (H, W) can see it."""
