@@ -200,8 +200,9 @@ def distributions(study: Study) -> str:
     change = effect(direct, even)
     better = "beats" if change.sign < 0 else "does not beat"
     return (
-        f"The tolerance model {told[0]} and {told[1]}{'' if all(holds) else ', its criterion asks for both'}; on the "
-        f"bimodal one, learning one by one {better} the even spacing ({change})."
+        f"By its criterion, which asks for both, the tolerance model {'holds' if all(holds) else 'does not hold'}: it "
+        f"{told[0]} and {told[1]}; on the bimodal one, learning one by one {better} the even spacing that is learned "
+        f"through the ISR ({change})."
     )
 
 
